@@ -1,0 +1,196 @@
+"""The agent: acts on frames, learns from chunks, saves and loads."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.actor_critic import ActorCritic
+from agent.behavior import BehaviorLearner
+from agent.checkpoint import load_newest
+from agent.config import Config, load_config
+from agent.model_learner import ModelLearner
+from replay import Chunk
+from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.state import Memory, State
+
+Mode = Literal["collect", "sample", "deterministic"]
+
+
+def to_frames(images: Tensor) -> Tensor:
+    """The one place where pixels become numbers: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [0, 1]."""
+    return images.movedim(-1, -3).float() / 255.0
+
+
+def choose_device(name: str) -> torch.device:
+    """"auto" -> cuda where there is one, else cpu. ValueError on an unknown or missing device."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: got {name!r}, expected 'auto', 'cpu' or 'cuda'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: got {name!r}, but torch sees no GPU here; use --device cpu")
+    return device
+
+
+class Agent:
+    """World model, actor-critic and their learners on one device. Randomness comes from its own generators."""
+
+    def __init__(self, config: Config, action_dim: int, device: str | None = None) -> None:
+        self.config, self.action_dim = config, action_dim
+        self.device = choose_device(device if device is not None else config.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            settings = vars(config.world_model) | {"action_dim": action_dim}
+            self.model = DPGMMVariationalRecurrentAutoencoder(**settings).to(self.device)
+            features = self.model.config.feature_dim
+            self.actor_critic = ActorCritic(features, action_dim, config.behavior).to(self.device)
+        self.model_learner = ModelLearner(self.model, config.losses, config.optimizer)
+        self.behavior_learner = BehaviorLearner(self.model, self.actor_critic, config.behavior, config.optimizer)
+        self.updates = 0
+        self.generators = {name: torch.Generator(self.device) for name in ("act", "learn")}
+        for offset, generator in enumerate(self.generators.values()):
+            generator.manual_seed(config.seed + offset)
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters of world model, actor and critic."""
+        modules = (self.model, self.actor_critic)
+        return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
+
+    # ---------------------------------------------------------------- acting
+
+    @torch.no_grad()
+    def initial_state(self, num_envs: int) -> Memory:
+        """Memory of `num_envs` environments before their first frame."""
+        return self.model.initial(num_envs)
+
+    @torch.no_grad()
+    def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
+        """Choose actions: images uint8 [N, 64, 64, 3], is_first bool [N] -> float32 [N, A] in [-1, 1], next memory.
+
+        "deterministic" takes latent and action at their means, "sample" draws both, "collect" adds exploration noise.
+        """
+        generator = self.generators["act"]
+        frames = to_frames(torch.from_numpy(images).to(self.device))
+        first = torch.from_numpy(is_first).to(self.device)
+        belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
+        policy = self.actor_critic.actor(belief.features)
+        action = policy.mean if mode == "deterministic" else policy.sample(generator)[1]
+        if mode == "collect" and self.config.behavior.action_noise > 0:
+            noise = torch.randn(action.shape, generator=generator, device=self.device)
+            action = action + self.config.behavior.action_noise * noise
+        action = action.clamp(-1, 1)
+        hidden, cell = self.model.advance(belief, action)
+        return action.cpu().numpy(), memory._replace(hidden=hidden, cell=cell)
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: Memory | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Memory]:
+        """Stable-Baselines3's recurrent predict: frames uint8 [N, 64, 64, 3] or [N, 3, 64, 64] (or one without N).
+
+        episode_start [N] marks environments that were just reset (None: only where state is None). Returns actions
+        [N, A] (or [A]) and the state for the next call. ValueError on other shapes or dtypes.
+        """
+        images = np.asarray(observation)
+        single = images.ndim == 3
+        images = images[None] if single else images
+        if images.ndim == 4 and images.shape[1:] == (3, 64, 64):
+            images = images.transpose(0, 2, 3, 1)
+        if images.dtype != np.uint8 or images.shape[1:] != (64, 64, 3):
+            raise ValueError(
+                f"observation: got {images.dtype} {list(np.shape(observation))}, expected uint8 [N, 64, 64, 3]"
+            )
+        if episode_start is None:
+            episode_start = np.full(len(images), state is None)
+        starts = np.asarray(episode_start, bool).reshape(-1)
+        if len(starts) != len(images):
+            raise ValueError(f"episode_start: got {len(starts)} flags, expected {len(images)}")
+        memory = self.initial_state(len(images)) if state is None else state
+        mode: Mode = "deterministic" if deterministic else "sample"
+        actions, memory = self.act(np.ascontiguousarray(images), starts, memory, mode)
+        return actions[0] if single else actions, memory
+
+    # ---------------------------------------------------------------- learning
+
+    def update(self, chunk: Chunk) -> dict[str, Tensor]:
+        """One gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device."""
+        self._warm_up()
+        chunk = chunk.to(self.device)
+        generator = self.generators["learn"]
+        frames = to_frames(chunk.image)
+        outputs, metrics = self.model_learner.update(
+            frames, chunk.action, chunk.is_first, chunk.reward, chunk.is_terminal, generator
+        )
+        start, root_continue = self._dream_starts(outputs["states"], chunk.is_terminal)
+        metrics |= self.behavior_learner.update(start, root_continue, generator)
+        self.updates += 1
+        return metrics
+
+    def _dream_starts(self, states: State, is_terminal: Tensor) -> tuple[State, Tensor]:
+        """Posterior states [B, T, ...] -> a random share of them [N, ...], detached, with their continue flags [N]."""
+        start = states.map(lambda x: x.detach().flatten(0, 1))
+        root_continue = 1.0 - is_terminal.flatten().float()
+        count = round(len(root_continue) * self.config.behavior.start_fraction)
+        if count < len(root_continue):
+            order = torch.randperm(len(root_continue), generator=self.generators["learn"], device=self.device)
+            chosen = order[: max(1, count)]
+            start, root_continue = start.map(lambda x: x[chosen]), root_continue[chosen]
+        return start, root_continue
+
+    def _warm_up(self) -> None:
+        """Learning rates rise linearly over the first updates."""
+        optimizer = self.config.optimizer
+        factor = min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))
+        rates = (optimizer.actor_lr, optimizer.critic_lr)
+        for group, rate in zip(self.behavior_learner.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        self.model_learner.optimizer.param_groups[0]["lr"] = optimizer.model_lr * factor
+
+    # ---------------------------------------------------------------- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs of the agent: weights, optimizers, RGB, generators, update counter."""
+        return {
+            "action_dim": self.action_dim,
+            "updates": self.updates,
+            "model": self.model.state_dict(),
+            "actor_critic": self.actor_critic.state_dict(),
+            "model_optimizer": self.model_learner.optimizer.state_dict(),
+            "behavior_optimizer": self.behavior_learner.optimizer.state_dict(),
+            "rgb": self.model_learner.rgb.state_dict(),
+            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`; random states are kept only on the kind of device they were saved on."""
+        self.updates = state["updates"]
+        self.model.load_state_dict(state["model"])
+        self.actor_critic.load_state_dict(state["actor_critic"])
+        self.model_learner.optimizer.load_state_dict(state["model_optimizer"])
+        self.behavior_learner.optimizer.load_state_dict(state["behavior_optimizer"])
+        self.model_learner.rgb.load_state_dict(state["rgb"])
+        for name, saved in state["generators"].items():
+            if saved.shape == self.generators[name].get_state().shape:
+                self.generators[name].set_state(saved.cpu())
+
+    @classmethod
+    def load(cls, logdir: str | Path, device: str | None = None) -> "Agent":
+        """The agent of a run, from its newest good checkpoint. FileNotFoundError where `logdir` holds no run."""
+        logdir = Path(logdir)
+        if not (logdir / "config.yaml").is_file():
+            raise FileNotFoundError(f"logdir: got {str(logdir)!r}, expected a folder with a run (no config.yaml in it)")
+        config = load_config(logdir / "config.yaml")
+        chosen = choose_device(device if device is not None else "auto")
+        payload, _ = load_newest(logdir / "checkpoints", chosen)
+        agent = cls(config, payload["agent"]["action_dim"], str(chosen))
+        agent.load_state_dict(payload["agent"])
+        return agent

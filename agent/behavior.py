@@ -1,0 +1,122 @@
+"""Learning in imagination: dream from posterior states, raise the lambda-returns of the dream, fit the critic to them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, Tensor, nn
+
+from agent.actor_critic import ActorCritic, Policy
+from agent.config import BehaviorConfig, OptimizerConfig
+from agent.returns import dream_weights, lambda_returns
+from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.state import State
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Gradients pass through these modules' outputs to their inputs, never to their parameters."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+class BehaviorLearner:
+    """Actor-critic updates in dreams of a world model that stays as it is.
+
+    "dynamics": the actor climbs V^λ through the dreamed transitions (Dreamer); "reinforce": log-probability times
+    advantage. The actor always sees detached features.
+    """
+
+    def __init__(
+        self,
+        model: DPGMMVariationalRecurrentAutoencoder,
+        actor_critic: ActorCritic,
+        config: BehaviorConfig,
+        optimizer: OptimizerConfig,
+    ) -> None:
+        self.model, self.actor_critic, self.config = model, actor_critic, config
+        self.clip = optimizer.behavior_clip
+        groups = [
+            {"params": list(actor_critic.actor.parameters()), "lr": optimizer.actor_lr},
+            {"params": list(actor_critic.critic.parameters()), "lr": optimizer.critic_lr},
+        ]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
+
+    def update(self, start: State, root_continue: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
+        """One gradient step from dream starts [N, ...] with the roots' real continue flags [N]; metrics as tensors."""
+        config, networks = self.config, self.actor_critic
+        with frozen(self.model, networks.critic):
+            dream = self._dream_dynamics if config.gradient == "dynamics" else self._dream_reinforce
+            features, rewards, continues, values, policy, raw_actions = dream(start, generator)
+            returns = lambda_returns(rewards, continues, values, config.gamma, config.lambd)  # [N, H]
+        weights = dream_weights(root_continue, continues, config.gamma).detach()
+        scale = networks.return_scale(returns.detach())
+        if config.gradient == "dynamics":
+            objective = returns / scale
+        else:
+            advantage = (returns - values[:, :-1]) / scale
+            objective = policy.log_prob(raw_actions) * advantage.detach()
+        entropy = policy.entropy()
+        actor_loss = -(weights * (objective + config.entropy * entropy)).mean()
+        past = features[:, :-1].detach()
+        with torch.no_grad():
+            slow_values = networks.slow_critic.value(past)
+        critic_loss = (weights * networks.critic.nll(past, returns.detach(), slow_values)).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        (actor_loss + critic_loss).backward()
+        norms = [
+            nn.utils.clip_grad_norm_(module.parameters(), self.clip) for module in (networks.actor, networks.critic)
+        ]
+        self.optimizer.step()
+        networks.update_slow_critic()
+        return {
+            "actor_loss": actor_loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            "actor_grad_norm": norms[0],
+            "critic_grad_norm": norms[1],
+            "actor_entropy": entropy.detach().mean(),
+            "actor_std": policy.std.detach().mean(),
+            "action_magnitude": policy.mean.detach().abs().mean(),
+            "dream_return": returns.detach().mean(),
+            "dream_reward": rewards.detach().mean(),
+            "dream_continue": continues.detach().mean(),
+            "dream_value": values.detach().mean(),
+            "return_scale": scale,
+        }
+
+    def _dream_dynamics(
+        self, start: State, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Policy, Tensor]:
+        """A dream whose transitions, rewards and values stay differentiable with respect to the actions."""
+        policies: list[Policy] = []
+        raws: list[Tensor] = []
+
+        def act(state: State) -> Tensor:
+            policies.append(self.actor_critic.actor(state.features.detach()))
+            raw, action = policies[-1].sample(generator)
+            raws.append(raw)
+            return action
+
+        states, _ = self.model.imagine(start, act, self.config.horizon, generator)
+        policy = Policy(*(torch.stack(parts, 1) for parts in zip(*policies, strict=True)))
+        return *self._judge(states.features), policy, torch.stack(raws, 1).detach()
+
+    def _dream_reinforce(
+        self, start: State, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Policy, Tensor]:
+        """A dream without gradients; the policy is evaluated again, in parallel, on what was dreamed."""
+        with torch.no_grad():
+            features, rewards, continues, values, _, raws = self._dream_dynamics(start, generator)
+        return features, rewards, continues, values, self.actor_critic.actor(features[:, :-1]), raws
+
+    def _judge(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """features [N, H + 1, F] -> features, rewards [N, H], continues [N, H], values [N, H + 1]."""
+        rewards = self.model.reward_head.predict(features[:, 1:])
+        continues = self.model.continue_head.predict(features[:, 1:])
+        return features, rewards, continues, self.actor_critic.critic.value(features)

@@ -1,0 +1,233 @@
+"""Settings of a run: one tree of frozen dataclasses, filled from a preset, the task's rows in it, then the command line.
+
+Importing this costs no torch. Units: env_frames (simulator control steps), agent_steps (decisions), updates (gradient
+steps); train_ratio = batch_size * batch_length * updates / agent_steps.
+"""
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from world_model.config import WorldModelConfig, from_mapping, unknown_key
+
+PRESET_FOLDER = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """How the task is played and drawn."""
+
+    num_envs: int = 1
+    action_repeat: int = 2
+    render: Literal["standard", "fast"] = "standard"
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """The sequence buffer and what is sampled from it."""
+
+    capacity_steps: int = 500_000  # rows (agent_steps)
+    capacity_gb: float | None = None  # memory bound in GiB; the smaller of the two counts
+    batch_size: int = 16
+    batch_length: int = 64
+    prefill_frames: int = 5000  # env_frames of random actions before the first update
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the LossAggregator."""
+
+    beta: float = 1.0
+    lambda_recon: float = 1.0
+    lambda_att_dyn: float = 0.1
+    lambda_gram: float = 0.05
+    entropy_weight: float = 0.1
+    hier_scale: float = 0.1
+    lambda_context: float = 0.1
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam for world model, actor and critic."""
+
+    model_lr: float = 1e-4
+    actor_lr: float = 3e-5
+    critic_lr: float = 3e-5
+    model_clip: float = 1000.0  # global norm
+    behavior_clip: float = 100.0
+    warmup_updates: int = 1000  # learning rates rise linearly from 0
+
+
+@dataclass(frozen=True)
+class BehaviorConfig:
+    """Actor and critic, learning in imagination."""
+
+    hidden_dim: int = 512
+    num_layers: int = 3
+    num_bins: int = 255
+    horizon: int = 15
+    gamma: float = 0.997
+    lambd: float = 0.95  # of the lambda-return
+    gradient: Literal["dynamics", "reinforce"] = "dynamics"
+    entropy: float = 3e-4  # weight of the policy's entropy
+    min_std: float = 0.1
+    action_noise: float = 0.0  # std of Gaussian noise added to actions while collecting
+    return_decay: float = 0.99  # of the running 5th to 95th percentile range of returns
+    slow_critic_decay: float = 0.98
+    start_fraction: float = 1.0  # share of the B * T posterior states that dreams start from
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop's clocks."""
+
+    train_ratio: float = 512.0
+    log_every: int = 100  # updates
+    eval_every: int = 10_000  # env_frames
+    eval_episodes: int = 3
+    video_frames: int = 100  # length of the video written at every evaluation; 0 writes none
+    checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. `preset` records where the values came from."""
+
+    task: str = "cartpole_swingup"
+    preset: str = "gpu"
+    seed: int = 0
+    env_frames: int = 1_000_000
+    device: str = "auto"  # "auto": cuda where there is one, else cpu
+    threads: int = 0  # torch CPU threads; 0 leaves torch's choice
+    env: EnvConfig = field(default_factory=EnvConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if not self.task:
+            raise ValueError("task: got an empty string, expected a task such as 'cartpole_swingup'")
+        positive = {
+            "env_frames": self.env_frames,
+            "env.num_envs": self.env.num_envs,
+            "env.action_repeat": self.env.action_repeat,
+            "replay.capacity_steps": self.replay.capacity_steps,
+            "replay.batch_size": self.replay.batch_size,
+            "replay.batch_length": self.replay.batch_length,
+            "behavior.horizon": self.behavior.horizon,
+            "train.train_ratio": self.train.train_ratio,
+            "train.log_every": self.train.log_every,
+            "train.eval_every": self.train.eval_every,
+            "train.checkpoint_minutes": self.train.checkpoint_minutes,
+            "train.keep_checkpoints": self.train.keep_checkpoints,
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"{name}: got {value}, expected a positive number")
+        if not 0 < self.behavior.start_fraction <= 1:
+            raise ValueError(f"behavior.start_fraction: got {self.behavior.start_fraction}, expected (0, 1]")
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
+
+
+def load_preset(name: str, task: str | None = None) -> dict[str, Any]:
+    """Nested settings of a preset for a task: the file's values, then those under every `per_task` pattern that fits.
+
+    ValueError on an unknown name, naming the nearest.
+    """
+    if name not in preset_names():
+        raise ValueError(unknown_key(name, preset_names()).replace("key", "preset"))
+    values: dict[str, Any] = yaml.safe_load((PRESET_FOLDER / f"{name}.yaml").read_text())
+    per_task = values.pop("per_task", {})
+    task = task if task is not None else values.get("task", Config.task)
+    for pattern, overrides in per_task.items():
+        if fnmatch.fnmatch(task, pattern):
+            values = merge(values, overrides)
+    return values | {"preset": name, "task": task}
+
+
+def make_config(preset: str, task: str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The preset's config with dotted overrides: make_config("cpu", "walker_walk", {"replay.batch_size": 8})."""
+    values = load_preset(preset, task)
+    for key, value in (overrides or {}).items():
+        values = merge(values, nest(key, value))
+    return from_mapping(Config, values)
+
+
+def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = None) -> Config:
+    """Config from `--any.key value` arguments on top of a preset; types are checked, ValueError in one line."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    base = make_config(preset, task)
+    keys = [key for key, _ in flatten(asdict(base))]
+    for argument in arguments:
+        name = argument.removeprefix("--").split("=")[0]
+        if argument.startswith("--") and name not in keys:
+            raise ValueError(unknown_key(name, keys))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    parser.set_defaults(dict(flatten(asdict(base))))
+    try:
+        parsed = parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    return from_mapping(Config, parsed.as_dict())
+
+
+def load_config(path: Path) -> Config:
+    """Read a run's config.yaml. FileNotFoundError where there is none, ValueError where it is not ours."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    return from_mapping(Config, values)
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write config.yaml."""
+    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+
+
+def differences(old: Config, new: Config, allowed: Sequence[str] = ("env_frames", "device", "threads")) -> list[str]:
+    """Keys in which two runs differ, those that may change at a resume aside: ["seed: 0 -> 1", ...]."""
+    left, right = dict(flatten(asdict(old))), dict(flatten(asdict(new)))
+    return [f"{k}: {left.get(k)} -> {right[k]}" for k in right if left.get(k) != right[k] and k not in allowed]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mapping -> dotted keys and leaves."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """"a.b", v -> {"a": {"b": v}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested update into a new dict; dotted keys in `changes` are allowed."""
+    merged = dict(base)
+    for key, value in changes.items():
+        first, _, rest = key.partition(".")
+        if rest:
+            value = nest(rest, value)
+        nested = isinstance(value, Mapping) and isinstance(merged.get(first), Mapping)
+        merged[first] = merge(merged[first], value) if nested else value
+    return merged

@@ -1,0 +1,67 @@
+"""World-model learning: per-step losses -> three task losses -> balanced gradients -> clip -> Adam."""
+
+import itertools
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from agent.config import LossConfig, OptimizerConfig
+from multi_task_learning import RGB, LossAggregator
+from world_model import DPGMMVariationalRecurrentAutoencoder
+
+_MONITORS = ("vq_perplexity", "effective_components")
+
+
+class ModelLearner:
+    """Owns what the model does not: loss weights, gradient balancing and the optimizer."""
+
+    def __init__(
+        self, model: DPGMMVariationalRecurrentAutoencoder, losses: LossConfig, optimizer: OptimizerConfig
+    ) -> None:
+        self.model, self.weights, self.clip = model, asdict(losses), optimizer.model_clip
+        self.aggregator = LossAggregator()
+        settings = asdict(model.config.rgb_config)
+        if not model.config.use_rgb:
+            settings["method"] = "sum"
+        self.rgb = RGB(**settings)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.rgb.get_share_params = lambda: iter(self.parameters)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=optimizer.model_lr, fused=True)
+
+    def update(
+        self,
+        frames: Tensor,
+        actions: Tensor,
+        is_first: Tensor,
+        rewards: Tensor,
+        is_terminal: Tensor,
+        generator: Generator | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """One gradient step on a chunk: frames [B, T, 3, 64, 64], the others as in Chunk; (outputs, metrics)."""
+        self.model.train()
+        outputs = self.model.forward_sequence(frames, actions, is_first, rewards, is_terminal, generator)
+        terms, task_losses = self.aggregator.compute_losses(outputs, **self.weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rgb.task_num = len(task_losses)
+        self.rgb.backward(task_losses)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
+        self.optimizer.step()
+        self.model.after_update(outputs, generator)
+        metrics = {name: value.detach() for name, value in terms.items()}
+        metrics |= {name: outputs[name].detach() for name in _MONITORS if name in outputs}
+        metrics |= self._balance_metrics()
+        return outputs, metrics | {"model_grad_norm": norm, "kl_bound": outputs["kl_bound"].detach().mean()}
+
+    def _balance_metrics(self) -> dict[str, Tensor]:
+        """Gradient norms, rotation angles and pairwise cosines of the tasks at the last solve."""
+        found = self.rgb.last_metrics
+        metrics = {"rgb_skipped": found["skipped"]}
+        for name in ("task_grad_norm", "theta", "alpha"):
+            for task, value in enumerate(found.get(name, ())):
+                metrics[f"rgb_{name}/{task}"] = value
+        if "task_cosine" in found:
+            for i, j in itertools.combinations(range(len(found["task_cosine"])), 2):
+                metrics[f"rgb_cosine/{i}{j}"] = found["task_cosine"][i, j]
+        return metrics

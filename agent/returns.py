@@ -1,0 +1,55 @@
+"""Returns of a dream. Index alignment (H = 3), one row a dreamed start:
+
+    t         0        1        2        3
+    state     f0  a0   f1  a1   f2  a2   f3         features [N, H + 1], actions [N, H]
+    arrives       r1 n1    r2 n2    r3 n3           rewards, continues [N, H]; column t belongs to f_{t+1}
+    value     v0       v1       v2       v3         values [N, H + 1]
+    return    V0       V1       V2                  lambda_returns [N, H]
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def lambda_returns(rewards: Tensor, continues: Tensor, values: Tensor, gamma: float, lambd: float) -> Tensor:
+    """V_t = r_{t+1} + γ n_{t+1} [(1-λ) v_{t+1} + λ V_{t+1}], V_H = v_H (Sutton & Barto 12.3; DreamerV3 eq. 7).
+
+    rewards, continues [N, H], values [N, H + 1] -> [N, H].
+    """
+    discounts = gamma * continues
+    bootstrapped = rewards + discounts * (1 - lambd) * values[:, 1:]
+    result = values[:, -1]
+    returns = []
+    for t in reversed(range(rewards.shape[1])):
+        result = bootstrapped[:, t] + discounts[:, t] * lambd * result
+        returns.append(result)
+    return torch.stack(returns[::-1], 1)
+
+
+def dream_weights(root_continue: Tensor, continues: Tensor, gamma: float) -> Tensor:
+    """Probability-discounted weight of every dreamed step: w_0 = n_0 of the real root, w_t = w_{t-1} γ n_t.
+
+    root_continue [N], continues [N, H] -> [N, H].
+    """
+    steps = torch.cat([root_continue[:, None], gamma * continues[:, :-1]], 1)
+    return steps.cumprod(1)
+
+
+class ReturnScale(nn.Module):
+    """Running range of returns: S = EMA(P95 - P5); advantages are divided by max(1, S) (DreamerV3)."""
+
+    value: Tensor
+
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("value", torch.zeros(()))
+        self.register_buffer("debias", torch.zeros(()))
+
+    @torch.no_grad()
+    def forward(self, returns: Tensor) -> Tensor:
+        """Take in a batch of returns [...]; the divisor max(1, S) []."""
+        low, high = torch.quantile(returns.float().flatten(), returns.new_tensor([0.05, 0.95], dtype=torch.float32))
+        self.value.lerp_(high - low, 1 - self.decay)
+        self.debias.lerp_(torch.ones_like(self.debias), 1 - self.decay)
+        return (self.value / self.debias).clamp_min(1.0)

@@ -1,0 +1,231 @@
+"""The loop that ties environments, replay and agent together."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.checkpoint import load_newest, save_checkpoint
+from agent.config import Config, save_config
+from agent.evaluation import evaluate
+from agent.logger import Display, Logger
+from agent.recording import record
+from agent.schedule import Deadline, Every, Ratio
+from envs import Driver, Step, make_vector_env
+from replay import EpisodeStore, ReplayBuffer, check_budget
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """One training run in a folder. Its loop, with clocks and display left out, is
+
+        step = driver.tick(policy)                  # one row per environment
+        replay.add(step)
+        for _ in range(ratio(agent_steps)):         # train_ratio / (batch_size * batch_length) updates a decision
+            agent.update(replay.sample(batch_size, batch_length))
+
+    A checkpoint is written by the clock, at every evaluation and at every stop; episodes are written as they end. So
+    a run that is killed loses at most the episode in flight and the updates since the last checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        logdir: Path,
+        resume: bool = False,
+        max_minutes: float | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.config, self.logdir = config, Path(logdir)
+        if config.threads > 0:
+            torch.set_num_threads(config.threads)
+        payload = load_newest(self.logdir / "checkpoints", "cpu")[0] if resume else None
+        counters = payload["counters"] if payload is not None else {}
+        self.env_frames, self.agent_steps = counters.get("env_frames", 0), counters.get("agent_steps", 0)
+        self.seconds_before = counters.get("wall_seconds", 0.0)
+        episode_seed = int(np.random.SeedSequence([config.seed, self.agent_steps]).generate_state(1)[0])
+        self.driver = Driver(
+            make_vector_env(
+                config.task,
+                config.env.num_envs,
+                seed=episode_seed,
+                action_repeat=config.env.action_repeat,
+                render=config.env.render,
+            )
+        )
+        try:
+            self.agent = Agent(config, self.driver.action_dim)
+            self._make_replay()
+        except BaseException:
+            self.driver.close()
+            raise
+        self.logdir.mkdir(parents=True, exist_ok=True)
+        save_config(config, self.logdir / "config.yaml")
+        self.store = EpisodeStore(self.logdir / "episodes")
+        self.replay.store = self.store
+        replay = config.replay
+        self.ratio = Ratio(config.train.train_ratio / (replay.batch_size * replay.batch_length))
+        self.evaluate_clock = Every(config.train.eval_every)
+        if payload is not None:
+            self._restore(payload)
+        self.random = np.random.default_rng(episode_seed)
+        self.memory = self.agent.initial_state(config.env.num_envs)
+        self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
+        self.deadline = Deadline(max_minutes)
+        self.logger = Logger(self.logdir, updates=self.agent.updates if resume else None)
+        self.display = Display(config.env_frames, quiet)
+        self.returns = np.zeros(config.env.num_envs)
+        self.recent: dict[str, float] = {}
+        self.sums: dict[str, Tensor] = {}
+        self.stop_reason = ""
+
+    def _make_replay(self) -> None:
+        """The buffer, after making sure that memory and disk can hold it."""
+        settings, num_envs = self.config.replay, self.config.env.num_envs
+        capacity_bytes = None if settings.capacity_gb is None else int(settings.capacity_gb * 2**30)
+        self.replay = ReplayBuffer(
+            capacity_steps=settings.capacity_steps,
+            capacity_bytes=capacity_bytes,
+            action_dim=self.driver.action_dim,
+            num_envs=num_envs,
+            seed=self.config.seed,
+        )
+        check_budget(self.replay, self.logdir)
+
+    def _restore(self, payload: dict[str, Any]) -> None:
+        """Agent, clocks and replay of the run that goes on."""
+        self.agent.load_state_dict(payload["agent"])
+        self.replay.restore(self.store)
+        self.replay.load_state_dict(payload["replay"])
+        self.ratio.load_state_dict(payload["ratio"])
+        self.evaluate_clock.load_state_dict(payload["evaluate_clock"])
+
+    # ---------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """Train until the budget, the wall-clock limit or a signal; always ends with a checkpoint."""
+        started = time.monotonic()
+        self.started = started - self.seconds_before
+        try:
+            with stop_signals(self), self.driver, self.display:
+                while not self._finished():
+                    self._tick()
+                if self.stop_reason == "":
+                    self._evaluate()
+                self.replay.finish_partial()
+                self._checkpoint()
+        finally:
+            self.driver.close()
+            self.logger.close()
+
+    def _finished(self) -> bool:
+        if self.deadline.passed():
+            self.stop_reason = "wall-clock limit"
+        return self.stop_reason != "" or self.env_frames >= self.config.env_frames
+
+    def _tick(self) -> None:
+        step = self.driver.tick(self._policy)
+        self.replay.add(step)
+        self._count(step)
+        if self.env_frames < self.config.replay.prefill_frames:
+            self.ratio.skip(self.agent_steps)
+        elif self.replay.can_sample(self.config.replay.batch_length):
+            for _ in range(self.ratio(self.agent_steps)):
+                self._update()
+                if self.stop_reason != "" or self.deadline.passed():
+                    return
+        if self.evaluate_clock.due(self.env_frames) and self.agent.updates > 0:
+            self._evaluate()
+            self._checkpoint()
+        elif self.checkpoint_clock.due(time.monotonic()):
+            self._checkpoint()
+
+    def _policy(self, step: Step) -> np.ndarray:
+        """Random actions until the prefill is done, the agent's (with exploration) after it."""
+        if self.agent.updates == 0:
+            return self.random.uniform(-1, 1, step.action.shape).astype(np.float32)
+        actions, self.memory = self.agent.act(step.image, step.is_first, self.memory, "collect")
+        return actions
+
+    def _count(self, step: Step) -> None:
+        """Decisions that have arrived with this row, and the returns of episodes that end in it."""
+        decisions = int((~step.is_first).sum())
+        self.agent_steps += decisions
+        self.env_frames += decisions * self.config.env.action_repeat
+        self.returns = np.where(step.is_first, 0.0, self.returns + step.reward)
+        for value in self.returns[step.is_last]:
+            self.recent["train_return"] = float(value)
+            self.logger.write(self._counters(), {"train_return": float(value)})
+        self.display.update(self.env_frames, self.agent.updates, self.recent)
+
+    def _update(self) -> None:
+        replay = self.config.replay
+        metrics = self.agent.update(self.replay.sample(replay.batch_size, replay.batch_length))
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        if self.agent.updates % self.config.train.log_every == 0:
+            means = {name: float(total) / self.config.train.log_every for name, total in self.sums.items()}
+            self.sums.clear()
+            means["updates_per_second"] = self.agent.updates / max(1e-9, self._seconds())
+            self.logger.write(self._counters(), means)
+            self.recent |= means
+        self.display.update(self.env_frames, self.agent.updates, self.recent)
+
+    # ---------------------------------------------------------------- clocks
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def _counters(self) -> dict[str, float]:
+        return {
+            "env_frames": self.env_frames,
+            "agent_steps": self.agent_steps,
+            "updates": self.agent.updates,
+            "wall_seconds": round(self._seconds(), 2),
+        }
+
+    def _evaluate(self) -> None:
+        """Deterministic episodes with fixed seeds, and a short video of the first."""
+        train = self.config.train
+        result = evaluate(self.agent, train.eval_episodes, seed=self.config.seed + 10_000)
+        self.recent["eval_return"] = result.mean
+        self.logger.write(self._counters(), {"eval_return": result.mean, "eval_return_std": result.std})
+        if train.video_frames > 0:
+            path = self.logdir / "videos" / f"{self.env_frames:09d}.mp4"
+            record(self.agent, path, seed=self.config.seed + 10_000, max_frames=train.video_frames, size=128)
+
+    def _checkpoint(self) -> None:
+        payload = {
+            "counters": self._counters(),
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "ratio": self.ratio.state_dict(),
+            "evaluate_clock": self.evaluate_clock.state_dict(),
+        }
+        save_checkpoint(self.logdir / "checkpoints", payload, self.agent.updates, self.config.train.keep_checkpoints)
+        self.logger.flush()
+
+
+@contextmanager
+def stop_signals(trainer: Trainer) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the run after the current update; a second Ctrl-C interrupts at once."""
+
+    def stop(number: int, _: Any) -> None:
+        trainer.stop_reason = signal.Signals(number).name
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

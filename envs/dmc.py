@@ -1,0 +1,70 @@
+"""DMCPixels: a DeepMind Control task as a gymnasium environment of pixels."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.checks import checked_count
+from envs.pixels import Frame, PixelEnv
+from envs.rendering import SceneCamera, load_suite
+from envs.tasks import SUITE_TASKS, checked_task
+
+_UNBOUNDED = 1e9  # dm_control writes 1e10 for an actuator without limits
+
+
+class DMCPixels(PixelEnv):
+    """A task of dm_control.suite, seen through one camera.
+
+    Actions in [-1, 1]^A are scaled to the task's own bounds (an actuator without bounds, as in lqr, gets them as they
+    are). The time limit truncates; only a task that ends itself with discount 0 terminates. dm_control is imported
+    here, not with this module.
+
+    Args:
+        task: "<domain>_<task>", such as "ball_in_cup_catch".
+        seed: of the first reset.
+        action_repeat: control steps per step.
+        size: side of the square frames, pixels.
+        render: render profile, "standard" or "fast".
+        camera_id: which camera of the model; None takes Dreamer's, 2 for quadruped and 0 for all others.
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ValueError: an argument out of its range; RenderingError: nothing here can draw.
+    """
+
+    def __init__(
+        self, task: str, seed: int = 0, action_repeat: int = 2, size: int = 64, render: str = "standard",
+        camera_id: int | None = None, render_mode: str | None = "rgb_array",
+    ) -> None:  # fmt: skip
+        if checked_task(task) not in SUITE_TASKS:
+            raise ValueError(f"task: got {task!r}, expected a task of the DeepMind Control suite")
+        domain, name = SUITE_TASKS[task]
+        seed = checked_count("seed", seed, 0)
+        # lqr builds its model from this number; everything else is seeded at reset.
+        self._env = load_suite().load(domain, name, task_kwargs={"random": seed % 2**32})
+        spec = self._env.action_spec()
+        is_bounded = (np.abs(spec.minimum) < _UNBOUNDED) & (np.abs(spec.maximum) < _UNBOUNDED)
+        self._low = np.where(is_bounded, spec.minimum, -1.0)  # [A]
+        self._high = np.where(is_bounded, spec.maximum, 1.0)  # [A]
+        frame_rate = 1.0 / self._env.control_timestep()
+        super().__init__(task, self._low.size, frame_rate, seed, action_repeat, size, render_mode)
+        default_camera = 2 if domain == "quadruped" else 0
+        self._camera = SceneCamera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
+
+    def _begin(self, seed: int | None) -> None:
+        if seed is not None:
+            self._env.task.random.seed(np.random.SeedSequence(seed).generate_state(8))
+        self._env.reset()
+
+    def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
+        scaled = self._low + (self._high - self._low) * (action.astype(np.float64) + 1.0) / 2.0  # [A]
+        step = self._env.step(scaled)
+        terminated = step.last() and step.discount == 0.0
+        return float(step.reward), terminated, step.last() and not terminated
+
+    def _draw(self, height: int, width: int) -> Frame:
+        return self._camera.render(height, width)
+
+    def close(self) -> None:
+        """Free the simulator and its GL context; the environment cannot be used after that."""
+        self._is_running, self._frame = False, None
+        self._env.physics.free()

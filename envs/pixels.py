@@ -1,0 +1,103 @@
+"""PixelEnv: what every environment of ours shares, so that each one says only how it begins, advances and draws."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar, SupportsFloat
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from envs.checks import checked_action, checked_count
+
+Frame = NDArray[np.uint8]
+
+
+class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
+    """A gymnasium environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
+
+    One step advances `action_repeat` times with the same action, sums the rewards, stops at an episode's end, and
+    draws once. The first reset without a seed uses the constructor's seed; later ones go on from there.
+
+    Raises:
+        ValueError: action_repeat or size below 1, a negative seed, an unknown render_mode, an action of the wrong
+            shape or not finite.
+        gymnasium.error.ResetNeeded: a step before the first reset or after an episode's end.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
+
+    def __init__(
+        self, task: str, action_dim: int, frame_rate: float, seed: int, action_repeat: int, size: int,
+        render_mode: str | None,
+    ) -> None:  # fmt: skip
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode: got {render_mode!r}, expected 'rgb_array' or None")
+        self.task = task
+        self.action_repeat = checked_count("action_repeat", action_repeat, 1)
+        self.size = checked_count("size", size, 1)
+        self.render_mode = render_mode
+        fps = frame_rate / self.action_repeat  # frames a second of the simulated world
+        self.metadata = {**type(self).metadata, "render_fps": fps}  # type: ignore[misc]
+        self.observation_space = gymnasium.spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
+        self._action_shape = (action_dim,)
+        self._first_seed: int | None = checked_count("seed", seed, 0)
+        self._frame: Frame | None = None
+        self._is_running = False
+
+    @abstractmethod
+    def _begin(self, seed: int | None) -> None:
+        """Start an episode; a seed restarts the environment's randomness."""
+
+    @abstractmethod
+    def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
+        """Advance one control step with an action [A] in [-1, 1] and return reward, terminated, truncated."""
+
+    @abstractmethod
+    def _draw(self, height: int, width: int) -> Frame:
+        """Return the present state as a fresh frame [height, width, 3]."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
+        """Begin an episode and return its first frame [size, size, 3] and an empty info."""
+        if seed is None:
+            seed = self._first_seed
+        self._first_seed = None
+        super().reset(seed=seed)
+        self._begin(seed)
+        self._is_running = True
+        self._frame = self._draw(self.size, self.size)
+        return self._frame, {}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Frame, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Take an action [A] and return frame [size, size, 3], summed reward, terminated, truncated, info."""
+        if not self._is_running:
+            raise ResetNeeded(f"{self.task}: step() needs a reset() first")
+        action = checked_action(action, self._action_shape)
+        total, terminated, truncated = 0.0, False, False
+        for _ in range(self.action_repeat):
+            reward, terminated, truncated = self._advance(action)
+            total += reward
+            if terminated or truncated:
+                self._is_running = False
+                break
+        self._frame = self._draw(self.size, self.size)
+        return self._frame, total, terminated, truncated, {}
+
+    def render(self) -> Frame | None:
+        """Return a copy of the frame that the agent last saw, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        if self._frame is None:
+            raise ResetNeeded(f"{self.task}: render() needs a reset() first")
+        return self._frame.copy()
+
+    def render_frame(self, height: int, width: int | None = None) -> Frame:
+        """Return the present state as a frame [height, width, 3] for people to look at; width defaults to height.
+
+        The frames that the agent sees stay as they are, whatever is asked for here.
+        """
+        if self._frame is None:
+            raise ResetNeeded(f"{self.task}: render_frame() needs a reset() first")
+        height = checked_count("height", height, 1)
+        return self._draw(height, checked_count("width", width, 1) if width is not None else height)

@@ -1,0 +1,139 @@
+"""Which GL backend draws, how well it draws, and one cached camera per view."""
+
+import os
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BACKENDS = ("egl", "osmesa", "glfw")  # headless ones first
+PROFILES = ("standard", "fast")
+
+# The very path that the environments draw through, on a model that compiles in no time.
+_PROBE = """
+from dm_control.mujoco import Physics
+physics = Physics.from_xml_string(
+    "<mujoco><worldbody><light pos='0 0 3'/><geom size='1' rgba='1 1 1 1'/></worldbody></mujoco>")
+assert physics.render(64, 64).max() > 0, "the frame is black"
+"""
+
+
+class RenderingError(RuntimeError):
+    """No GL backend can draw on this machine."""
+
+
+def choose_gl_backend(timeout: float = 60.0) -> str:
+    """Return the GL backend of this process and its children, and leave its name in MUJOCO_GL.
+
+    A MUJOCO_GL that is already set is taken as it is: the user's choice, or the answer of an earlier call in this
+    process or in a parent. Otherwise each backend draws one frame in a subprocess, because one that does not work
+    may crash or hang, and the first that succeeds wins (about one second).
+
+    Args:
+        timeout: seconds that each backend may take.
+
+    Raises:
+        RenderingError: none works; one line says how each one failed and what to install.
+    """
+    chosen = os.environ.get("MUJOCO_GL")
+    if chosen:
+        return chosen
+    failures = []
+    for backend in BACKENDS:
+        failure = probe(backend, timeout)
+        if failure is None:
+            os.environ["MUJOCO_GL"] = backend
+            return backend
+        failures.append(f"{backend}: {failure}")
+    raise RenderingError(f"no GL backend draws ({'; '.join(failures)}): install libegl1 libgl1-mesa-dri")
+
+
+def probe(backend: str, timeout: float = 60.0) -> str | None:
+    """Draw one frame with `backend` in a subprocess and return None, or in one line why that failed."""
+    command = [sys.executable, "-c", _PROBE]
+    environment = {**os.environ, "MUJOCO_GL": backend}
+    try:
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer in {timeout:g} s"
+    if result.returncode == 0:
+        return None
+    lines = result.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit status {result.returncode}"
+
+
+def load_suite() -> ModuleType:
+    """Choose a GL backend, then import and return dm_control.suite (slow: a second or two, once per process).
+
+    Raises:
+        RenderingError: no backend works, or the one named in MUJOCO_GL cannot be loaded.
+    """
+    backend = choose_gl_backend()
+    try:
+        from dm_control import suite
+    except ModuleNotFoundError:
+        raise
+    except (ImportError, AttributeError, RuntimeError) as error:  # what PyOpenGL raises where a library is missing
+        raise RenderingError(
+            f"MUJOCO_GL={backend} cannot be loaded ({error}): install libegl1 libgl1-mesa-dri, or unset MUJOCO_GL"
+        ) from error
+    return suite
+
+
+class SceneCamera:
+    """Draws one dm_control physics from one camera, at any size, in one render profile.
+
+    `standard` is bit-identical to physics.render(); `fast` leaves out shadows, reflections and multisampling (about
+    ten times as fast in software; shiny floors get darker). One dm_control Camera is kept per frame size, because
+    building a scene for every frame costs more than drawing it. A profile holds for the physics' whole life: it is
+    written into the model before the GL context is made.
+
+    Args:
+        physics: a dm_control Physics that has not been drawn yet.
+        camera_id: which of the model's cameras.
+        profile: "standard" or "fast".
+
+    Raises:
+        ValueError: an unknown profile, or a camera that the model does not have.
+    """
+
+    def __init__(self, physics: Any, camera_id: int, profile: str) -> None:
+        if profile not in PROFILES:
+            raise ValueError(f"render: got {profile!r}, expected one of {', '.join(PROFILES)}")
+        if not 0 <= camera_id < physics.model.ncam:
+            raise ValueError(f"camera_id: got {camera_id!r}, expected 0 to {physics.model.ncam - 1}")
+        self._physics = physics
+        self._camera_id = camera_id
+        self._cameras: dict[tuple[int, int], Any] = {}
+        self._flags: dict[str, bool] = {}
+        if profile == "fast":
+            physics.model.vis.quality.shadowsize = 0
+            physics.model.vis.quality.offsamples = 0
+            self._flags = {"shadow": False, "reflection": False}
+
+    def render(self, height: int, width: int) -> NDArray[np.uint8]:
+        """Return the scene as a fresh upright frame [height, width, 3]."""
+        camera = self._cameras.get((height, width))
+        if camera is None:
+            from dm_control.mujoco.engine import Camera
+
+            self._fit_buffer(height, width)
+            camera = Camera(self._physics, height, width, self._camera_id)
+            self._cameras[height, width] = camera
+        # The camera hands out a flipped view of a buffer that it will overwrite.
+        return camera.render(render_flag_overrides=self._flags).copy()
+
+    def _fit_buffer(self, height: int, width: int) -> None:
+        """Grow MuJoCo's offscreen buffer to hold [height, width]: models allow 640 x 480, viewers want more."""
+        import mujoco
+
+        limits = self._physics.model.vis.global_
+        if height <= limits.offheight and width <= limits.offwidth:
+            return
+        limits.offheight, limits.offwidth = max(height, limits.offheight), max(width, limits.offwidth)
+        contexts = self._physics.contexts
+        with contexts.gl.make_current() as context:
+            context.call(mujoco.mjr_resizeOffscreen, limits.offwidth, limits.offheight, contexts.mujoco.ptr)

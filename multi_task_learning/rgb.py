@@ -1,0 +1,225 @@
+"""RGB: backward for several task losses at once, with conflicts on shared parameters resolved."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multi_task_learning import rotation
+from multi_task_learning.baselines import BASELINES, combine, make_baseline
+from multi_task_learning.lazy import Frozen, complete, freeze
+from multi_task_learning.rgb_aggregator import RGBAggregator, Scale
+from multi_task_learning.task_gradients import (
+    count_entries,
+    fill_matrix,
+    flatten,
+    gradient,
+    plain_runs,
+    trainable,
+    unflatten,
+)
+
+METHODS = ("rgb", "sum", *BASELINES)
+
+
+class RGB:
+    """Gradients of n task losses, balanced where tasks meet, written to `.grad`.
+
+    Parameters of `get_share_params()` that two or more tasks reach get the balanced gradient of `method`; the others
+    keep the plain sum, and zeros where no task reaches. `.grad` is overwritten, not added to. If any task's loss or
+    gradient is not finite, all gradients become zero, `skipped` counts one more and `last_metrics["nonfinite"]` tells
+    which task it was.
+
+    every=m solves each m-th call only; in between, one backward pass of Σ C_i L_i reuses the last coefficients.
+    rep_grad=True balances at the tensors assigned to `rep` (before each backward) instead of at the parameters, without
+    memory between calls: parameters that feed them get the balanced gradient, all others the plain sum.
+
+    Assignable, as in LibMTL: `task_num` (checked if set), `device` (where the gradient matrix is kept; where the
+    parameters are by default), `rep_grad`, `rep`, `get_share_params`.
+
+    Example::
+
+        rgb = RGB()
+        rgb.get_share_params = lambda: model.parameters()
+        rgb.backward([loss_a, loss_b])
+    """
+
+    def __init__(
+        self,
+        method: str = "rgb",
+        mu: float = 0.9,
+        lambd: float = 1.0,
+        alpha_steps: int = 3,
+        lr_inner: float = 0.2,
+        scale: Scale = "sum",
+        every: int = 1,
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"method: came as {method!r}, expected one of {', '.join(METHODS)}")
+        if every < 1 or (every > 1 and method != "rgb"):
+            raise ValueError(f"every: came as {every} with method {method!r}, expected 1, or more with method 'rgb'")
+        self.method, self.every = method, every
+        self.task_num: int | None = None
+        self.device: torch.device | str | None = None
+        self.rep_grad = False
+        self.rep: Tensor | Sequence[Tensor] | None = None
+        self.get_share_params: Callable[[], Iterable[Tensor]] | None = None
+        self.skipped = torch.zeros((), dtype=torch.int64)
+        self.last_metrics: dict[str, Tensor] = {}
+        self.aggregator = RGBAggregator(mu, lambd, alpha_steps, lr_inner, scale)
+        self._baseline = make_baseline(method) if method in BASELINES else None
+        self._frozen: Frozen | None = None
+        self._calls = 0
+        self._matrix = torch.zeros(0, 0)
+
+    def backward(self, task_losses: Sequence[Tensor]) -> Tensor:
+        """Scalar losses, one per task -> `.grad` of all shared parameters; returns the task weights, ones [n].
+
+        Raises ValueError for losses that are not scalar tensors, a wrong task_num, missing get_share_params or rep.
+        """
+        losses = self._checked(task_losses)
+        params = trainable(self.get_share_params()) if self.get_share_params is not None else []
+        if not params:
+            raise ValueError("get_share_params: gave no trainable parameter, expected e.g. lambda: model.parameters()")
+        device = params[0].device if self.device is None else torch.empty(0, device=self.device).device
+        if self.rep_grad:
+            vector, finite = self._through_representation(losses, params, device)
+        elif self.method == "sum":
+            vector, finite = self._one_pass(torch.stack(losses).sum(), losses, params, device)
+        elif self._calls % self.every > 0 and self._frozen is not None and len(self._frozen.weights) == len(losses):
+            vector, finite = self._reuse(self._frozen, losses, params, device)
+        else:
+            vector, finite = self._solve(losses, params, device)
+        self._calls += 1
+        is_good = finite.all()
+        self.skipped = self.skipped.to(device) + ~is_good
+        self.last_metrics |= {"nonfinite": ~finite, "skipped": self.skipped}
+        vector = torch.where(is_good, vector, 0.0)
+        for param, grad in zip(params, unflatten(vector, params), strict=True):
+            param.grad = grad
+        return torch.ones(len(losses), device=device)
+
+    def reset(self) -> None:
+        """Forget everything that was learned from earlier gradients; needed when tasks or parameters change."""
+        self.aggregator.reset()
+        self._frozen = None
+        self._calls = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides later gradients: tensors, ints and lists, as torch.load(weights_only=True) reads."""
+        frozen = None if self._frozen is None else self._frozen._asdict()
+        aggregator = dict(self.aggregator.state_dict())
+        return {"aggregator": aggregator, "frozen": frozen, "calls": self._calls, "skipped": self.skipped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of another instance. Raises ValueError where keys are missing or unknown."""
+        expected = {"aggregator", "frozen", "calls", "skipped"}
+        if set(state) != expected:
+            raise ValueError(f"state: came with the keys {sorted(state)}, expected {sorted(expected)}")
+        self.aggregator.load_state_dict(state["aggregator"])
+        self._frozen = None if state["frozen"] is None else Frozen(**state["frozen"])
+        self._calls = int(state["calls"])
+        self.skipped = state["skipped"].clone()
+
+    def _checked(self, task_losses: Sequence[Tensor]) -> list[Tensor]:
+        losses = list(task_losses)
+        for index, loss in enumerate(losses):
+            if not isinstance(loss, Tensor) or loss.ndim != 0:
+                came = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+                raise ValueError(f"task_losses[{index}]: came as {came}, expected a scalar tensor")
+        if not losses:
+            raise ValueError("task_losses: came empty, expected at least one scalar tensor")
+        if self.task_num is not None and self.task_num != len(losses):
+            raise ValueError(f"task_losses: came with {len(losses)} tasks, expected task_num = {self.task_num}")
+        return losses
+
+    def _solve(self, losses: list[Tensor], params: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+        """One backward pass per task -> (gradient [P], finite per task [n])."""
+        matrix = self._rows(len(losses), count_entries(params), device)
+        owners = fill_matrix(losses, params, matrix, keep_graph=False)
+        finite = _are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
+        plain = []
+        for _, start, stop in plain_runs(owners, params):
+            columns = matrix[:, start:stop]
+            plain.append((start, stop, columns.sum(dim=0)))
+            columns.zero_()  # zero columns change neither angles nor norms, and the consensus keeps one size
+        vector = self._aggregate(matrix, finite, owners)
+        for start, stop, values in plain:
+            vector[start:stop] = values
+        return vector, finite
+
+    def _reuse(
+        self, frozen: Frozen, losses: list[Tensor], params: list[Tensor], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """One backward pass of Σ C_i L_i with the weights C of the last solve."""
+        weighted = torch.stack(losses) * frozen.weights.to(losses[0])
+        vector, finite = self._one_pass(weighted.sum(), losses, params, device)
+        return complete(vector, self.aggregator.d, frozen, params), finite
+
+    def _one_pass(
+        self, total: Tensor, losses: list[Tensor], params: list[Tensor], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        vector = torch.empty(count_entries(params), device=device)
+        flatten(gradient(total, params, retain_graph=False), params, vector)
+        is_good = torch.isfinite(torch.linalg.vector_norm(vector))
+        finite = _are_finite(losses, device)
+        # a broken gradient of finite losses has no single culprit here: all are marked
+        return vector, finite & (is_good | ~finite.all())
+
+    def _through_representation(
+        self, losses: list[Tensor], params: list[Tensor], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Balance at `rep`, then one pass that carries the plain losses and what balancing added at `rep`.
+
+        d ΣL/dp + J_rep(p)ᵀ (G - Σ_i g_i): the plain sum for parameters that feed no rep, J_repᵀ G for those that feed
+        nothing else.
+        """
+        if self.rep is None:
+            raise ValueError("rep: came as None, expected this batch's representation, since rep_grad is True")
+        if self.every > 1:
+            raise ValueError(f"every: came as {self.every}, expected 1, since rep_grad is True")
+        reps = [self.rep] if isinstance(self.rep, Tensor) else list(self.rep)
+        self.rep = None  # it holds the graph
+        matrix = self._rows(len(losses), count_entries(reps), device)
+        owners = fill_matrix(losses, reps, matrix, keep_graph=True)
+        finite = _are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
+        change = self._aggregate(matrix, finite, owners) - matrix.sum(dim=0)
+        total = torch.stack(losses).sum()
+        outputs, seeds = [total, *reps], [torch.ones_like(total), *unflatten(change, reps)]
+        gradients = torch.autograd.grad(outputs, params, seeds, allow_unused=True)
+        vector = flatten(gradients, params, torch.empty(count_entries(params), device=device))
+        return vector, finite & torch.isfinite(torch.linalg.vector_norm(vector))
+
+    def _aggregate(self, matrix: Tensor, finite: Tensor, owners: list[int]) -> Tensor:
+        """Gradient matrix [n, P] -> one vector [P] by the chosen method; keeps the metrics and the weights to reuse."""
+        if self.method == "rgb":
+            return self._balance(matrix, finite, owners)
+        norms = torch.linalg.vector_norm(matrix, dim=1)
+        gram = rotation.unit_gram(matrix, rotation.inverse_norms(norms), matrix.new_zeros(matrix.shape[1]))
+        self.last_metrics = {"task_grad_norm": norms, "task_cosine": gram[:-1, :-1]}
+        return matrix.sum(dim=0) if self._baseline is None else combine(self._baseline, matrix, finite.all())
+
+    def _balance(self, matrix: Tensor, finite: Tensor, owners: list[int]) -> Tensor:
+        if self.rep_grad:
+            self.aggregator.reset()  # other samples' activations make no consensus
+        balanced = self.aggregator.balance(matrix, finite.all())
+        self.last_metrics = {
+            "task_grad_norm": balanced.norms,
+            "task_cosine": balanced.cosines,
+            "theta": balanced.theta,
+            "alpha": balanced.alpha,
+        }
+        if self.every > 1:
+            self._frozen = freeze(balanced, owners, self._frozen)
+        return balanced.vector
+
+    def _rows(self, num_tasks: int, num_entries: int, device: torch.device) -> Tensor:
+        """The gradient matrix [n, P], allocated once per shape and device."""
+        if self._matrix.shape != (num_tasks, num_entries) or self._matrix.device != device:
+            self._matrix = torch.zeros(num_tasks, num_entries, device=device)
+        return self._matrix
+
+
+def _are_finite(losses: list[Tensor], device: torch.device) -> Tensor:
+    return torch.stack([torch.isfinite(loss.detach()).to(device) for loss in losses])

@@ -1,0 +1,127 @@
+"""Rotation-based gradient balancing on a gradient matrix [tasks n, params P]: pure functions, float32.
+
+Every task's unit gradient ḡ_i is rotated by an angle α_i in span(ḡ_i, d) towards a common direction d, never past it:
+
+    r_i(α_i) = [sin(θ_i - α_i) ḡ_i + sin α_i d] / sin θ_i,     0 ≤ α_i ≤ θ_i = arccos(ḡ_i·d)
+    Φ(α) = 1/(n(n-1)) Σ_{i<j} (1 - r_i·r_j) + λ/(2n) Σ_i (1 - cos α_i)
+
+All r_i are rows of coefficients [n, n+1] on the basis {ḡ_1 .. ḡ_n, d}, so everything but two passes over the matrix
+happens on its Gram matrix [n+1, n+1]. Branches are torch.where: nothing here waits for the device. A task that is not
+`active` (its gradient is zero) takes no part. Source: RGB, openreview l0QAezg8HX; the cap at θ_i is ours.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+MIN_NORM = 1e-10  # below it a task has no gradient
+MIN_AGREEMENT = 1e-3  # length of the mean of unit gradients below which it is no direction
+MIN_SINE_ANGLE = 1e-3  # closer to 0 or π than this, the plane of the rotation is not defined
+
+
+def inverse_norms(norms: Tensor) -> Tensor:
+    """1/‖g_i‖ [n] of norms [n], 0 for tasks without a gradient."""
+    return torch.where(norms < MIN_NORM, torch.zeros_like(norms), 1.0 / norms.clamp_min(MIN_NORM))
+
+
+def update_consensus(matrix: Tensor, inverse: Tensor, previous: Tensor, mu: float) -> Tensor:
+    """Common direction: d = normalise(μ d_previous + (1-μ) ŷ), y the mean unit gradient; [n, P], [n], [P] -> [P].
+
+    `previous` is a unit vector, or zeros where there is none yet (then d = ŷ). It is kept where the gradients cancel.
+    """
+    count = (inverse > 0).sum().clamp_min(1)
+    mean = (inverse / count) @ matrix  # [P]
+    length = torch.linalg.vector_norm(mean)
+    mean = mean / length.clamp_min(MIN_AGREEMENT)
+    blend = torch.where(is_direction(previous), mu * previous + (1.0 - mu) * mean, mean)
+    blend_length = torch.linalg.vector_norm(blend)
+    agreed = (length > MIN_AGREEMENT) & (blend_length > MIN_AGREEMENT)
+    return torch.where(agreed, blend / blend_length.clamp_min(MIN_AGREEMENT), previous)
+
+
+def is_direction(vector: Tensor) -> Tensor:
+    """Whether a consensus vector [P] is a unit vector rather than the zeros that stand for "none"; a bool scalar."""
+    return torch.linalg.vector_norm(vector) > 0.5
+
+
+def unit_gram(matrix: Tensor, inverse: Tensor, consensus: Tensor) -> Tensor:
+    """Gram matrix [n+1, n+1] of {ḡ_1 .. ḡ_n, d}, rows and columns of inactive tasks being 0."""
+    tasks = (inverse[:, None] * (matrix @ matrix.T)) * inverse  # [n, n]; in this order no product over- or underflows
+    towards = inverse * (matrix @ consensus)  # [n]
+    tasks = torch.triu(tasks, 1)
+    tasks = tasks + tasks.T + torch.diag((inverse > 0).to(matrix.dtype))
+    corner = is_direction(consensus).to(matrix.dtype)
+    upper = torch.cat([tasks, towards[:, None]], dim=1)  # [n, n+1]
+    gram = torch.cat([upper, torch.cat([towards, corner[None]])[None]])  # [n+1, n+1]
+    return gram.clamp(-1.0, 1.0)
+
+
+def angles(gram: Tensor) -> Tensor:
+    """θ_i = arccos(ḡ_i·d) in [0, π]; [n+1, n+1] -> [n]."""
+    return torch.arccos(gram[:-1, -1])
+
+
+def _rotates(theta: Tensor) -> Tensor:
+    return (theta >= MIN_SINE_ANGLE) & (math.pi - theta >= MIN_SINE_ANGLE)
+
+
+def coefficients(alpha: Tensor, theta: Tensor) -> Tensor:
+    """Rows of r_i on the basis {ḡ_1 .. ḡ_n, d}; [n], [n] -> [n, n+1]. r_i = ḡ_i where θ_i is 0 or π within 1e-3."""
+    rotates = _rotates(theta)
+    sine = torch.where(rotates, theta.sin(), torch.ones_like(theta))
+    own = torch.where(rotates, (theta - alpha).sin() / sine, torch.ones_like(theta))
+    towards = torch.where(rotates, alpha.sin() / sine, torch.zeros_like(theta))
+    return torch.cat([torch.diag(own), towards[:, None]], dim=1)
+
+
+def _derivative(alpha: Tensor, theta: Tensor) -> Tensor:
+    """Rows of r_i' = dr_i/dα_i on the same basis: unit vectors, or 0 where r_i is fixed; [n], [n] -> [n, n+1]."""
+    rotates = _rotates(theta)
+    sine = torch.where(rotates, theta.sin(), torch.ones_like(theta))
+    own = torch.where(rotates, -(theta - alpha).cos() / sine, torch.zeros_like(theta))
+    towards = torch.where(rotates, alpha.cos() / sine, torch.zeros_like(theta))
+    return torch.cat([torch.diag(own), towards[:, None]], dim=1)
+
+
+def _counts(active: Tensor) -> tuple[Tensor, Tensor]:
+    """Number of active tasks n, and of ordered pairs n(n-1), both at least 1 so that they can divide."""
+    count = active.sum()
+    return count.clamp_min(1), (count * (count - 1)).clamp_min(1)
+
+
+def objective(alpha: Tensor, theta: Tensor, gram: Tensor, active: Tensor, lambd: float) -> Tensor:
+    """Φ(α), a scalar: disagreement of the rotated gradients plus the price of rotating; [n] x2, [n+1, n+1], [n]."""
+    count, pairs = _counts(active)
+    rows = coefficients(alpha, theta)
+    cosines = rows @ gram @ rows.T  # [n, n]
+    both = torch.triu((active[:, None] & active).to(alpha.dtype), 1)
+    disagreement = (both * (1.0 - cosines)).sum() / pairs
+    return disagreement + lambd * (active * (1.0 - alpha.cos())).sum() / (2 * count)
+
+
+def objective_gradient(alpha: Tensor, theta: Tensor, gram: Tensor, active: Tensor, lambd: float) -> Tensor:
+    """∂Φ/∂α_i = -1/(n(n-1)) Σ_{j≠i} r_i'·r_j + λ/(2n) sin α_i; 0 for inactive tasks; shapes as `objective` -> [n]."""
+    count, pairs = _counts(active)
+    products = _derivative(alpha, theta) @ gram @ coefficients(alpha, theta).T  # [n, n]: r_i'·r_j
+    others = (active[:, None] & active).to(alpha.dtype).fill_diagonal_(0.0)
+    return active * (lambd * alpha.sin() / (2 * count) - (others * products).sum(dim=1) / pairs)
+
+
+def solve_angles(
+    start: Tensor, theta: Tensor, gram: Tensor, active: Tensor, steps: int, learning_rate: float, lambd: float
+) -> Tensor:
+    """A few steps of projected gradient descent on Φ over 0 ≤ α_i ≤ θ_i from `start` [n] -> α [n] in radians.
+
+    Exactly opposed gradients make α = 0 a saddle; there α_i starts at 0.05 θ_i instead, where that lowers Φ.
+    """
+    limit = torch.where(_rotates(theta) & active, theta, torch.zeros_like(theta))
+    alpha = start.clamp_min(0.0).minimum(limit)
+    flat = objective_gradient(alpha, theta, gram, active, lambd).abs() < 1e-6
+    nudged = torch.where(flat & (alpha == 0.0) & (theta > math.pi / 4), 0.05 * limit, alpha)
+    better = objective(nudged, theta, gram, active, lambd) < objective(alpha, theta, gram, active, lambd)
+    alpha = torch.where(better, nudged, alpha)
+    for _ in range(steps):
+        slope = objective_gradient(alpha, theta, gram, active, lambd)
+        alpha = (alpha - learning_rate * slope).clamp_min(0.0).minimum(limit)
+    return alpha

@@ -1,0 +1,79 @@
+"""Gradients of several losses with respect to a list of tensors, as rows of one matrix [tasks, entries]."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+SHARED = -1  # two or more tasks reach the tensor
+UNREACHED = -2
+
+Run = tuple[int, int, int]  # (owner, start, stop): columns whose tensors have the same owner
+
+
+def trainable(params: Iterable[Tensor]) -> list[Tensor]:
+    """The distinct tensors among `params` that require a gradient, in their order."""
+    return [param for param in dict.fromkeys(params) if param.requires_grad]
+
+
+def count_entries(tensors: Sequence[Tensor]) -> int:
+    """Total number of entries of all tensors: the width of the matrix."""
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def gradient(loss: Tensor, inputs: Sequence[Tensor], retain_graph: bool) -> tuple[Tensor | None, ...]:
+    """d loss / d input for each input, None where the loss does not reach it."""
+    if not loss.requires_grad:
+        return (None,) * len(inputs)
+    return torch.autograd.grad(loss, inputs, retain_graph=retain_graph, allow_unused=True)
+
+
+def flatten(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], out: Tensor) -> Tensor:
+    """Gradients -> `out` [entries], zeros for None; casts to its dtype and device."""
+    pieces = [
+        out.new_zeros(tensor.numel()) if grad is None else grad.reshape(-1).to(out)
+        for grad, tensor in zip(gradients, inputs, strict=True)
+    ]
+    return torch.cat(pieces, out=out)
+
+
+def fill_matrix(losses: Sequence[Tensor], inputs: Sequence[Tensor], matrix: Tensor, keep_graph: bool) -> list[int]:
+    """Write the gradient of loss i into row i of `matrix` [n, entries]; returns the owner of every input.
+
+    The owner is the one task that reaches it, SHARED or UNREACHED. The last loss frees the graph unless `keep_graph`.
+    """
+    owners = [UNREACHED] * len(inputs)
+    for task, loss in enumerate(losses):
+        gradients = gradient(loss, inputs, retain_graph=keep_graph or task + 1 < len(losses))
+        flatten(gradients, inputs, matrix[task])
+        for index, grad in enumerate(gradients):
+            if grad is not None:
+                owners[index] = task if owners[index] == UNREACHED else SHARED
+    return owners
+
+
+def plain_runs(owners: Sequence[int], inputs: Sequence[Tensor]) -> list[Run]:
+    """Column ranges of the inputs that are not SHARED, neighbours of one owner merged."""
+    runs: list[Run] = []
+    start = 0
+    for owner, tensor in zip(owners, inputs, strict=True):
+        stop = start + tensor.numel()
+        if owner != SHARED:
+            if runs and runs[-1][0] == owner and runs[-1][2] == start:
+                runs[-1] = (owner, runs[-1][1], stop)
+            else:
+                runs.append((owner, start, stop))
+        start = stop
+    return runs
+
+
+def unflatten(vector: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A vector [entries] -> views of it shaped like the inputs; copies where dtype, device or strides differ."""
+    pieces = []
+    start = 0
+    for tensor in inputs:
+        piece = vector[start : start + tensor.numel()].view(tensor.shape)
+        # optimizers leave their fast path when a gradient is not laid out like its parameter (channels_last)
+        pieces.append(piece.to(tensor) if tensor.is_contiguous() else torch.empty_like(tensor).copy_(piece))
+        start += tensor.numel()
+    return pieces

@@ -1,0 +1,76 @@
+"""VideoWriter, by reading its files back."""
+
+import subprocess
+
+import numpy as np
+import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
+
+from envs import VideoWriter
+
+COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120), (240, 240, 240))
+
+
+def flat_frames(height, width):
+    return [np.full((height, width, 3), color, np.uint8) for color in COLORS]
+
+
+def read_back(path, height, width):
+    """Return the frames [L, height, width, 3] that ffmpeg decodes, and what it says about the file."""
+    command = [get_ffmpeg_exe(), "-i", path, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    result = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    text = result.stderr.decode()
+    assert f" {width}x{height}" in text
+    return np.frombuffer(result.stdout, np.uint8).reshape(-1, height, width, 3), text
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+@pytest.mark.parametrize("size", [(64, 64), (66, 50), (65, 51)])
+def test_frames_come_back_in_order_and_size(tmp_path, suffix, size):
+    path = tmp_path / "deep" / f"clip{suffix}"
+    with VideoWriter(path, fps=20) as writer:
+        for frame in flat_frames(*size):
+            writer.add(frame)
+            assert not path.exists()  # nothing under the name before the end
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    height, width = (side + side % 2 if suffix == ".mp4" else side for side in size)
+    frames, text = read_back(path, height, width)
+    assert " 20 fps" in text
+    # Flat colours survive but for the rounding of YUV 4:2:0 (mp4) or of a palette (gif).
+    np.testing.assert_allclose(frames.mean((1, 2)), COLORS, atol=6)
+
+
+def test_frames_are_upright_and_not_mirrored(tmp_path):
+    frame = np.zeros((32, 48, 3), np.uint8)
+    frame[:16, :24] = 255  # top left
+    with VideoWriter(tmp_path / "a.mp4", 10) as writer:
+        writer.add(np.asfortranarray(frame))  # laid out in another order
+    (back,), _ = read_back(tmp_path / "a.mp4", 32, 48)
+    assert np.abs(back.astype(int) - frame).mean() < 5
+
+
+def test_an_error_leaves_no_file_and_keeps_the_old_one(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_text("old")
+    with pytest.raises(KeyError), VideoWriter(path, 10) as writer:  # noqa: PT012
+        writer.add(flat_frames(32, 32)[0])
+        raise KeyError
+    assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
+    assert path.read_text() == "old"
+
+
+def test_bad_input_is_one_line(tmp_path):
+    for name, fps in (("clip.avi", 10), ("clip", 10), ("clip.mp4", 0), ("clip.mp4", float("nan"))):
+        with pytest.raises(ValueError, match=r"^(path|fps): got [^\n]*expected [^\n]*$"):
+            VideoWriter(tmp_path / name, fps)
+    with VideoWriter(tmp_path / "clip.mp4", 10) as writer:
+        writer.add(np.zeros((32, 32, 3), np.uint8))
+        bad = np.zeros((32, 32, 3)), np.zeros((32, 32), np.uint8), np.zeros((34, 32, 3), np.uint8), None
+        for frame in bad:
+            with pytest.raises(ValueError, match=r"^frame: got [^\n]*expected [^\n]*$"):
+                writer.add(frame)
+    writer.close()
+    assert len(read_back(tmp_path / "clip.mp4", 32, 32)[0]) == 1
+    with pytest.raises(ValueError, match="got no frame"), VideoWriter(tmp_path / "empty.mp4", 10):
+        pass
+    assert not (tmp_path / "empty.mp4").exists()

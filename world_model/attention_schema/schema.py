@@ -1,0 +1,146 @@
+"""The attention schema: posterior maps, their prior, and the losses that tie the two."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from world_model.attention_schema.attention_prior import AttentionPrior
+from world_model.attention_schema.slot_attention import GRID, NUM_CELLS, SlotAttention
+
+
+class AttentionOutput(NamedTuple):
+    maps: Tensor  # [B, T, S, 8, 8], posterior, sums to 1 over the cells
+    prior_maps: Tensor  # [B, T, S, 8, 8]
+    responsibilities: Tensor  # [B, T, S, 8, 8], sums to 1 over the slots
+    mass: Tensor  # [B, T, S], sums to 1 over the slots
+    predicted_movement: Tensor  # [B, T, S, 2], expected change of the centre since t-1
+    log_precision: Tensor  # [B, T, S], in [-4, 8]
+
+
+class AttentionSchema(nn.Module):
+    """Bottom-up slot attention and its top-down prediction; nothing recurrent depends on it, so all frames go at once.
+
+    Raises ValueError for sizes below 1 or a map_mix outside (0, 1).
+    """
+
+    def __init__(
+        self,
+        feature_channels: int,
+        carry_dim: int,
+        latent_dim: int,
+        num_slots: int = 5,
+        slot_dim: int = 64,
+        iterations: int = 3,
+        prior_channels: int = 32,
+        map_mix: float = 0.01,
+        use_precision: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = {"feature_channels": feature_channels, "carry_dim": carry_dim, "latent_dim": latent_dim,
+                 "num_slots": num_slots, "slot_dim": slot_dim, "iterations": iterations,
+                 "prior_channels": prior_channels}  # fmt: skip
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name}: got {size}, expected at least 1")
+        if not 0.0 < map_mix < 1.0:
+            raise ValueError(f"map_mix: got {map_mix}, expected a number in (0, 1)")
+        self.feature_channels, self.num_slots, self.use_precision = feature_channels, num_slots, use_precision
+        self.posterior = SlotAttention(feature_channels, carry_dim, num_slots, slot_dim, iterations, map_mix)
+        self.prior = AttentionPrior(carry_dim + latent_dim, num_slots, prior_channels, map_mix)
+
+    def forward(self, features: Tensor, carry: Tensor, latent: Tensor, is_first: Tensor) -> AttentionOutput:
+        """Maps of chunks: features [B, T, Cf, 8, 8], carry [B, T, H], latent [B, T, D], is_first bool [B, T].
+
+        The prior of frame t starts from the posterior maps of t-1, from uniform maps at a reset and at index 0.
+        """
+        shape = features.shape[:2]
+        if features.shape[2:] != (self.feature_channels, GRID, GRID):
+            expected = f"[B, T, {self.feature_channels}, {GRID}, {GRID}]"
+            raise ValueError(f"features: got shape {tuple(features.shape)}, expected {expected}")
+        attended = self.posterior(features.flatten(0, 1), carry.flatten(0, 1))
+        maps = attended.maps.unflatten(0, shape)  # [B, T, S, 8, 8]
+        for_maps, for_movement = self.prior.embed(torch.cat([carry, latent], -1).flatten(0, 1))
+        prior_maps = self.prior.maps(shift_maps(maps, is_first).flatten(0, 1), for_maps)
+        movement, log_precision = self.prior.movement(for_movement)
+        return AttentionOutput(
+            maps=maps,
+            prior_maps=prior_maps.unflatten(0, shape),
+            responsibilities=attended.responsibilities.unflatten(0, shape),
+            mass=attended.mass.unflatten(0, shape),
+            predicted_movement=movement.unflatten(0, shape),
+            log_precision=log_precision.unflatten(0, shape),
+        )
+
+    def dream_step(self, previous_maps: Tensor, carry: Tensor, latent: Tensor) -> Tensor:
+        """Prior maps [N, S, 8, 8] of a dreamed frame, from those before it, the carry [N, H] and the latent [N, D]."""
+        return self.prior(previous_maps, torch.cat([carry, latent], -1))
+
+    def losses(self, output: AttentionOutput, is_first: Tensor) -> dict[str, Tensor]:
+        """The pillar's three losses, [B, T] each: attention_kl, attention_dynamics_loss, attention_diversity."""
+        precision = output.log_precision if self.use_precision else None
+        return {
+            "attention_kl": attention_kl(output.maps, output.prior_maps, output.mass),
+            "attention_dynamics_loss": movement_loss(
+                output.maps, output.mass, output.predicted_movement, precision, is_first
+            ),
+            "attention_diversity": diversity(output.maps),
+        }
+
+
+def shift_maps(maps: Tensor, is_first: Tensor) -> Tensor:
+    """The maps before each frame: maps [B, T, S, 8, 8] one step later, uniform at index 0 and where is_first [B, T]."""
+    previous = torch.cat([torch.full_like(maps[:, :1], 1 / NUM_CELLS), maps[:, :-1]], 1)
+    return torch.where(is_first[:, :, None, None, None], 1 / NUM_CELLS, previous)
+
+
+def centre_of_mass(maps: Tensor) -> Tensor:
+    """The centres (x, y) [..., S, 2] of maps [..., S, 8, 8]; cell j lies at (2j + 1) / 8 - 1, y grows downwards."""
+    place = (2 * torch.arange(GRID, device=maps.device, dtype=maps.dtype) + 1) / GRID - 1
+    return torch.stack([(maps.sum(-2) * place).sum(-1), (maps.sum(-1) * place).sum(-1)], -1)
+
+
+def attention_kl(maps: Tensor, prior_maps: Tensor, mass: Tensor, prior_share: float = 0.8) -> Tensor:
+    """sum_k sg(mass_k) [0.8 KL(sg A_k | Â_k) + 0.2 KL(A_k | sg Â_k)] in nats, [B, T].
+
+    maps and prior_maps [B, T, S, 8, 8], positive everywhere; mass [B, T, S]. A mix of 1 % bounds it by 8.667.
+    """
+    to_prior = _kl(maps.detach(), prior_maps)
+    to_posterior = _kl(maps, prior_maps.detach())
+    return (mass.detach() * (prior_share * to_prior + (1.0 - prior_share) * to_posterior)).sum(-1)
+
+
+def _kl(maps: Tensor, prior_maps: Tensor) -> Tensor:
+    return (maps * (maps.log() - prior_maps.log())).sum((-2, -1))  # [B, T, S]
+
+
+def movement_loss(
+    maps: Tensor, mass: Tensor, predicted_movement: Tensor, log_precision: Tensor | None, is_first: Tensor
+) -> Tensor:
+    """How well the movement of the slots' centres was foreseen, weighted by sg(mass), [B, T].
+
+    With d = |predicted - sg(com(A_t) - com(A_{t-1}))|: e^rho d^2 / 2 - rho (nats), or without log_precision the Huber
+    loss summed over x and y. maps [B, T, S, 8, 8], mass and log_precision [B, T, S], predicted_movement [B, T, S, 2].
+    Steps without a predecessor in their episode count 0, the others are scaled up so that the plain mean over [B, T]
+    is the mean over valid steps.
+    """
+    centres = centre_of_mass(maps.detach())  # [B, T, S, 2]
+    # Index 0 is compared with itself and masked out below.
+    error = predicted_movement - (centres - torch.cat([centres[:, :1], centres[:, :-1]], 1))
+    if log_precision is None:
+        per_slot = nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none").sum(-1)
+    else:
+        per_slot = 0.5 * log_precision.exp() * error.square().sum(-1) - log_precision
+    is_valid = torch.cat([torch.zeros_like(is_first[:, :1]), ~is_first[:, 1:]], 1)
+    scale = is_valid.numel() / is_valid.sum().clamp(min=1)
+    return (mass.detach() * per_slot).sum(-1) * is_valid * scale
+
+
+def diversity(maps: Tensor) -> Tensor:
+    """Mean cosine over pairs of slots of maps [..., S, 8, 8]: [...], 0 disjoint (or one slot) to 1 identical."""
+    num_slots = maps.shape[-3]
+    if num_slots == 1:
+        return maps.new_zeros(maps.shape[:-3])
+    units = nn.functional.normalize(maps.flatten(-2), dim=-1)  # [..., S, 64]
+    # |sum_i u_i|^2 = S + sum over ordered pairs of u_i . u_j
+    return (units.sum(-2).square().sum(-1) - num_slots) / (num_slots * (num_slots - 1))

@@ -1,0 +1,159 @@
+"""Settings of the world model: frozen dataclasses whose defaults are the seed document's figures.
+
+One block per pillar; `enabled: false` (or the plain control named beside a key) takes the pillar out.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class PerceiverConfig:
+    """Pillar 1: VQ tokens and the causal Perceiver that turns them into a context."""
+
+    enabled: bool = True  # False: no tokens, no context (context_mode "none")
+    codebook_size: int = 256
+    code_dim: int = 64
+    context_dim: int = 256
+    num_latents: int = 8
+    width: int = 256
+    num_heads: int = 4
+    num_blocks: int = 2
+    window: int = 16  # frames that temporal attention looks back, the present one included
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Pillar 2: stick-breaking mixture prior and the KL to it. `max_components=1` is its Gaussian control."""
+
+    trunk_dim: int = 256
+    unimix: float = 0.0  # share of the uniform distribution mixed into the component weights
+    min_std: float = 0.1
+    max_std: float = 2.0
+    prior_shape: float = 1.0  # Gamma(shape, rate) over the concentration
+    prior_rate: float = 1.0
+    kl_balance: bool = False  # True: 1.0 * dynamics side + 0.1 * representation side, each above free_nats
+    free_nats: float = 0.0
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shared conv trunk and the posterior q(z|x,c,g)."""
+
+    base_channels: int = 32
+    residual: bool = True
+    embedding_dim: int = 512
+    hidden_dim: int = 512
+    min_std: float = 0.05
+    max_std: float = 2.0
+    uses_carry: bool = True  # False: q(z|x,c), the seed's literal data flow
+    gram_fraction: float = 0.25  # share of frames compared with the EMA teacher trunk; 0 takes the teacher out
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Decoder p(x|z,g,A)."""
+
+    base_channels: int = 32
+    train_fraction: float = 1.0  # share of frames decoded in a training forward (unbiased: the loss is rescaled)
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Pillar 4: slot attention, its top-down prior and movement prediction."""
+
+    enabled: bool = True  # False: the decoder sees uniform maps
+    num_slots: int = 5
+    slot_dim: int = 64
+    iterations: int = 3
+    prior_channels: int = 32
+    map_mix: float = 0.01
+    use_precision: bool = True  # False: plain Huber loss on the predicted movement
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Reward and continue heads, and the context predictor."""
+
+    hidden_dim: int = 512
+    num_layers: int = 2
+    num_bins: int = 255  # two-hot bins over symlog rewards in [-20, 20]
+
+
+@dataclass(frozen=True)
+class RGBConfig:
+    """Pillar 5: gradient balancing. The model only keeps these; the learner builds RGB (or a plain sum) from them."""
+
+    method: Literal["rgb", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"] = "rgb"
+    mu: float = 0.9
+    lambd: float = 1.0
+    alpha_steps: int = 3
+    lr_inner: float = 0.2
+    scale: Literal["sum", "unit", "per_task"] = "sum"
+    every: int = 1  # solve every m-th update, frozen coefficients in between
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Everything that shapes `DPGMMVariationalRecurrentAutoencoder`."""
+
+    max_components: int = 15
+    latent_dim: int = 36
+    hidden_dim: int = 512
+    action_dim: int = 6
+    n_lstm_layers: int = 1
+    use_orthogonal: bool = True
+    context_mode: Literal["closed", "teacher", "none"] = "closed"
+    use_rgb: bool = True  # False: the plain sum of the task losses
+    perceiver_config: PerceiverConfig = field(default_factory=PerceiverConfig)
+    prior_config: PriorConfig = field(default_factory=PriorConfig)
+    encoder_config: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder_config: DecoderConfig = field(default_factory=DecoderConfig)
+    attention_config: AttentionConfig = field(default_factory=AttentionConfig)
+    head_config: HeadConfig = field(default_factory=HeadConfig)
+    rgb_config: RGBConfig = field(default_factory=RGBConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("max_components", "latent_dim", "hidden_dim", "action_dim", "n_lstm_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive integer")
+        if self.context_mode not in ("closed", "teacher", "none"):
+            raise ValueError(f"context_mode: got {self.context_mode!r}, expected 'closed', 'teacher' or 'none'")
+        for block, name in (("encoder_config", "base_channels"), ("decoder_config", "base_channels")):
+            channels = getattr(getattr(self, block), name)
+            if channels < 8 or channels % 8:
+                raise ValueError(f"{block}.{name}: got {channels}, expected a positive multiple of 8")
+        if not 0 < self.decoder_config.train_fraction <= 1:
+            raise ValueError(f"decoder_config.train_fraction: got {self.decoder_config.train_fraction}, expected (0, 1]")
+        if not 0 <= self.encoder_config.gram_fraction <= 1:
+            raise ValueError(f"encoder_config.gram_fraction: got {self.encoder_config.gram_fraction}, expected [0, 1]")
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the agent feature f = [g, z]."""
+        return self.hidden_dim + self.latent_dim
+
+
+def from_mapping(kind: type, values: Mapping[str, Any] | Any, prefix: str = "") -> Any:
+    """Build the frozen dataclass `kind` from a nested mapping; an unknown key is a ValueError naming the nearest."""
+    if isinstance(values, kind):
+        return values
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{prefix.rstrip('.') or kind.__name__}: got {values!r}, expected a mapping of settings")
+    known = {f.name: f for f in fields(kind)}
+    built = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(unknown_key(prefix + name, [prefix + k for k in known]))
+        default = known[name].default_factory
+        nested = is_dataclass(default)
+        built[name] = from_mapping(default, {} if value is None else value, f"{prefix}{name}.") if nested else value  # type: ignore[arg-type]
+    return kind(**built)
+
+
+def unknown_key(name: str, known: list[str]) -> str:
+    """One line for an unknown name, with the nearest known one."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"unknown key '{name}'; the nearest known one is '{nearest[0]}'"

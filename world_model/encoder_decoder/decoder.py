@@ -1,0 +1,37 @@
+"""Decoder p(x|z,g,A): a Gaussian of fixed variance ½ per pixel whose mean is drawn from state and attention maps."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """features f = [g, z] [N, F], maps A [N, S, 8, 8] (each slot sums to 1) -> frames [N, 3, 64, 64] around 0..1.
+
+    Maps enter scaled by 64 (uniform = 1) at the 8x8 stage. There is no skip connection from the encoder.
+    """
+
+    def __init__(self, feature_dim: int, num_slots: int, base_channels: int = 32) -> None:
+        super().__init__()
+        base = base_channels
+        self.project = nn.Linear(feature_dim, 8 * base * 16)
+        self.to_cells = nn.Sequential(
+            nn.Unflatten(1, (8 * base, 4, 4)),
+            nn.GroupNorm(8, 8 * base),
+            nn.SiLU(),
+            nn.ConvTranspose2d(8 * base, 4 * base, 4, stride=2, padding=1),  # 4 -> 8
+            nn.GroupNorm(8, 4 * base),
+            nn.SiLU(),
+        )
+        self.to_pixels = nn.Sequential(
+            nn.ConvTranspose2d(4 * base + num_slots, 2 * base, 4, stride=2, padding=1),  # 8 -> 16
+            nn.GroupNorm(8, 2 * base),
+            nn.SiLU(),
+            nn.ConvTranspose2d(2 * base, base, 4, stride=2, padding=1),  # 16 -> 32
+            nn.GroupNorm(8, base),
+            nn.SiLU(),
+            nn.ConvTranspose2d(base, 3, 4, stride=2, padding=1),  # 32 -> 64
+        )
+
+    def forward(self, features: Tensor, maps: Tensor) -> Tensor:
+        cells = self.to_cells(self.project(features))  # [N, 4b, 8, 8]
+        return self.to_pixels(torch.cat([cells, 64.0 * maps], 1)) + 0.5

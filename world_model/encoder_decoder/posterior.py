@@ -1,0 +1,51 @@
+"""Posterior over the latent (Chung et al. 2015, VRNN): q(z|x,c,g) = N(m, diag s²)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from world_model.layers import bounded_std
+
+
+class Posterior(nn.Module):
+    """Split in two, because the frame's part of the first layer is constant in the recurrence and computed beforehand.
+
+    `project`: features F [..., Cf, 8, 8], context [..., C] -> [..., P], in parallel over all frames.
+    `forward`: projected [N, P], carry [N, H] -> mean [N, D], std [N, D] in [min_std, max_std], about 1 at the start.
+    With `uses_carry=False` the carry is ignored: q(z|x,c).
+    """
+
+    def __init__(
+        self,
+        feature_channels: int,
+        context_dim: int,
+        carry_dim: int,
+        latent_dim: int,
+        embedding_dim: int = 512,
+        hidden_dim: int = 512,
+        min_std: float = 0.05,
+        max_std: float = 2.0,
+        uses_carry: bool = True,
+    ) -> None:
+        super().__init__()
+        squeezed = max(feature_channels // 4, 1)
+        self.squeeze = nn.Sequential(nn.Conv2d(feature_channels, squeezed, 1), nn.SiLU())
+        self.embed = nn.Sequential(nn.Linear(squeezed * 64, embedding_dim), nn.RMSNorm(embedding_dim), nn.SiLU())
+        self.frame_part = nn.Linear(embedding_dim + context_dim, hidden_dim)
+        self.carry_part = nn.Linear(carry_dim, hidden_dim, bias=False) if uses_carry else None
+        self.norm = nn.RMSNorm(hidden_dim)
+        self.out = nn.Linear(hidden_dim, 2 * latent_dim)
+        self.out.weight.data.mul_(0.1)
+        self.std_range = (min_std, max_std)
+
+    def project(self, features: Tensor, context: Tensor) -> Tensor:
+        lead = features.shape[:-3]
+        squeezed = self.squeeze(features.flatten(0, -4)).flatten(1)  # [N, Cs * 64]
+        embedding = self.embed(squeezed).unflatten(0, lead)
+        return self.frame_part(torch.cat([embedding, context], -1))
+
+    def forward(self, projected: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
+        if self.carry_part is not None:
+            projected = projected + self.carry_part(carry)
+        mean, raw_std = self.out(functional.silu(self.norm(projected))).chunk(2, -1)
+        return mean, bounded_std(raw_std, *self.std_range)

@@ -1,0 +1,65 @@
+"""Samples and the mode of state-conditioned Gaussian mixtures, as pure functions of parameters and noise."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PriorParams(NamedTuple):
+    """A mixture per state: sticks log_a, log_b [..., K-1], log_weights [..., K], means and stds [..., K, D]."""
+
+    log_a: Tensor
+    log_b: Tensor
+    log_weights: Tensor
+    means: Tensor
+    stds: Tensor
+
+
+class MixtureNoise(NamedTuple):
+    """The randomness of one mixture sample: uniform [...] in [0,1) picks the component, normal [..., D] spreads it."""
+
+    uniform: Tensor
+    normal: Tensor
+
+
+def draw_noise(params: PriorParams, generator: torch.Generator | None = None) -> MixtureNoise:
+    """Return fresh noise for one sample of each mixture in `params`; the generator lives on their device."""
+    means = params.means
+    shape, device, dtype = (*means.shape[:-2], means.shape[-1]), means.device, means.dtype
+    uniform = torch.rand(shape[:-1], generator=generator, device=device, dtype=dtype)
+    return MixtureNoise(uniform, torch.randn(shape, generator=generator, device=device, dtype=dtype))
+
+
+def sample_mixture(
+    params: PriorParams,
+    generator: torch.Generator | None = None,
+    straight_through: bool = False,
+    noise: MixtureNoise | None = None,
+) -> Tensor:
+    """Return z = μ_k + σ_k ε with k ~ Cat(w), [..., D]; components are never averaged.
+
+    straight_through: the same value, with the gradient of y = onehot(k) + w - sg(w), z = Σ_k y_k (μ_k + σ_k ε), so that
+    it reaches the weights too. Given `noise`, z is a function of params and noise alone.
+    """
+    uniform, normal = noise if noise is not None else draw_noise(params, generator)
+    weights = params.log_weights.exp()
+    held = weights.detach().cumsum(-1)
+    index = (held[..., :-1] <= uniform.unsqueeze(-1) * held[..., -1:]).sum(-1)  # inverse CDF, [..., K] -> [...]
+    z = _component(params.means, index) + _component(params.stds, index) * normal
+    if not straight_through:
+        return z
+    # (w - sg w) is 0: it adds the weights' gradient and leaves the value as it is, bit for bit.
+    candidates = (params.means + params.stds * normal.unsqueeze(-2)).detach()
+    return z + ((weights - weights.detach()).unsqueeze(-1) * candidates).sum(-2)  # [..., K, D] -> [..., D]
+
+
+def mixture_mode(params: PriorParams) -> Tensor:
+    """Return the mean of the heaviest component, [..., D]; never an average, which may lie between all modes."""
+    return _component(params.means, params.log_weights.argmax(-1))
+
+
+def _component(values: Tensor, index: Tensor) -> Tensor:
+    """Return values[..., index, :]: [..., K, D], [...] -> [..., D]."""
+    index = index.unsqueeze(-1).unsqueeze(-1).expand(*index.shape, 1, values.shape[-1])
+    return values.gather(-2, index).squeeze(-2)

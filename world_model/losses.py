@@ -1,0 +1,75 @@
+"""Per-step losses [B, T] in nats. The plain mean over [B, T] of each is the value that is trained.
+
+A loss that exists only at some entries is zero elsewhere and scaled up, so that its mean is the mean over those.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from world_model.generative_prior import PriorParams, mixture_kl_and_responsibilities
+
+
+def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
+    """Zero out invalid entries and rescale: mean(result) = mean of `loss` over `valid` (0 where nothing is valid)."""
+    valid = valid.to(loss.dtype)
+    return loss * valid * (valid.numel() / valid.sum().clamp_min(1.0))
+
+
+def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
+    """Sum of squared errors over a frame: [..., 3, 64, 64] x2 -> [...]; the Gaussian of variance ½, constants dropped."""
+    return (target - prediction).square().float().sum((-3, -2, -1))
+
+
+def latent_kl(
+    mean: Tensor, std: Tensor, prior: PriorParams, balance: bool, free_nats: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bound J on KL(q ‖ mixture): (loss, J, responsibilities) of shapes [B, T], [B, T], [B, T, K].
+
+    Balanced (DreamerV3): 1.0 * max(free, J(sg q, p)) + 0.1 * max(free, J(q, sg p)), each entry clipped by itself.
+    """
+    weights, means, stds = prior.log_weights, prior.means, prior.stds
+    if not balance:
+        bound, responsibilities = mixture_kl_and_responsibilities(mean, std, weights, means, stds)
+        return bound.clamp_min(free_nats) if free_nats > 0 else bound, bound, responsibilities
+    dynamics, responsibilities = mixture_kl_and_responsibilities(mean.detach(), std.detach(), weights, means, stds)
+    representation, _ = mixture_kl_and_responsibilities(mean, std, weights.detach(), means.detach(), stds.detach())
+    loss = dynamics.clamp_min(free_nats) + 0.1 * representation.clamp_min(free_nats)
+    return loss, dynamics, responsibilities
+
+
+def usage_entropy(responsibilities: Tensor) -> Tensor:
+    """Entropy of the mean responsibilities [B, T, K] -> []: how evenly the *data* use the components, in [0, ln K]."""
+    usage = responsibilities.flatten(0, -2).mean(0)
+    return -torch.xlogy(usage, usage).sum()
+
+
+def next_token_loss(logits: Tensor, indices: Tensor, is_first: Tensor) -> Tensor:
+    """Cross entropy of frame t+1's token ids under logits from time t, mean over cells.
+
+    logits [B, T, 64, codes], indices [B, T, 8, 8], is_first [B, T] -> [B, T]. Pairs that cross a reset are skipped,
+    and so is the last index, whose successor is not in the chunk.
+    """
+    batch, steps = is_first.shape
+    targets = indices.flatten(2)[:, 1:]  # [B, T-1, 64]
+    loss = functional.cross_entropy(logits[:, :-1].flatten(0, 2).float(), targets.flatten(), reduction="none")
+    loss = loss.view(batch, steps - 1, -1).mean(-1) if steps > 1 else logits.new_zeros(batch, 0)
+    padded = functional.pad(loss, (0, 1))  # [B, T]
+    return over_valid(padded, functional.pad(~is_first[:, 1:], (0, 1)))
+
+
+def context_nll(context: Tensor, predicted: Tensor) -> Tensor:
+    """½ ‖ĉ - sg(c)‖² over the context's width: [B, T, C] x2 -> [B, T]."""
+    return 0.5 * (predicted - context.detach()).square().float().sum(-1)
+
+
+def gram_loss(features: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the cells' cosine matrices: features, teacher [N, C, 8, 8] -> [N]; teacher is constant."""
+    cells = functional.normalize(features.flatten(2).float(), dim=1)  # [N, C, 64]
+    fixed = functional.normalize(teacher.detach().flatten(2).float(), dim=1)
+    return (cells.mT @ cells - fixed.mT @ fixed).square().mean((-2, -1))
+
+
+def continue_nll(logits: Tensor, is_terminal: Tensor) -> Tensor:
+    """Bernoulli negative log-likelihood of n_t = 1 - is_terminal_t: [B, T] x2 -> [B, T]."""
+    return functional.binary_cross_entropy_with_logits(logits.float(), 1.0 - is_terminal.float(), reduction="none")

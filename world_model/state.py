@@ -1,0 +1,46 @@
+"""What the model carries through time. Acting, training and dreaming pass these same values."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class State(NamedTuple):
+    """The model's belief at one time t, after frame x_t and before action a_t; leading dimensions [...] are free.
+
+    hidden, cell: [..., L, H], LSTM output and cell of every layer *before* a_t (hidden's top layer is the carry g_t).
+    latent: [..., D], z_t. context: [..., C], what the transition will consume beside z_t and a_t (ĉ_t when closed).
+    """
+
+    hidden: Tensor
+    cell: Tensor
+    latent: Tensor
+    context: Tensor
+
+    @property
+    def carry(self) -> Tensor:
+        """g_t [..., H]."""
+        return self.hidden[..., -1, :]
+
+    @property
+    def features(self) -> Tensor:
+        """The agent feature f_t = [g_t, z_t] [..., H + D]."""
+        return torch.cat([self.carry, self.latent], -1)
+
+    def map(self, function: Any) -> "State":
+        """Apply a tensor function to every field."""
+        return State(*map(function, self))
+
+
+class Memory(NamedTuple):
+    """What acting keeps from one frame to the next: the LSTM after the last action, and the Perceiver's window."""
+
+    hidden: Tensor  # [N, L, H]
+    cell: Tensor  # [N, L, H]
+    cache: Any  # the Perceiver's keys and values; None where pillar 1 is off
+
+
+def stack_states(states: list[State], dim: int) -> State:
+    """Stack a list of states along a new time dimension."""
+    return State(*(torch.stack(parts, dim) for parts in zip(*states, strict=True)))

@@ -1,0 +1,17 @@
+"""ĉ = C(g, z): the context as the state knows it, so that a dream needs no pixels."""
+
+import torch
+from torch import Tensor, nn
+
+from world_model.layers import head
+
+
+class ContextPredictor(nn.Module):
+    """carry g [..., H], latent z [..., D] -> predicted context ĉ [..., C]; the target has ‖c‖² = C."""
+
+    def __init__(self, carry_dim: int, latent_dim: int, context_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.net = head(carry_dim + latent_dim, hidden_dim, 1, context_dim)
+
+    def forward(self, carry: Tensor, latent: Tensor) -> Tensor:
+        return self.net(torch.cat([carry, latent], -1))

@@ -1,0 +1,41 @@
+"""Recurrence of the world model: an LSTM with orthogonal recurrent blocks and a learned initial state."""
+
+import torch
+from torch import Tensor, nn
+
+
+class OrthogonalLSTM(nn.Module):
+    """One step of a stacked LSTM: inputs [N, I], hidden [N, L, H], cell [N, L, H] -> next hidden, next cell.
+
+    Recurrent matrices are orthogonal per gate block (`orthogonal=False`: Xavier), input matrices Xavier, biases 0 but
+    for the forget gate's 1. `initial(batch)` is the learned reset state (hidden starts at 0; the cell is 0).
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, num_layers: int = 1, orthogonal: bool = True) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.cells = nn.ModuleList(
+            nn.LSTMCell(input_dim if layer == 0 else hidden_dim, hidden_dim) for layer in range(num_layers)
+        )
+        self.initial_hidden = nn.Parameter(torch.zeros(num_layers, hidden_dim))
+        for cell in self.cells:
+            assert isinstance(cell, nn.LSTMCell)
+            nn.init.xavier_uniform_(cell.weight_ih)
+            for block in cell.weight_hh.data.chunk(4):  # gates i, f, g, o
+                (nn.init.orthogonal_ if orthogonal else nn.init.xavier_uniform_)(block)
+            nn.init.zeros_(cell.bias_ih)
+            nn.init.zeros_(cell.bias_hh)
+            nn.init.ones_(cell.bias_ih.data[hidden_dim : 2 * hidden_dim])
+
+    def initial(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Reset state for `batch` sequences: hidden [N, L, H], cell [N, L, H]."""
+        hidden = self.initial_hidden.expand(batch, -1, -1)
+        return hidden, torch.zeros_like(hidden)
+
+    def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        hiddens, cells = [], []
+        for layer, lstm_cell in enumerate(self.cells):
+            inputs, next_cell = lstm_cell(inputs, (hidden[:, layer], cell[:, layer]))
+            hiddens.append(inputs)
+            cells.append(next_cell)
+        return torch.stack(hiddens, 1), torch.stack(cells, 1)
