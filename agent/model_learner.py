@@ -25,6 +25,8 @@ class ModelLearner:
         settings = asdict(model.config.rgb_config)
         if not model.config.use_rgb:
             settings["method"] = "sum"
+        if settings["method"] != "rgb":
+            settings["every"] = 1  # only RGB has a lazy mode
         self.rgb = RGB(**settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.rgb.get_share_params = lambda: iter(self.parameters)

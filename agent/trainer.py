@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from agent.logger import Display, Logger
 from agent.recording import record
 from agent.schedule import Deadline, Every, Ratio
 from envs import Driver, Step, make_vector_env
-from replay import EpisodeStore, ReplayBuffer, check_budget
+from replay import EpisodeStore, ReplayBuffer, check_budget, row_bytes
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +65,24 @@ class Trainer:
         )
         try:
             self.agent = Agent(config, self.driver.action_dim)
-            self._make_replay()
+            capacity_bytes = self._check_budget()
         except BaseException:
             self.driver.close()
             raise
         self.logdir.mkdir(parents=True, exist_ok=True)
         save_config(config, self.logdir / "config.yaml")
         self.store = EpisodeStore(self.logdir / "episodes")
-        self.replay.store = self.store
-        replay = config.replay
-        self.ratio = Ratio(config.train.train_ratio / (replay.batch_size * replay.batch_length))
-        self.evaluate_clock = Every(config.train.eval_every)
+        self.replay = ReplayBuffer(
+            config.replay.capacity_steps,
+            capacity_bytes,
+            action_dim=self.driver.action_dim,
+            num_envs=config.env.num_envs,
+            seed=config.seed,
+            store=self.store,
+        )
+        replay, train = config.replay, config.train
+        self.ratio = Ratio(train.train_ratio / (replay.batch_size * replay.batch_length))
+        self.evaluate_clock = Every(train.eval_every)
         if payload is not None:
             self._restore(payload)
         self.random = np.random.default_rng(episode_seed)
@@ -88,24 +96,23 @@ class Trainer:
         self.sums: dict[str, Tensor] = {}
         self.stop_reason = ""
 
-    def _make_replay(self) -> None:
-        """The buffer, after making sure that memory and disk can hold it."""
-        settings, num_envs = self.config.replay, self.config.env.num_envs
+    def _check_budget(self) -> int | None:
+        """ReplayBudgetError now, not in a week, if memory or disk cannot hold the replay; its bound in bytes."""
+        settings = self.config.replay
         capacity_bytes = None if settings.capacity_gb is None else int(settings.capacity_gb * 2**30)
-        self.replay = ReplayBuffer(
-            capacity_steps=settings.capacity_steps,
-            capacity_bytes=capacity_bytes,
-            action_dim=self.driver.action_dim,
-            num_envs=num_envs,
-            seed=self.config.seed,
-        )
-        check_budget(self.replay, self.logdir)
+        row = row_bytes((64, 64, 3), self.driver.action_dim)
+        needed = min(settings.capacity_steps * row, capacity_bytes if capacity_bytes is not None else sys.maxsize)
+        # Rendered frames compress at least fourfold (DEPENDENCIES: 4 to 43), so disk is asked for a quarter.
+        key = "replay.capacity_steps"
+        check_budget(needed, self.logdir, needed // 4, memory_key=key, disk_key=key, unit_bytes=row)
+        return capacity_bytes
 
     def _restore(self, payload: dict[str, Any]) -> None:
-        """Agent, clocks and replay of the run that goes on."""
+        """Agent, clocks and replay of the run that goes on; episodes that ended after the checkpoint are dropped."""
         self.agent.load_state_dict(payload["agent"])
-        self.replay.restore(self.store)
+        self.store.remove_newer(payload["replay"]["last_number"])
         self.replay.load_state_dict(payload["replay"])
+        self.replay.restore(self.store)
         self.ratio.load_state_dict(payload["ratio"])
         self.evaluate_clock.load_state_dict(payload["evaluate_clock"])
 
@@ -212,7 +219,7 @@ class Trainer:
             "evaluate_clock": self.evaluate_clock.state_dict(),
         }
         save_checkpoint(self.logdir / "checkpoints", payload, self.agent.updates, self.config.train.keep_checkpoints)
-        self.logger.flush()
+        self.store.prune(self.replay.capacity * self.replay.row_bytes)
 
 
 @contextmanager

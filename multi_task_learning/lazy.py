@@ -24,7 +24,7 @@ class Frozen(NamedTuple):
 def freeze(balanced: Balanced, owners: list[int], previous: Frozen | None) -> Frozen:
     """The coefficients of a solve; those of the `previous` one (or the plain sum) where this one was not finite."""
     is_active = balanced.norms >= rotation.MIN_NORM
-    weights = torch.where(is_active, balanced.weights.clamp_min(MIN_WEIGHT), 1.0)
+    weights = torch.where(is_active, balanced.weights.clamp_min(MIN_WEIGHT), torch.ones_like(balanced.weights))
     if previous is not None and len(previous.weights) == len(weights):
         old_weights, old_consensus = previous.weights.to(weights), previous.consensus_weight.to(weights)
     else:

@@ -95,7 +95,7 @@ class RGB:
         is_good = finite.all()
         self.skipped = self.skipped.to(device) + ~is_good
         self.last_metrics |= {"nonfinite": ~finite, "skipped": self.skipped}
-        vector = torch.where(is_good, vector, 0.0)
+        vector = torch.where(is_good, vector, vector.new_zeros(()))  # a Python 0.0 would be copied to the device
         for param, grad in zip(params, unflatten(vector, params), strict=True):
             param.grad = grad
         return torch.ones(len(losses), device=device)

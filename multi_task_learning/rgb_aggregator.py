@@ -99,14 +99,13 @@ class RGBAggregator(Aggregator, Stateful):
         consensus = rotation.update_consensus(matrix, inverse, self.d, self.mu)
         gram = rotation.unit_gram(matrix, inverse, consensus)
         theta = rotation.angles(gram)
-        alpha = rotation.solve_angles(
-            self.alpha, theta, gram, active, self.alpha_steps, self.lr_inner, self.lambd
-        )
+        alpha = rotation.solve_angles(self.alpha, theta, gram, active, self.alpha_steps, self.lr_inner, self.lambd)
         weights, consensus_weight = self._weights(rotation.coefficients(alpha, theta), norms, inverse)
         has_consensus = rotation.is_direction(consensus)
         weights = torch.where(has_consensus, weights, torch.ones_like(weights))
         consensus_weight = torch.where(has_consensus, consensus_weight, torch.zeros_like(consensus_weight))
-        vector = torch.where(is_finite, weights @ matrix + consensus_weight * consensus, 0.0)
+        vector = (weights @ matrix).addcmul_(consensus, consensus_weight)
+        vector = torch.where(is_finite, vector, vector.new_zeros(()))
 
         self.d = torch.where(is_finite, consensus, self.d)
         self.alpha = torch.where(is_finite & active, alpha, self.alpha)

@@ -33,11 +33,17 @@ def update_consensus(matrix: Tensor, inverse: Tensor, previous: Tensor, mu: floa
     count = (inverse > 0).sum().clamp_min(1)
     mean = (inverse / count) @ matrix  # [P]
     length = torch.linalg.vector_norm(mean)
-    mean = mean / length.clamp_min(MIN_AGREEMENT)
-    blend = torch.where(is_direction(previous), mu * previous + (1.0 - mu) * mean, mean)
-    blend_length = torch.linalg.vector_norm(blend)
+    has_previous = is_direction(previous)
+    # d = old · previous + new · mean: the blend is made of scalars, since each pass over P entries costs
+    old = torch.where(has_previous, torch.full_like(length, mu), torch.zeros_like(length))
+    new = (1.0 - old) / length.clamp_min(MIN_AGREEMENT)
+    square = (old * torch.linalg.vector_norm(previous)).square() + (new * length).square()
+    blend_length = (square + 2.0 * old * new * (previous @ mean)).clamp_min(0.0).sqrt()
     agreed = (length > MIN_AGREEMENT) & (blend_length > MIN_AGREEMENT)
-    return torch.where(agreed, blend / blend_length.clamp_min(MIN_AGREEMENT), previous)
+    blend_length = blend_length.clamp_min(MIN_AGREEMENT)
+    old = torch.where(agreed, old / blend_length, torch.ones_like(old))
+    new = torch.where(agreed, new / blend_length, torch.zeros_like(new))
+    return (previous * old).addcmul_(mean, new)
 
 
 def is_direction(vector: Tensor) -> Tensor:

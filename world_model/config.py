@@ -6,7 +6,8 @@ One block per pillar; `enabled: false` (or the plain control named beside a key)
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin
 
 
 @dataclass(frozen=True)
@@ -116,24 +117,53 @@ class WorldModelConfig:
     rgb_config: RGBConfig = field(default_factory=RGBConfig)
 
     def __post_init__(self) -> None:
-        for name in ("max_components", "latent_dim", "hidden_dim", "action_dim", "n_lstm_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive integer")
-        if self.context_mode not in ("closed", "teacher", "none"):
-            raise ValueError(f"context_mode: got {self.context_mode!r}, expected 'closed', 'teacher' or 'none'")
-        for block, name in (("encoder_config", "base_channels"), ("decoder_config", "base_channels")):
-            channels = getattr(getattr(self, block), name)
-            if channels < 8 or channels % 8:
-                raise ValueError(f"{block}.{name}: got {channels}, expected a positive multiple of 8")
-        if not 0 < self.decoder_config.train_fraction <= 1:
-            raise ValueError(f"decoder_config.train_fraction: got {self.decoder_config.train_fraction}, expected (0, 1]")
-        if not 0 <= self.encoder_config.gram_fraction <= 1:
-            raise ValueError(f"encoder_config.gram_fraction: got {self.encoder_config.gram_fraction}, expected [0, 1]")
+        check_types(self)
+        for name in ("encoder_config", "decoder_config"):
+            channels = getattr(self, name).base_channels
+            if channels % 8:
+                raise ValueError(f"{name}.base_channels: got {channels}, expected a positive multiple of 8")
+        encoder, decoder, prior, heads = self.encoder_config, self.decoder_config, self.prior_config, self.head_config
+        if not 0 < encoder.min_std < encoder.max_std:
+            stds = (encoder.min_std, encoder.max_std)
+            raise ValueError(f"encoder_config.min_std, max_std: got {stds}, expected 0 < min_std < max_std")
+        if not 0 <= encoder.gram_fraction <= 1:
+            raise ValueError(f"encoder_config.gram_fraction: got {encoder.gram_fraction}, expected [0, 1]")
+        if not 0 < decoder.train_fraction <= 1:
+            raise ValueError(f"decoder_config.train_fraction: got {decoder.train_fraction}, expected (0, 1]")
+        if prior.free_nats < 0:
+            raise ValueError(f"prior_config.free_nats: got {prior.free_nats}, expected 0 or more")
+        if heads.num_bins < 2:
+            raise ValueError(f"head_config.num_bins: got {heads.num_bins}, expected at least 2")
 
     @property
     def feature_dim(self) -> int:
         """Width of the agent feature f = [g, z]."""
         return self.hidden_dim + self.latent_dim
+
+
+def check_types(block: Any, prefix: str = "") -> None:
+    """Check all fields against their annotations, nested ones too; integers are positive. Raises ValueError."""
+    for item in fields(block):
+        name, value, kind = prefix + item.name, getattr(block, item.name), item.type
+        if is_dataclass(kind):
+            check_types(value, f"{name}.")
+        elif get_origin(kind) is Literal:
+            if value not in get_args(kind):
+                choices = ", ".join(repr(choice) for choice in get_args(kind))
+                raise ValueError(f"{name}: got {value!r}, expected one of {choices}")
+        elif kind is bool:
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}: got {value!r}, expected true or false")
+        elif kind is int:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}: got {value!r}, expected a positive integer")
+        elif isinstance(value, bool) or not isinstance(value, Real):
+            raise ValueError(f"{name}: got {value!r}, expected a number")
+
+
+def arguments(block: Any, *without: str) -> dict[str, Any]:
+    """The fields of a settings block as keyword arguments, less those named."""
+    return {name: value for name, value in vars(block).items() if name not in without}
 
 
 def from_mapping(kind: type, values: Mapping[str, Any] | Any, prefix: str = "") -> Any:

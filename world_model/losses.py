@@ -4,9 +4,10 @@ A loss that exists only at some entries is zero elsewhere and scaled up, so that
 """
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional
 
+from world_model.distributions import at_least_float32
 from world_model.generative_prior import PriorParams, mixture_kl_and_responsibilities
 
 
@@ -16,9 +17,21 @@ def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
     return loss * valid * (valid.numel() / valid.sum().clamp_min(1.0))
 
 
+def choose_frames(shape: torch.Size, fraction: float, generator: Generator | None, device: torch.device) -> Tensor:
+    """A random share of the B * T frame indices, at least one, without repetition: [n]."""
+    frames = shape[0] * shape[1]
+    return torch.randperm(frames, generator=generator, device=device)[: max(1, round(fraction * frames))]
+
+
+def spread(loss: Tensor, chosen: Tensor, shape: torch.Size) -> Tensor:
+    """Losses [n] of the chosen frames as [B, T]: zero elsewhere, scaled so that the mean is kept."""
+    whole = loss.new_zeros(shape[0] * shape[1]).index_copy(0, chosen, loss)
+    return (whole * (whole.numel() / len(chosen))).view(shape)
+
+
 def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
-    """Sum of squared errors over a frame: [..., 3, 64, 64] x2 -> [...]; the Gaussian of variance ½, constants dropped."""
-    return (target - prediction).square().float().sum((-3, -2, -1))
+    """Sum of squared errors over a frame: [..., C, H, W] x2 -> [...]; the Gaussian of variance ½, constants dropped."""
+    return at_least_float32(target - prediction).square().sum((-3, -2, -1))
 
 
 def latent_kl(
@@ -40,8 +53,8 @@ def latent_kl(
 
 def usage_entropy(responsibilities: Tensor) -> Tensor:
     """Entropy of the mean responsibilities [B, T, K] -> []: how evenly the *data* use the components, in [0, ln K]."""
-    usage = responsibilities.flatten(0, -2).mean(0)
-    return -torch.xlogy(usage, usage).sum()
+    usage = responsibilities.flatten(0, -2).mean(0).clamp_min(1e-8)  # an unused component's gradient stays finite
+    return -(usage * usage.log()).sum()
 
 
 def next_token_loss(logits: Tensor, indices: Tensor, is_first: Tensor) -> Tensor:
@@ -64,7 +77,7 @@ def context_nll(context: Tensor, predicted: Tensor) -> Tensor:
 
 
 def gram_loss(features: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the cells' cosine matrices: features, teacher [N, C, 8, 8] -> [N]; teacher is constant."""
+    """Mean squared difference of the cells' cosine matrices: [N, C, h, w] x2 -> [N]; the teacher is constant."""
     cells = functional.normalize(features.flatten(2).float(), dim=1)  # [N, C, 64]
     fixed = functional.normalize(teacher.detach().flatten(2).float(), dim=1)
     return (cells.mT @ cells - fixed.mT @ fixed).square().mean((-2, -1))

@@ -1,9 +1,12 @@
 """What the model carries through time. Acting, training and dreaming pass these same values."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from world_model.perceiver_io import Cache, PerceiverOutput
 
 
 class State(NamedTuple):
@@ -28,7 +31,7 @@ class State(NamedTuple):
         """The agent feature f_t = [g_t, z_t] [..., H + D]."""
         return torch.cat([self.carry, self.latent], -1)
 
-    def map(self, function: Any) -> "State":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "State":
         """Apply a tensor function to every field."""
         return State(*map(function, self))
 
@@ -38,7 +41,19 @@ class Memory(NamedTuple):
 
     hidden: Tensor  # [N, L, H]
     cell: Tensor  # [N, L, H]
-    cache: Any  # the Perceiver's keys and values; None where pillar 1 is off
+    cache: Cache | None  # the Perceiver's keys and values; None where pillar 1 is off
+
+
+class Observed(NamedTuple):
+    """What a pass over a chunk infers; every tensor is [B, T, ...]."""
+
+    features: Tensor  # trunk features F
+    perceived: PerceiverOutput | None
+    context: Tensor  # c_t; zeros where pillar 1 is off
+    states: State
+    next_carry: Tensor  # h_t, the LSTM's output after a_t
+    mean: Tensor  # of q(z_t|x_t,c_t,g_t)
+    std: Tensor
 
 
 def stack_states(states: list[State], dim: int) -> State:

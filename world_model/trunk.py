@@ -1,6 +1,11 @@
 """One conv trunk feeds tokenizer, posterior and attention: the weights on which the loss groups really conflict."""
 
-from torch import Tensor, nn
+import copy
+
+import torch
+from torch import Generator, Tensor, nn
+
+from world_model.losses import choose_frames, gram_loss, spread
 
 
 class ResidualPair(nn.Module):
@@ -46,3 +51,26 @@ class ConvTrunk(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.layers(frames)
+
+
+class SlowTrunk(nn.Module):
+    """Gram teacher: an EMA copy of the trunk whose cell similarities the trunk keeps to, on a share of the frames."""
+
+    def __init__(self, trunk: ConvTrunk, fraction: float, decay: float = 0.995) -> None:
+        super().__init__()
+        self.layers = copy.deepcopy(trunk.layers).requires_grad_(False)
+        self.fraction, self.decay = fraction, decay
+
+    def loss(self, features: Tensor, observations: Tensor, generator: Generator | None = None) -> Tensor:
+        """`gram_loss` [B, T] on a random share of frames: features [B, T, C, 8, 8] of frames x [B, T, 3, 64, 64]."""
+        shape = features.shape[:2]
+        chosen = choose_frames(shape, self.fraction, generator, features.device)
+        with torch.no_grad():
+            target = self.layers(observations.flatten(0, 1)[chosen] - 0.5)
+        return spread(gram_loss(features.flatten(0, 1)[chosen], target), chosen, shape)
+
+    @torch.no_grad()
+    def follow(self, trunk: ConvTrunk) -> None:
+        """Move the copy towards the trunk by 1 - decay."""
+        for slow, fast in zip(self.layers.parameters(), trunk.layers.parameters(), strict=True):
+            slow.lerp_(fast, 1 - self.decay)

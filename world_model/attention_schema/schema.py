@@ -72,9 +72,25 @@ class AttentionSchema(nn.Module):
             log_precision=log_precision.unflatten(0, shape),
         )
 
-    def dream_step(self, previous_maps: Tensor, carry: Tensor, latent: Tensor) -> Tensor:
-        """Prior maps [N, S, 8, 8] of a dreamed frame, from those before it, the carry [N, H] and the latent [N, D]."""
-        return self.prior(previous_maps, torch.cat([carry, latent], -1))
+    def dream(
+        self, carry: Tensor, latent: Tensor, is_first: Tensor | None = None, previous_maps: Tensor | None = None
+    ) -> Tensor:
+        """Maps [B, T, S, 8, 8] that the prior draws by itself, each from its own last one: no frame enters.
+
+        carry [B, T, H], latent [B, T, D]; uniform maps precede a reset (is_first [B, T]) and index 0, unless
+        previous_maps [B, S, 8, 8] says what was there before it.
+        """
+        batch, steps = carry.shape[:2]
+        for_maps = self.prior.embed(torch.cat([carry, latent], -1).flatten(0, 1))[0].unflatten(0, (batch, steps))
+        uniform = carry.new_full((batch, self.num_slots, GRID, GRID), 1 / NUM_CELLS)
+        maps = uniform if previous_maps is None else previous_maps
+        dreamed = []
+        for t in range(steps):
+            if is_first is not None:
+                maps = torch.where(is_first[:, t, None, None, None], uniform, maps)
+            maps = self.prior.maps(maps, for_maps[:, t])
+            dreamed.append(maps)
+        return torch.stack(dreamed, 1)
 
     def losses(self, output: AttentionOutput, is_first: Tensor) -> dict[str, Tensor]:
         """The pillar's three losses, [B, T] each: attention_kl, attention_dynamics_loss, attention_diversity."""

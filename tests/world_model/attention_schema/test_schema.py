@@ -101,14 +101,27 @@ def test_prior_starts_uniform_at_resets_and_at_index_zero() -> None:
         assert torch.equal(previous[:, t], expected), t
 
 
-def test_dream_step_is_the_prior_of_training() -> None:
+def test_one_dreamed_step_is_the_prior_of_training() -> None:
     schema = make()
     features, carry, latent, is_first = make_data(resets=(3,))
     output = schema(features, carry, latent, is_first)
     previous = shift_maps(output.maps, is_first)
     for t in range(T):
-        dreamed = schema.dream_step(previous[:, t], carry[:, t], latent[:, t])
-        torch.testing.assert_close(dreamed, output.prior_maps[:, t], rtol=1e-5, atol=1e-7)
+        dreamed = schema.dream(carry[:, t : t + 1], latent[:, t : t + 1], previous_maps=previous[:, t])
+        torch.testing.assert_close(dreamed[:, 0], output.prior_maps[:, t], rtol=1e-5, atol=1e-7)
+
+
+def test_a_dream_feeds_on_its_own_maps_and_starts_anew_at_a_reset() -> None:
+    schema = make()
+    _, carry, latent, is_first = make_data(resets=(3,))
+    whole = schema.dream(carry, latent, is_first)
+    maps = None
+    for t in range(T):
+        step = schema.dream(carry[:, t : t + 1], latent[:, t : t + 1], is_first[:, t : t + 1], maps)
+        maps = step[:, 0]
+        torch.testing.assert_close(whole[:, t], maps, rtol=1e-5, atol=1e-7)
+    alone = schema.dream(carry[:1, 3:], latent[:1, 3:])  # make_data resets row 0 at step 3
+    torch.testing.assert_close(whole[:1, 3:], alone, rtol=1e-5, atol=1e-7)
 
 
 def test_causality_and_isolation() -> None:

@@ -1,0 +1,102 @@
+"""Whether a replay buffer will fit, known before the first frame."""
+
+import os
+import shutil
+from pathlib import Path
+
+
+class ReplayBudgetError(ValueError):
+    """The replay capacity does not fit into memory or on the disk."""
+
+
+def check_budget(
+    needed_bytes: int,
+    folder: Path | str | None = None,
+    disk_bytes: int | None = None,
+    memory_key: str = "capacity_bytes",
+    disk_key: str = "capacity_bytes",
+    unit_bytes: int = 1,
+    root: Path | str = "/",
+) -> None:
+    """Raise ReplayBudgetError, in one line with the key to change and a value that fits, where replay would not fit.
+
+    `needed_bytes` of memory are held against what this process may still take. With a `folder`, `disk_bytes` (as much
+    as in memory by default: frames of noise do not compress) against free space plus the episodes already there.
+    `unit_bytes` is what one unit of the keys takes: `row_bytes(...)` where they count rows. `root` is where /proc and
+    /sys are looked for.
+    """
+    available = available_memory(root)
+    if needed_bytes > available:
+        raise ReplayBudgetError(_message("memory", needed_bytes, available // unit_bytes, memory_key, available))
+    if folder is None:
+        return
+    needed_disk = needed_bytes if disk_bytes is None else disk_bytes
+    usable = available_disk(Path(folder))
+    if needed_disk > usable:
+        raise ReplayBudgetError(_message(f"disk in {folder}", needed_disk, usable // unit_bytes, disk_key, usable))
+
+
+def available_memory(root: Path | str = "/") -> int:
+    """Bytes this process may still take: the least of the machine's free memory and its cgroups' limits (v1 and v2)."""
+    root = Path(root)
+    limits = [_machine_memory(root), *_cgroup_memory(root)]
+    return max(0, min(limits))
+
+
+def available_disk(folder: Path) -> int:
+    """Free bytes on the disk of `folder` (which need not exist yet) plus those of the episodes it holds."""
+    episodes = sum(path.stat().st_size for path in folder.glob("*.ep")) if folder.is_dir() else 0
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free + episodes
+
+
+def _message(what: str, needed: int, fitting: int, key: str, available: int) -> str:
+    needs = f"replay needs {_readable(needed)} of {what}, {_readable(available)} are available"
+    return f"{needs}: set {key} to {fitting} or less"
+
+
+def _readable(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e7 else f"{num_bytes} bytes"
+
+
+def _machine_memory(root: Path) -> int:
+    meminfo = root / "proc/meminfo"
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # no Linux: all there is
+
+
+def _cgroup_memory(root: Path) -> list[int]:
+    """What each memory cgroup above this process leaves; page cache that can be dropped counts as free."""
+    membership = root / "proc/self/cgroup"
+    if not membership.exists():
+        return []
+    left = []
+    for line in membership.read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            mount, limit, usage, cache = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            mount, limit = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            usage, cache = "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            continue
+        folder = mount / group.strip("/")
+        for place in [folder, *folder.parents]:
+            if not place.is_relative_to(mount):
+                break
+            left += _cgroup_left(place, limit, usage, cache)
+    return left
+
+
+def _cgroup_left(folder: Path, limit: str, usage: str, cache: str) -> list[int]:
+    try:
+        most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
+        stat = dict(line.split()[:2] for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:  # no such group inside this container, or one without a limit
+        return []
+    return [] if most == "max" else [int(most) - used + int(stat.get(cache, 0))]

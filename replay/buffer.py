@@ -1,0 +1,212 @@
+"""ReplayBuffer: one ring of rows in memory."""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+
+from replay.chunk import Chunk
+from replay.episodes import EpisodeStore, episode_length, episode_number
+from replay.rows import DTYPES, Episode, StepLike, check_episode, check_rows, field_shapes, row_bytes
+
+Row = dict[str, Any]  # one row, field -> array or scalar
+STATE_KEYS = ("rng", "rows_added", "last_number")
+
+
+class ReplayBuffer:
+    """The newest `capacity` rows, in which any T consecutive ones are a legal chunk.
+
+    Whole finished episodes are written back to back into one flat ring per field; rows of unfinished episodes wait in
+    a list per environment, outside of the capacity. So environments never mix, sampling is slicing, and the oldest rows
+    make room row by row. Memory is taken as the ring fills. A `store` gets every finished episode on disk.
+
+    Canonical use::
+
+        buffer = ReplayBuffer(capacity_steps=100_000, action_dim=6, num_envs=4, seed=0)
+        buffer.add(driver.tick(policy))
+        if buffer.can_sample(64):
+            chunk = buffer.sample(batch=16, length=64)
+    """
+
+    def __init__(
+        self,
+        capacity_steps: int | None = None,
+        capacity_bytes: int | None = None,
+        *,
+        action_dim: int,
+        num_envs: int = 1,
+        image_shape: tuple[int, ...] = (64, 64, 3),
+        seed: int = 0,
+        store: EpisodeStore | None = None,
+    ) -> None:
+        """Capacity is the lesser of both, at least one given. Raises ValueError where a number is below 1."""
+        numbers = {"capacity_steps": capacity_steps, "action_dim": action_dim, "num_envs": num_envs}
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: came as {value}, expected at least 1")
+        self.image_shape, self.action_dim, self.num_envs = tuple(image_shape), action_dim, num_envs
+        self.row_bytes = row_bytes(self.image_shape, action_dim)
+        if capacity_bytes is not None and capacity_bytes < self.row_bytes:
+            raise ValueError(f"capacity_bytes: came as {capacity_bytes}, expected at least one row of {self.row_bytes}")
+        limits = [] if capacity_steps is None else [capacity_steps]
+        limits += [] if capacity_bytes is None else [capacity_bytes // self.row_bytes]
+        if not limits:
+            raise ValueError("capacity_steps: came as None like capacity_bytes, expected at least one of them")
+        self.capacity = min(limits)
+        shapes = field_shapes(self.image_shape, action_dim)
+        # np.empty commits no memory: the operating system gives pages as rows arrive
+        self._ring = {name: np.empty((self.capacity, *shapes[name]), DTYPES[name]) for name in Episode._fields}
+        self._written = 0  # rows ever written; row number i lies at i % capacity
+        self._size = 0
+        self._ends: deque[int] = deque()  # row number behind the last row of each episode in the ring
+        self._staged: list[list[Row]] = [[] for _ in range(num_envs)]
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+        self._store = store
+        self._last_number = -1  # of the newest episode on disk that went into the ring
+        self._is_resumed = False  # whether load_state_dict says which episodes belong to this buffer
+
+    def __len__(self) -> int:
+        """Rows that can be sampled."""
+        return self._size
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes with at least one row in the ring."""
+        return len(self._ends)
+
+    @property
+    def num_staged(self) -> int:
+        """Rows of unfinished episodes."""
+        return sum(map(len, self._staged))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of memory that the full ring takes."""
+        return self.capacity * self.row_bytes
+
+    def can_sample(self, length: int) -> bool:
+        """Whether there is a window of `length` rows."""
+        return 1 <= length <= self._size
+
+    def add(self, step: StepLike) -> None:
+        """One tick of all environments, fields [N, ...]; copies what it keeps.
+
+        Raises ValueError for wrong shapes, dtypes or ranges, rows out of order, or an episode above the capacity.
+        """
+        check_rows(step, "step", self.num_envs, self.image_shape, self.action_dim)
+        for env, rows in enumerate(self._staged):
+            if bool(step.is_first[env]) == bool(rows):
+                expected = "False inside an episode" if rows else "True at its start"
+                raise ValueError(f"step.is_first[{env}]: came as {bool(step.is_first[env])}, expected {expected}")
+            self._check_length(len(rows) + 1)
+        for env, rows in enumerate(self._staged):
+            rows.append({name: getattr(step, name)[env].copy() for name in Episode._fields})
+            if step.is_last[env]:
+                self._finish(env)
+
+    def add_episode(self, episode: Episode) -> None:
+        """One whole episode, fields [L, ...]; ValueError where it is none, or longer than the capacity."""
+        check_episode(episode, self.image_shape, self.action_dim)
+        self._check_length(len(episode.reward))
+        if self._store is not None:
+            self._last_number = episode_number(self._store.append(episode))
+        self._write(episode)
+
+    def finish_partial(self) -> int:
+        """Close the unfinished episodes as cut off (the run stops here) -> how many; one of a single row is dropped."""
+        closed = 0
+        for env, rows in enumerate(self._staged):
+            if len(rows) < 2:
+                rows.clear()
+                continue
+            rows[-1] |= {"is_last": np.True_, "action": np.zeros(self.action_dim, np.float32)}
+            self._finish(env)
+            closed += 1
+        return closed
+
+    def sample(self, batch: int, length: int) -> Chunk:
+        """`batch` windows of `length` rows, each start equally likely -> Chunk that shares no memory with the ring.
+
+        Raises ValueError where `batch` is below 1 or there are fewer than `length` rows.
+        """
+        if batch < 1:
+            raise ValueError(f"batch: came as {batch}, expected at least 1")
+        if not self.can_sample(length):
+            raise ValueError(f"length: came as {length}, expected 1 to {self._size} (the rows in the buffer)")
+        starts = self._rng.integers(0, self._size - length + 1, size=batch)
+        starts = (self._written - self._size + starts) % self.capacity
+        return Chunk(*(torch.from_numpy(self._gather(self._ring[name], starts, length)) for name in Chunk._fields))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sampler and counters (plain ints and strings). The rows are the store's; unfinished episodes are not kept."""
+        return {"rng": self._rng.bit_generator.state, "rows_added": self._written, "last_number": self._last_number}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over `state_dict()`, before `restore`. Raises ValueError for other keys or a buffer that holds rows."""
+        if set(state) != set(STATE_KEYS):
+            raise ValueError(f"state: came with the keys {sorted(state)}, expected {sorted(STATE_KEYS)}")
+        self._refuse_rows("load_state_dict")
+        self._rng.bit_generator.state = state["rng"]
+        self._written, self._last_number = int(state["rows_added"]), int(state["last_number"])
+        self._is_resumed = True
+
+    def restore(self, store: EpisodeStore) -> int:
+        """Fill an empty buffer with the newest episodes on disk, in their order -> rows read.
+
+        After `load_state_dict`, episodes newer than that state are left out, so that sampling goes on exactly as it
+        would have. The store sets damaged files aside. Raises ValueError where rows do not fit this buffer.
+        """
+        self._refuse_rows("restore")
+        paths = store.paths()
+        if self._is_resumed:
+            paths = [path for path in paths if episode_number(path) <= self._last_number]
+        start, rows = len(paths), 0
+        while start > 0 and rows < self.capacity:
+            start -= 1
+            rows += episode_length(paths[start])
+        self._written = max(0, self._written - rows)
+        for episode in store.load_all(paths[start:]):
+            check_episode(episode, self.image_shape, self.action_dim)
+            self._write(episode)
+        if paths:
+            self._last_number = episode_number(paths[-1])
+        return self._size
+
+    def _finish(self, env: int) -> None:
+        rows = self._staged[env]
+        self.add_episode(Episode(*(np.stack([row[name] for row in rows]) for name in Episode._fields)))
+        rows.clear()
+
+    def _write(self, episode: Episode) -> None:
+        """Append rows behind the newest, over the oldest; of an episode longer than the ring the end stays."""
+        skip = max(0, len(episode.reward) - self.capacity)
+        self._written += skip
+        length = len(episode.reward) - skip
+        start = self._written % self.capacity
+        first = min(length, self.capacity - start)
+        for name, values in episode._asdict().items():
+            self._ring[name][start : start + first] = values[skip : skip + first]
+            self._ring[name][: length - first] = values[skip + first :]
+        self._written += length
+        self._size = min(self._size + length, self.capacity)
+        self._ends.append(self._written)
+        while self._ends[0] <= self._written - self._size:
+            self._ends.popleft()
+
+    def _gather(self, ring: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+        """Windows of the ring at physical `starts` [B] -> [B, T, ...], each in at most two slices."""
+        out = np.empty((len(starts), length, *ring.shape[1:]), ring.dtype)
+        for window, start in zip(out, starts.tolist(), strict=True):
+            first = min(length, self.capacity - start)
+            window[:first] = ring[start : start + first]
+            window[first:] = ring[: length - first]
+        return out
+
+    def _check_length(self, length: int) -> None:
+        if length > self.capacity:
+            raise ValueError(f"episode: came with {length} rows, expected at most the capacity of {self.capacity}")
+
+    def _refuse_rows(self, method: str) -> None:
+        if self._size > 0 or self.num_staged > 0:
+            raise ValueError(f"{method}: came for a buffer with {self._size} rows, expected an empty one")

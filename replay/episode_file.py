@@ -1,0 +1,150 @@
+"""The file of one episode: magic, version, header length, JSON header, zstd payload, checksum.
+
+    8 bytes   magic
+    u16, u32  format version, header length (little endian)
+    header    JSON: length, fields [[name, dtype, shape], ...] in payload order, raw_bytes, payload_bytes, metadata
+    payload   one zstd frame: the fields' bytes, back to back
+    32 bytes  BLAKE2b of everything before
+
+Nothing is allocated from a declared size before it was held against the file's true size and the checksum was right.
+"""
+
+import hashlib
+import json
+import struct
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from replay.rows import DTYPES, Episode
+
+MAGIC = b"\x89AIMEep\n"
+VERSION = 1
+PREFIX = struct.Struct("<8sHI")
+DIGEST_BYTES = 32
+MAX_HEADER_BYTES = 1 << 20
+MAX_RAW_BYTES = 1 << 34
+# a zstd block holds at most 128 KiB and takes at least 4 bytes: no honest frame expands further
+MAX_EXPANSION = 1 << 15
+FIELD_ORDER = ("reward", "action", "is_first", "is_last", "is_terminal", "image")  # four-byte fields first: aligned
+
+
+def encode(episode: Episode, metadata: dict[str, Any]) -> bytes:
+    """Episode and JSON-able metadata -> the bytes of its file."""
+    arrays = {name: np.ascontiguousarray(getattr(episode, name)) for name in FIELD_ORDER}
+    raw_bytes = sum(array.nbytes for array in arrays.values())
+    compressor = zstandard.ZstdCompressor(level=1).compressobj(size=raw_bytes)
+    pieces = [compressor.compress(array.reshape(-1).view(np.uint8).data) for array in arrays.values()]
+    payload = b"".join([*pieces, compressor.flush()])
+    header = {
+        "length": len(episode.reward),
+        "fields": [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()],
+        "raw_bytes": raw_bytes,
+        "payload_bytes": len(payload),
+        "metadata": metadata,
+    }
+    text = json.dumps(header).encode()
+    if len(text) > MAX_HEADER_BYTES:
+        raise ValueError(f"metadata: came as {len(text)} bytes of JSON, expected at most {MAX_HEADER_BYTES}")
+    body = PREFIX.pack(MAGIC, VERSION, len(text)) + text + payload
+    return body + _digest(body)
+
+
+def decode(data: bytes) -> tuple[Episode, dict[str, Any]]:
+    """The bytes of a file -> (episode of fresh arrays, metadata); ValueError in one line where they are damaged."""
+    header, start = _read_header(data)
+    fields, raw_bytes = _check_header(header, len(data) - start - DIGEST_BYTES)
+    payload = memoryview(data)[start : len(data) - DIGEST_BYTES]
+    raw = np.empty(raw_bytes, np.uint8)
+    try:
+        if zstandard.get_frame_parameters(payload).content_size != raw_bytes:
+            raise ValueError("payload: its own size differs from the header's")
+        with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
+            if _read_into(reader, raw) != raw_bytes:
+                raise ValueError("payload: ends elsewhere than the header says")
+    except zstandard.ZstdError as error:
+        raise ValueError(f"payload: {error}") from error
+    arrays: dict[str, np.ndarray] = {}
+    offset = 0
+    for name, shape in fields.items():
+        stop = offset + prod(shape) * DTYPES[name].itemsize
+        arrays[name] = raw[offset:stop].view(DTYPES[name]).reshape(shape)
+        offset = stop
+    return Episode(**arrays), header["metadata"]
+
+
+def _read_into(reader: zstandard.ZstdDecompressionReader, raw: np.ndarray) -> int:
+    view, count = raw.data, 0
+    while count < len(view):
+        got = reader.readinto(view[count:])
+        if got == 0:
+            break
+        count += got
+    return count
+
+
+def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
+    """Magic, version, checksum and JSON -> (header, where the payload starts)."""
+    if len(data) < PREFIX.size + DIGEST_BYTES:
+        raise ValueError(f"file: came with {len(data)} bytes, expected at least {PREFIX.size + DIGEST_BYTES}")
+    magic, version, header_bytes = PREFIX.unpack_from(data)
+    if magic != MAGIC:
+        raise ValueError("magic: came as something else, expected an episode file")
+    if version != VERSION:
+        raise ValueError(f"version: came as {version}, expected {VERSION}")
+    start = PREFIX.size + header_bytes
+    if header_bytes > MAX_HEADER_BYTES or start + DIGEST_BYTES > len(data):
+        raise ValueError(f"header: declared as {header_bytes} bytes, the file has {len(data)}")
+    if _digest(memoryview(data)[:-DIGEST_BYTES]) != data[-DIGEST_BYTES:]:
+        raise ValueError("checksum: does not match the contents")
+    try:
+        header = json.loads(data[PREFIX.size : start])
+    except (ValueError, RecursionError) as error:
+        raise ValueError("header: is not JSON") from error
+    if not isinstance(header, dict) or not isinstance(header.get("metadata"), dict):
+        raise ValueError("header: came without metadata, expected a JSON object with it")
+    return header, start
+
+
+def _check_header(header: dict[str, Any], payload_bytes: int) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Header -> (shape of every field in payload order, raw bytes), held against the payload that is really there."""
+    fields, length = header.get("fields"), header.get("length")
+    triples = [f for f in fields if isinstance(f, list) and len(f) == 3] if isinstance(fields, list) else []
+    if not _is_size(length) or [field[0] for field in triples] != list(FIELD_ORDER):
+        raise ValueError(f"header: came with other fields, expected {', '.join(FIELD_ORDER)}")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, dtype, shape in triples:
+        rank = {"image": 4, "action": 2}.get(name, 1)
+        if dtype != str(DTYPES[name]) or not isinstance(shape, list) or len(shape) != rank:
+            raise ValueError(f"header: {name} came as {dtype} {shape}, expected {DTYPES[name]} of rank {rank}")
+        if not all(map(_is_size, shape)) or shape[0] != length:
+            raise ValueError(f"header: {name} came with shape {shape}, expected sizes above 0, {length} first")
+        shapes[name] = tuple(shape)
+    raw_bytes = sum(prod(shape) * DTYPES[name].itemsize for name, shape in shapes.items())
+    if header.get("payload_bytes") != payload_bytes:
+        raise ValueError(f"header: payload came as {header.get('payload_bytes')} bytes, the file has {payload_bytes}")
+    if header.get("raw_bytes") != raw_bytes or raw_bytes > min(MAX_RAW_BYTES, MAX_EXPANSION * payload_bytes):
+        raise ValueError(f"header: declares {raw_bytes} raw bytes, more than a payload of {payload_bytes} can hold")
+    return shapes, raw_bytes
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _digest(data: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def read(path: Path) -> tuple[Episode, dict[str, Any]]:
+    """File -> (episode, metadata); ValueError in one line, naming the path, where it is damaged."""
+    size = path.stat().st_size
+    if size > MAX_RAW_BYTES:
+        raise ValueError(f"{path}: file: came with {size} bytes, expected at most {MAX_RAW_BYTES}")
+    try:
+        return decode(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

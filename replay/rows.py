@@ -1,0 +1,97 @@
+"""Rows: the one schema of replay, what an episode of rows is, and the check of both at the door."""
+
+from math import prod
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Episode(NamedTuple):
+    """One whole episode, L rows: is_first on the first only, is_last on the last only."""
+
+    image: np.ndarray  # uint8 [L, H, W, 3]
+    reward: np.ndarray  # float32 [L], 0 on the first row
+    is_first: np.ndarray  # bool [L]
+    is_last: np.ndarray  # bool [L]
+    is_terminal: np.ndarray  # bool [L], at most on the last row
+    action: np.ndarray  # float32 [L, A] in [-1, 1], zeros on the last row
+
+
+class StepLike(Protocol):
+    """One tick of N environments: the fields of `Episode` with N in place of L (envs.Step is one)."""
+
+    @property
+    def image(self) -> np.ndarray: ...
+    @property
+    def reward(self) -> np.ndarray: ...
+    @property
+    def is_first(self) -> np.ndarray: ...
+    @property
+    def is_last(self) -> np.ndarray: ...
+    @property
+    def is_terminal(self) -> np.ndarray: ...
+    @property
+    def action(self) -> np.ndarray: ...
+
+
+DTYPES: dict[str, np.dtype] = {
+    "image": np.dtype(np.uint8),
+    "reward": np.dtype(np.float32),
+    "is_first": np.dtype(np.bool_),
+    "is_last": np.dtype(np.bool_),
+    "is_terminal": np.dtype(np.bool_),
+    "action": np.dtype(np.float32),
+}
+
+
+def field_shapes(image_shape: tuple[int, ...], action_dim: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every field of one row."""
+    return dict.fromkeys(DTYPES, ()) | {"image": image_shape, "action": (action_dim,)}
+
+
+def row_bytes(image_shape: tuple[int, ...], action_dim: int) -> int:
+    """Bytes of memory that one row takes."""
+    shapes = field_shapes(image_shape, action_dim)
+    return sum(prod(shapes[name]) * DTYPES[name].itemsize for name in Episode._fields)
+
+
+def check_rows(rows: StepLike, name: str, num_rows: int, image_shape: tuple[int, ...], action_dim: int) -> None:
+    """Shapes, dtypes and ranges of `num_rows` rows; raises ValueError naming the field as `name`.field."""
+    for field, shape in field_shapes(image_shape, action_dim).items():
+        array, expected = getattr(rows, field), (num_rows, *shape)
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{name}.{field}: came as {type(array).__name__}, expected a numpy array")
+        if array.dtype != DTYPES[field] or array.shape != expected:
+            came, wanted = f"{array.dtype} {list(array.shape)}", f"{DTYPES[field]} {list(expected)}"
+            raise ValueError(f"{name}.{field}: came as {came}, expected {wanted}")
+    if not np.isfinite(rows.reward).all():
+        raise ValueError(f"{name}.reward: came with {_first_bad(rows.reward)}, expected finite numbers")
+    if not (np.abs(rows.action) <= 1.0).all():  # also False for NaN
+        worst = rows.action[~(np.abs(rows.action) <= 1.0)][0]
+        raise ValueError(f"{name}.action: came with {worst}, expected numbers in [-1, 1]")
+    if rows.reward[rows.is_first].any():
+        raise ValueError(f"{name}.reward: came non-zero where is_first, expected r_t to arrive with x_t, so 0 there")
+    if rows.action[rows.is_last].any():
+        raise ValueError(f"{name}.action: came non-zero where is_last, expected a_t chosen after x_t, so zeros there")
+    if (rows.is_terminal & ~rows.is_last).any():
+        raise ValueError(f"{name}.is_terminal: came True where is_last is False, expected it on last rows only")
+
+
+def check_episode(episode: Episode, image_shape: tuple[int, ...] | None = None, action_dim: int | None = None) -> None:
+    """That these rows are one whole episode, of any frame size and action_dim if None; ValueError names the field."""
+    length = len(episode.reward)
+    if length == 0:
+        raise ValueError("episode: came without rows, expected at least one")
+    if image_shape is None:
+        image_shape = (*np.shape(episode.image)[1:3], 3)
+    if action_dim is None:
+        action_dim = np.shape(episode.action)[-1]
+    check_rows(episode, "episode", length, image_shape, action_dim)
+    if not episode.is_first[0] or episode.is_first[1:].any():
+        raise ValueError("episode.is_first: came True elsewhere than on the first row, expected it there only")
+    if not episode.is_last[-1] or episode.is_last[:-1].any():
+        raise ValueError("episode.is_last: came True elsewhere than on the last row, expected it there only")
+
+
+def _first_bad(array: np.ndarray) -> float:
+    return float(array[~np.isfinite(array)][0])

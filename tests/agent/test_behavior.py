@@ -1,0 +1,95 @@
+"""Learning in imagination: who gets gradients, and that both estimators raise the return of a dream with a known best."""
+
+import pytest
+import torch
+
+from agent.actor_critic import ActorCritic
+from agent.behavior import BehaviorLearner, frozen
+from agent.config import BehaviorConfig, OptimizerConfig, make_config
+from world_model import DPGMMVariationalRecurrentAutoencoder
+
+
+def small_model(action_dim=2):
+    torch.manual_seed(0)
+    settings = vars(make_config("debug").world_model) | {"action_dim": action_dim}
+    return DPGMMVariationalRecurrentAutoencoder(**settings)
+
+
+def start_states(model, count):
+    memory = model.initial(count)
+    latent = torch.randn(count, model.config.latent_dim, generator=torch.Generator().manual_seed(1))
+    return model._state(memory.hidden, memory.cell, latent).map(torch.Tensor.detach)
+
+
+class ActionReward(torch.nn.Module):
+    """Pays for the first latent: r = z_0. The transition below makes z_0 the first action."""
+
+    def predict(self, features):
+        return features[..., -self.latent_dim]
+
+
+@pytest.fixture
+def arranged():
+    """A world model whose next latent is the action itself and whose reward is its first entry: the best is a_0 = 1."""
+    model = small_model()
+    reward = ActionReward()
+    reward.latent_dim = model.config.latent_dim
+    model.reward_head = reward
+
+    def imagine_step(state, action, generator=None):
+        latent = torch.cat([action, torch.zeros(len(action), model.config.latent_dim - 2)], -1)
+        return state._replace(latent=latent)
+
+    model.imagine_step = imagine_step
+    return model
+
+
+@pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
+def test_actor_finds_the_action_that_pays(arranged, gradient):
+    config = BehaviorConfig(hidden_dim=16, num_layers=1, horizon=3, gradient=gradient)
+    networks = ActorCritic(arranged.config.feature_dim, 2, config)
+    learner = BehaviorLearner(arranged, networks, config, OptimizerConfig(actor_lr=3e-3, critic_lr=3e-3))
+    start, generator = start_states(arranged, 64), torch.Generator().manual_seed(2)
+    for _ in range(150):
+        metrics = learner.update(start, torch.ones(64), generator)
+    mean = networks.actor(start.features).mean
+    assert mean[:, 0].mean() > 0.7
+    assert mean[:, 1].abs().mean() < 0.5  # the other action pays nothing
+    assert metrics["dream_reward"] > 0.5
+
+
+@pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
+def test_the_world_model_gets_no_gradient_and_stays_trainable(gradient):
+    model = small_model()
+    config = BehaviorConfig(hidden_dim=16, num_layers=1, horizon=3, gradient=gradient)
+    networks = ActorCritic(model.config.feature_dim, 2, config)
+    learner = BehaviorLearner(model, networks, config, OptimizerConfig(actor_lr=1e-3, critic_lr=1e-3))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    actor_before = [p.detach().clone() for p in networks.actor.parameters()]
+    for _ in range(2):  # the zero-initialised critic passes no gradient at the first one
+        metrics = learner.update(start_states(model, 8), torch.ones(8), torch.Generator().manual_seed(0))
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None, name
+        assert torch.equal(parameter, before[name]), name
+    assert all(p.requires_grad for p in model.prior.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(actor_before, networks.actor.parameters(), strict=True))
+    assert all(torch.isfinite(value).all() for value in metrics.values())
+
+
+def test_frozen_restores_flags_after_an_error():
+    model = small_model()
+    flags = [p.requires_grad for p in model.parameters()]
+    with pytest.raises(KeyError), frozen(model):
+        assert not any(p.requires_grad for p in model.parameters())
+        raise KeyError
+    assert [p.requires_grad for p in model.parameters()] == flags
+
+
+def test_a_terminal_root_teaches_nothing():
+    model = small_model()
+    config = BehaviorConfig(hidden_dim=16, num_layers=1, horizon=3)
+    networks = ActorCritic(model.config.feature_dim, 2, config)
+    learner = BehaviorLearner(model, networks, config, OptimizerConfig(actor_lr=1e-2, critic_lr=1e-2))
+    before = [p.detach().clone() for p in networks.actor.parameters()]
+    learner.update(start_states(model, 8), torch.zeros(8), torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(before, networks.actor.parameters(), strict=True))

@@ -1,0 +1,101 @@
+"""Presets, per-task rows, overrides and one-line errors."""
+
+import pytest
+
+from agent.config import Config, differences, load_config, make_config, parse_overrides, preset_names, save_config
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_is_valid_and_says_its_name(preset):
+    config = make_config(preset)
+    assert config.preset == preset
+    assert config.replay.batch_size * config.replay.batch_length > 0
+
+
+def test_the_four_presets_are_there():
+    assert preset_names() == ["cpu", "debug", "gpu", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("task", "repeat"),
+    [("cartpole_swingup", 8), ("cartpole_balance", 8), ("reacher_easy", 4), ("cheetah_run", 4),
+     ("finger_spin", 2), ("ball_in_cup_catch", 4), ("walker_walk", 2), ("hopper_hop", 2)],
+)  # fmt: skip
+def test_cpu_preset_uses_planet_action_repeats_and_trains_equally_per_frame(task, repeat):
+    config = make_config("cpu", task)
+    assert config.env.action_repeat == repeat
+    assert config.train.train_ratio / repeat == make_config("cpu", "walker_walk").train.train_ratio / 2
+    assert config.env.render == "fast"
+    assert make_config("gpu", task).env.action_repeat == 2
+    assert make_config("gpu", task).env.render == "standard"
+
+
+def test_seed_preset_holds_the_seeds_figures():
+    config = make_config("seed")
+    model = config.world_model
+    assert (model.latent_dim, model.hidden_dim, model.max_components) == (36, 512, 15)
+    assert model.perceiver_config.context_dim == 256
+    assert model.attention_config.num_slots == 5
+    assert (config.replay.batch_size, config.replay.batch_length) == (8, 16)
+    assert (config.optimizer.model_lr, config.optimizer.model_clip) == (2e-4, 5.0)
+    assert (config.losses.lambda_recon, config.losses.lambda_att_dyn) == (1.0, 0.1)
+    assert (config.losses.lambda_gram, config.losses.entropy_weight, config.losses.beta) == (0.05, 0.1, 1.0)
+    assert (model.rgb_config.mu, model.rgb_config.lambd, model.rgb_config.alpha_steps) == (0.9, 1.0, 3)
+
+
+def test_overrides_win_over_the_preset_and_keep_their_types():
+    arguments = ["--replay.batch_size", "4", "--world_model.prior_config.unimix=0.1", "--world_model.use_rgb", "false"]
+    config = parse_overrides([*arguments, "--replay.capacity_gb", "2"], "cpu", "walker_walk")
+    assert config.replay.batch_size == 4
+    assert config.world_model.prior_config.unimix == 0.1
+    assert config.world_model.use_rgb is False
+    assert config.replay.capacity_gb == 2.0
+    assert config.env.action_repeat == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--replay.batch_siz", "4"], "replay.batch_size"),
+        (["--replay.batch_size", "x"], "replay.batch_size"),
+        (["--env_frames", "0"], "env_frames"),
+        (["--behavior.gradient", "foo"], "behavior.gradient"),
+        (["--world_model.max_components", "0"], "max_components"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_overrides_are_one_line_naming_the_key(arguments, expected):
+    with pytest.raises(ValueError, match=expected) as caught:
+        parse_overrides(arguments, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(ValueError, match="nearest known one is 'cpu'"):
+        make_config("cpi")
+
+
+def test_empty_task_is_refused():
+    with pytest.raises(ValueError, match="task"):
+        make_config("cpu", "")
+
+
+def test_yaml_round_trip(tmp_path):
+    config = make_config("cpu", "walker_walk", {"replay.capacity_gb": 1.5, "seed": 3})
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("text", ["{", "replay: 3", "no_such_key: 1", "[1, 2]"])
+def test_a_foreign_config_file_is_one_line(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match="expected|unknown|YAML") as caught:
+        load_config(tmp_path / "config.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_differences_leave_out_what_may_change_at_a_resume():
+    old = make_config("cpu", "walker_walk")
+    assert differences(old, make_config("cpu", "walker_walk", {"env_frames": 7, "device": "cpu"})) == []
+    assert differences(old, make_config("cpu", "walker_walk", {"seed": 1})) == ["seed: 0 -> 1"]
+    assert isinstance(old, Config)

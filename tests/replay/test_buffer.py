@@ -1,0 +1,189 @@
+"""ReplayBuffer: capacity, contiguity, mixing, wrapping, uniformity."""
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from replay_rows import ACTION_DIM, IMAGE_SHAPE, assert_legal, contents, decode, make_buffer, make_episode, ticks
+from scipy import stats
+
+from replay import Chunk, ReplayBuffer, row_bytes
+
+ROW_BYTES = 4 * 4 * 3 + 4 + 3 + 4 * ACTION_DIM
+
+
+def test_chunk_types_and_shapes() -> None:
+    buffer = make_buffer()
+    buffer.add_episode(make_episode(20, is_terminal=True))
+    chunk = buffer.sample(3, 5)
+    expected = {
+        "image": (torch.uint8, (3, 5, *IMAGE_SHAPE)),
+        "reward": (torch.float32, (3, 5)),
+        "is_first": (torch.bool, (3, 5)),
+        "is_last": (torch.bool, (3, 5)),
+        "is_terminal": (torch.bool, (3, 5)),
+        "action": (torch.float32, (3, 5, ACTION_DIM)),
+    }
+    assert {name: (field.dtype, tuple(field.shape)) for name, field in chunk._asdict().items()} == expected
+    moved = chunk.to("meta")
+    assert isinstance(moved, Chunk)
+    assert all(field.device.type == "meta" for field in moved)
+
+
+def test_every_field_comes_back_bit_for_bit() -> None:
+    buffer = make_buffer()
+    episode = make_episode(30, is_terminal=True)
+    buffer.add_episode(episode)
+    for got, put in zip(buffer.sample(1, 30), episode, strict=True):
+        np.testing.assert_array_equal(got[0].numpy(), put)
+
+
+@pytest.mark.parametrize("capacity", [7, 10, 23])
+def test_exact_capacity_and_order_over_many_wraps(capacity: int) -> None:
+    buffer = make_buffer(capacity)
+    everything: list[tuple[int, int, int]] = []
+    for number in range(40):
+        length = 1 + (3 * number) % 7
+        buffer.add_episode(make_episode(length, episode=number))
+        everything += [(0, number, t) for t in range(length)]
+        assert len(buffer) == min(len(everything), capacity)
+        assert contents(buffer) == everything[-capacity:]
+        assert buffer.num_episodes == len({row[1] for row in everything[-capacity:]})
+
+
+def test_capacity_is_the_lesser_of_rows_and_bytes() -> None:
+    assert row_bytes(IMAGE_SHAPE, ACTION_DIM) == ROW_BYTES
+    assert make_buffer(100, capacity_bytes=50 * ROW_BYTES + ROW_BYTES - 1).capacity == 50
+    assert make_buffer(30, capacity_bytes=50 * ROW_BYTES).capacity == 30
+    only_bytes = ReplayBuffer(capacity_bytes=10**6, action_dim=6)
+    assert only_bytes.capacity == 10**6 // (64 * 64 * 3 + 4 + 3 + 24)
+    assert 0.98 * 10**6 < only_bytes.num_bytes <= 10**6
+
+
+def test_memory_is_taken_as_the_ring_fills() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc here")
+    before = resident()
+    buffer = ReplayBuffer(capacity_bytes=2 * 10**9, action_dim=6)
+    assert resident() - before < 100e6
+    assert buffer.num_bytes > 1.9e9
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_workers_are_never_mixed_and_boundaries_are_marked(num_envs: int) -> None:
+    buffer = make_buffer(97, num_envs=num_envs)
+    crossings = 0
+    for count, step in enumerate(islice(ticks(num_envs, lambda worker, episode: 5 + 2 * worker + episode % 4), 300)):
+        buffer.add(step)
+        if count > 30 and count % 10 == 0:
+            chunk = buffer.sample(8, 12)
+            assert_legal(chunk)
+            crossings += int(chunk.is_first[:, 1:].sum())
+    assert crossings > 100  # longer than any episode: every window crosses, with is_first inside
+    assert len(buffer) == 97
+
+
+def test_unfinished_episodes_cannot_be_sampled() -> None:
+    buffer = make_buffer(num_envs=2)
+    source = ticks(2, lambda worker, episode: 10 + worker)
+    for step in islice(source, 9):
+        buffer.add(step)
+    assert (len(buffer), buffer.num_staged, buffer.can_sample(1)) == (0, 18, False)
+    buffer.add(next(source))
+    assert (len(buffer), buffer.num_staged, buffer.num_episodes) == (10, 10, 1)
+
+
+def test_the_buffer_keeps_copies() -> None:
+    buffer = make_buffer()
+    for step in islice(ticks(1, lambda worker, episode: 6), 6):
+        buffer.add(step)
+        for field in step:
+            field[...] = 1  # an environment that reuses its arrays
+    assert contents(buffer) == [(0, 0, t) for t in range(6)]
+
+
+def test_a_chunk_shares_no_memory_with_the_ring() -> None:
+    buffer = make_buffer(10)
+    buffer.add_episode(make_episode(10))
+    chunk = buffer.sample(1, 10)
+    for field in chunk:
+        field.zero_()
+    assert contents(buffer) == [(0, 0, t) for t in range(10)]
+    kept = buffer.sample(1, 10)
+    before = kept.image.clone()
+    buffer.add_episode(make_episode(10, episode=1))
+    assert torch.equal(kept.image, before)
+
+
+def test_starts_are_uniform_also_around_the_seam() -> None:
+    buffer = make_buffer(40, seed=3)
+    for number in range(9):
+        buffer.add_episode(make_episode(7, episode=number))  # 63 rows: the ring has wrapped
+    length, draws = 6, 7000
+    chunk = buffer.sample(draws, length)
+    _, episodes, steps = decode(chunk.image[:, 0].numpy())
+    counts = Counter(zip(episodes.tolist(), steps.tolist(), strict=True))
+    assert len(counts) == 40 - length + 1
+    # fixed seed; a uniform sampler falls below 1e-3 once in a thousand seeds
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_sampling_is_decided_by_the_seed() -> None:
+    def starts(seed: int) -> list[int]:
+        buffer = make_buffer(seed=seed)
+        buffer.add_episode(make_episode(90))
+        return decode(buffer.sample(20, 3).image[:, 0].numpy())[2].tolist()
+
+    assert starts(1) == starts(1)
+    assert starts(1) != starts(2)
+
+
+def test_finish_partial_closes_what_is_open() -> None:
+    buffer = make_buffer(num_envs=3)
+    source = ticks(3, lambda worker, episode: 4 if worker == 2 else 10)
+    for step in islice(source, 5):
+        buffer.add(step)  # worker 2 has begun its second episode: one row
+    assert buffer.finish_partial() == 2
+    assert buffer.num_staged == 0
+    assert len(buffer) == 4 + 5 + 5
+    chunk = buffer.sample(1, 14)
+    assert_legal(chunk)
+    assert chunk.is_last[0].nonzero().flatten().tolist() == [3, 8, 13]
+    assert not chunk.is_terminal.any()
+    assert buffer.finish_partial() == 0
+    for step in islice(ticks(3, lambda worker, episode: 4), 4):
+        buffer.add(step)  # a new run starts with reset frames
+    assert len(buffer) == 26
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    capacity=st.integers(1, 30),
+    lengths=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12)), max_size=25),
+    length=st.integers(1, 12),
+)
+def test_against_a_list(capacity: int, lengths: list[tuple[int, int]], length: int) -> None:
+    buffer = make_buffer(capacity)
+    model: list[tuple[int, int, int]] = []
+    for number, (worker, rows) in enumerate(lengths):
+        if rows > capacity:
+            with pytest.raises(ValueError, match="at most the capacity"):
+                buffer.add_episode(make_episode(rows, worker, number))
+            continue
+        buffer.add_episode(make_episode(rows, worker, number))
+        model = (model + [(worker, number, t) for t in range(rows)])[-capacity:]
+    assert contents(buffer) == model
+    assert buffer.can_sample(length) == (length <= len(model))
+    if buffer.can_sample(length):
+        chunk = buffer.sample(4, length)
+        windows = [tuple(model[i : i + length]) for i in range(len(model) - length + 1)]
+        for parts in zip(*decode(chunk.image.numpy()), strict=True):
+            assert tuple(zip(*(part.tolist() for part in parts), strict=True)) in windows

@@ -1,0 +1,85 @@
+"""ReplayBuffer at its door: bad rows and bad arguments."""
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+from replay_rows import make_buffer, make_episode, ticks
+
+from replay import Episode, ReplayBuffer
+
+
+def change(episode: Episode, field: str, index: Any, value: Any) -> Episode:
+    array = getattr(episode, field).copy()
+    array[index] = value
+    return episode._replace(**{field: array})
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (change(make_episode(5), "reward", 2, np.nan), r"episode\.reward: came with nan"),
+        (change(make_episode(5), "reward", 0, 1.0), r"episode\.reward: came non-zero where is_first"),
+        (change(make_episode(5), "action", (1, 0), 1.5), r"episode\.action: came with 1\.5"),
+        (change(make_episode(5), "action", (1, 0), np.nan), r"episode\.action: came with nan"),
+        (change(make_episode(5), "action", (4, 1), 0.5), r"episode\.action: came non-zero where is_last"),
+        (change(make_episode(5), "is_first", 2, True), r"episode\.is_first|episode\.reward"),
+        (change(make_episode(5), "is_last", 4, False), r"episode\.is_last"),
+        (change(make_episode(5), "is_terminal", 1, True), r"episode\.is_terminal"),
+        (make_episode(5)._replace(image=np.zeros((5, 4, 4, 3), np.float32)), r"episode\.image: came as float32"),
+        (make_episode(5)._replace(image=np.zeros((5, 8, 8, 3), np.uint8)), r"episode\.image: .*expected uint8 \[5, 4"),
+        (make_episode(5)._replace(action=np.zeros((5, 3), np.float32)), r"episode\.action: came as float32 \[5, 3\]"),
+        (make_episode(5)._replace(is_last=[False] * 5), r"episode\.is_last: came as list"),  # type: ignore[arg-type]
+        (Episode(*(field[:0] for field in make_episode(5))), r"episode: came without rows"),
+        (make_episode(101), r"episode: came with 101 rows, expected at most the capacity of 100"),
+    ],
+)
+def test_bad_episodes_are_refused_and_leave_the_buffer_alone(bad: Episode, message: str) -> None:
+    buffer = make_buffer(100)
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
+        buffer.add_episode(bad)
+    assert "\n" not in str(caught.value)
+    assert (len(buffer), buffer.num_episodes) == (0, 0)
+
+
+def test_rows_out_of_order_are_refused() -> None:
+    buffer = make_buffer(8, num_envs=2)
+    steps = list(islice(ticks(2, lambda worker, episode: 20), 9))
+    with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: came as False, expected True at its start"):
+        buffer.add(steps[1])
+    buffer.add(steps[0])
+    with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: came as True, expected False inside"):
+        buffer.add(steps[0])
+    one_env = Episode(*(field[:1] for field in steps[1]))
+    with pytest.raises(ValueError, match=r"^step\.image: came as uint8 \[1,"):
+        buffer.add(one_env)
+    for step in steps[1:8]:
+        buffer.add(step)
+    with pytest.raises(ValueError, match="at most the capacity of 8"):
+        buffer.add(steps[8])
+    assert buffer.num_staged == 16
+
+
+def test_bad_arguments_are_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^capacity_steps: came as None"):
+        ReplayBuffer(action_dim=2)
+    with pytest.raises(ValueError, match=r"^capacity_steps: came as 0"):
+        make_buffer(0)
+    with pytest.raises(ValueError, match=r"^capacity_bytes: came as 10"):
+        ReplayBuffer(capacity_bytes=10, action_dim=2)
+    with pytest.raises(ValueError, match=r"^num_envs: came as 0"):
+        make_buffer(num_envs=0)
+    buffer = make_buffer()
+    with pytest.raises(ValueError, match=r"^length: came as 1, expected 1 to 0"):
+        buffer.sample(1, 1)
+    buffer.add_episode(make_episode(5))
+    for length in (0, 6):
+        with pytest.raises(ValueError, match=f"^length: came as {length}, expected 1 to 5"):
+            buffer.sample(1, length)
+    with pytest.raises(ValueError, match=r"^batch: came as 0"):
+        buffer.sample(0, 2)
+    with pytest.raises(ValueError, match=r"^state: came with the keys"):
+        make_buffer().load_state_dict({"rng": {}})
+    with pytest.raises(ValueError, match=r"^load_state_dict: came for a buffer with 5 rows"):
+        buffer.load_state_dict(buffer.state_dict())

@@ -1,0 +1,47 @@
+"""Shapes and dtypes at the model's public doors: one line that names the argument, what came and what was expected."""
+
+import torch
+from torch import Tensor
+
+FRAME = (3, 64, 64)
+
+
+def check_chunk(
+    observations: Tensor,
+    actions: Tensor,
+    action_dim: int,
+    dtype: torch.dtype,
+    is_first: Tensor | None,
+    **targets: Tensor | None,
+) -> Tensor:
+    """Check a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], the others [B, T]. Raises ValueError.
+
+    Returns its resets bool [B, T]; the first index is one whatever is_first says. `dtype` is that of the weights.
+    """
+    shape = observations.shape[:2]
+    if observations.ndim != 5 or observations.shape[2:] != FRAME or 0 in shape:
+        raise ValueError(f"observations: got shape {tuple(observations.shape)}, expected [B, T, 3, 64, 64]")
+    if actions.shape != (*shape, action_dim):
+        raise ValueError(f"actions: got shape {tuple(actions.shape)}, expected {(*shape, action_dim)}")
+    for name, tensor in {"is_first": is_first, **targets}.items():
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+    _check_dtype("observations", observations, dtype)
+    _check_dtype("actions", actions, dtype)
+    starts = torch.zeros(shape, dtype=torch.bool, device=observations.device)
+    starts[:, 0] = True
+    return starts if is_first is None else starts | is_first.bool()
+
+
+def check_frames(frames: Tensor, is_first: Tensor, num_rows: int, dtype: torch.dtype) -> None:
+    """Check frames [N, 3, 64, 64] and is_first bool [N] for a memory of N rows. Raises ValueError."""
+    if frames.shape != (num_rows, *FRAME):
+        raise ValueError(f"frames: got shape {tuple(frames.shape)}, expected {(num_rows, *FRAME)}")
+    if is_first.shape != (num_rows,) or is_first.dtype != torch.bool:
+        raise ValueError(f"is_first: got {is_first.dtype} {tuple(is_first.shape)}, expected bool {(num_rows,)}")
+    _check_dtype("frames", frames, dtype)
+
+
+def _check_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    if tensor.dtype != dtype:
+        raise ValueError(f"{name}: got {tensor.dtype}, expected the weights' {dtype}")
