@@ -45,6 +45,7 @@ class EncoderConfig:
 
     base_channels: int = 32
     residual: bool = True
+    stem_stride: Literal[2, 4] = 2  # of the trunk's first conv, 2 or 4 (faster, coarser); the decoder mirrors it
     embedding_dim: int = 512
     hidden_dim: int = 512
     min_std: float = 0.05

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from world_model.distributions import at_least_float32
+from world_model.distributions import at_least_float32, full_precision
 from world_model.generative_prior import PriorParams, mixture_kl_and_responsibilities
 
 
@@ -76,10 +76,11 @@ def context_nll(context: Tensor, predicted: Tensor) -> Tensor:
     return 0.5 * (predicted - context.detach()).square().float().sum(-1)
 
 
+@full_precision
 def gram_loss(features: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the cells' cosine matrices: [N, C, h, w] x2 -> [N]; the teacher is constant."""
-    cells = functional.normalize(features.flatten(2).float(), dim=1)  # [N, C, 64]
-    fixed = functional.normalize(teacher.detach().flatten(2).float(), dim=1)
+    cells = functional.normalize(features.flatten(2), dim=1)  # [N, C, 64]
+    fixed = functional.normalize(teacher.detach().flatten(2), dim=1)
     return (cells.mT @ cells - fixed.mT @ fixed).square().mean((-2, -1))
 
 

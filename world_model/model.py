@@ -44,12 +44,12 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.context_mode = config.context_mode if perceiver.enabled else "none"
         self.num_slots, self.context_dim = attention.num_slots, context_dim
 
-        self.trunk = ConvTrunk(encoder.base_channels, encoder.residual)
+        self.trunk = ConvTrunk(encoder.base_channels, encoder.residual, encoder.stem_stride)
         channels = self.trunk.out_channels
         self.perceiver: CausalPerceiver | None = None  # pillar 1
         if perceiver.enabled:
             self.perceiver = CausalPerceiver(channels, config.action_dim, **arguments(perceiver, "enabled"))
-        sizes = arguments(encoder, "base_channels", "residual", "gram_fraction")
+        sizes = arguments(encoder, "base_channels", "residual", "stem_stride", "gram_fraction")
         self.posterior = Posterior(channels, context_dim, carry_dim, latent_dim, **sizes)
         self.prior = DPGMMPrior(  # pillar 2
             carry_dim,
@@ -66,7 +66,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.attention: AttentionSchema | None = None  # pillar 4
         if attention.enabled:
             self.attention = AttentionSchema(channels, carry_dim, latent_dim, **arguments(attention, "enabled"))
-        self.decoder = Decoder(config.feature_dim, attention.num_slots, config.decoder_config.base_channels)
+        base = config.decoder_config.base_channels
+        self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride)
         heads = config.head_config
         self.reward_head = RewardHead(config.feature_dim, heads.hidden_dim, heads.num_layers, heads.num_bins)
         self.continue_head = ContinueHead(config.feature_dim, heads.hidden_dim, heads.num_layers)
@@ -184,7 +185,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if self.attention is not None:
             attention = self.attention(seen.features, states.carry, states.latent, is_first)
             outputs |= terms.attention_terms(self.attention, attention, is_first)
-            maps = terms.training_maps(attention, generator) if self.training else attention.maps
+            maps = attention.maps
+            if self.training:
+                maps = terms.training_maps(self.attention, attention, states, is_first, generator)
         fraction = self.config.decoder_config.train_fraction if self.training else 1.0
         outputs |= terms.reconstruction_terms(self.decode, observations, states, maps, fraction, generator)
         outputs |= terms.prior_terms(self.prior, self.config.prior_config, seen, generator)

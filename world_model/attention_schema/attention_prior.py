@@ -21,7 +21,7 @@ class AttentionPrior(nn.Module):
     def __init__(self, state_dim: int, num_slots: int, channels: int = 32, map_mix: float = 0.01) -> None:
         super().__init__()
         self.num_slots, self.map_mix = num_slots, map_mix
-        self.state_norm = nn.RMSNorm(state_dim)
+        self.state_norm = nn.LayerNorm(state_dim)
         self.from_state = nn.Linear(state_dim, 2 * channels)  # one matmul: the map's part, the movement's part
         self.from_maps = nn.Conv2d(num_slots, channels, 3, padding=1)
         self.position = nn.Parameter(0.02 * torch.randn(channels, GRID, GRID))

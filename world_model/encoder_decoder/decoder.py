@@ -7,10 +7,11 @@ from torch import Tensor, nn
 class Decoder(nn.Module):
     """features f = [g, z] [N, F], maps A [N, S, 8, 8] (each slot sums to 1) -> frames [N, 3, 64, 64] around 0..1.
 
-    Maps enter scaled by 64 (uniform = 1) at the 8x8 stage. There is no skip connection from the encoder.
+    Maps enter scaled by 64 (uniform = 1) at the 8x8 stage. There is no skip connection from the encoder. Mirrors the
+    trunk: stem_stride 2 ends in two transposed convs (16 -> 32 -> 64), 4 in one sub-pixel conv (16 -> 64).
     """
 
-    def __init__(self, feature_dim: int, num_slots: int, base_channels: int = 32) -> None:
+    def __init__(self, feature_dim: int, num_slots: int, base_channels: int = 32, stem_stride: int = 2) -> None:
         super().__init__()
         base = base_channels
         self.project = nn.Linear(feature_dim, 8 * base * 16)
@@ -22,14 +23,20 @@ class Decoder(nn.Module):
             nn.GroupNorm(8, 4 * base),
             nn.SiLU(),
         )
+        if stem_stride == 2:
+            last: list[nn.Module] = [
+                nn.ConvTranspose2d(2 * base, base, 4, stride=2, padding=1),  # 16 -> 32
+                nn.GroupNorm(8, base),
+                nn.SiLU(),
+                nn.ConvTranspose2d(base, 3, 4, stride=2, padding=1),  # 32 -> 64
+            ]
+        else:
+            last = [nn.Conv2d(2 * base, 48, 3, padding=1), nn.PixelShuffle(4)]  # 16 -> 64
         self.to_pixels = nn.Sequential(
             nn.ConvTranspose2d(4 * base + num_slots, 2 * base, 4, stride=2, padding=1),  # 8 -> 16
             nn.GroupNorm(8, 2 * base),
             nn.SiLU(),
-            nn.ConvTranspose2d(2 * base, base, 4, stride=2, padding=1),  # 16 -> 32
-            nn.GroupNorm(8, base),
-            nn.SiLU(),
-            nn.ConvTranspose2d(base, 3, 4, stride=2, padding=1),  # 32 -> 64
+            *last,
         )
 
     def forward(self, features: Tensor, maps: Tensor) -> Tensor:

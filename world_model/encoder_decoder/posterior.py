@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from world_model.layers import RMSNorm, bounded_std
+from world_model.layers import bounded_std
 
 
 class Posterior(nn.Module):
@@ -30,10 +30,10 @@ class Posterior(nn.Module):
         super().__init__()
         squeezed = max(feature_channels // 4, 1)
         self.squeeze = nn.Sequential(nn.Conv2d(feature_channels, squeezed, 1), nn.SiLU())
-        self.embed = nn.Sequential(nn.Linear(squeezed * 64, embedding_dim), RMSNorm(embedding_dim), nn.SiLU())
+        self.embed = nn.Sequential(nn.Linear(squeezed * 64, embedding_dim), nn.LayerNorm(embedding_dim), nn.SiLU())
         self.frame_part = nn.Linear(embedding_dim + context_dim, hidden_dim)
         self.carry_part = nn.Linear(carry_dim, hidden_dim, bias=False) if uses_carry else None
-        self.norm = RMSNorm(hidden_dim)
+        self.norm = nn.LayerNorm(hidden_dim)
         self.out = nn.Linear(hidden_dim, 2 * latent_dim)
         self.out.weight.data.mul_(0.1)
         self.std_range = (min_std, max_std)

@@ -34,7 +34,7 @@ class DPGMMPrior(nn.Module):
         v_k \sim \mathrm{Kumaraswamy}(a_k(g), b_k(g)), \\
         \mu_k = m_0(t) + M_k + V_k t, \qquad
         \sigma_k = \sigma_{min} + (\sigma_{max} - \sigma_{min})\, \mathrm{sigmoid}(s_0(t) + s_k), \qquad
-        t = \mathrm{SiLU}(\mathrm{RMSNorm}(W g))
+        t = \mathrm{SiLU}(\mathrm{LayerNorm}(W g))
 
     The drift m_0 is shared: components are residuals of one path, else the discrete choice becomes redundant. The
     mixture is linear in π, so the sticks integrate out exactly and the same w serve KL, log-prob and dreams; the price
@@ -82,7 +82,7 @@ class DPGMMPrior(nn.Module):
         # Wide enough that every b_k of the uniform start lies inside, for any K
         self.squash_limit = max(3.0, math.log(sticks) + 0.36) if sticks else 3.0
         self.trunk = nn.Linear(hidden_dim, trunk_dim)
-        self.norm = nn.RMSNorm(trunk_dim)
+        self.norm = nn.LayerNorm(trunk_dim)
         # One linear holds u_a, u_b, m_0, s_0 and V; the bias of V's slice is M.
         self._splits = [sticks, sticks, latent_dim, latent_dim, max_components * latent_dim]
         self.head = nn.Linear(trunk_dim, sum(self._splits))

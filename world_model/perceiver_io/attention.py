@@ -26,8 +26,8 @@ class QueryAttention(nn.Module):
         self.num_queries, self.num_heads, self.out_dim = num_queries, num_heads, out_dim
         self.mixes_first = num_queries < num_tokens
         self.queries = nn.Parameter(0.02 * torch.randn(num_queries, width))
-        self.query_norm = nn.RMSNorm(width)
-        self.token_norm = nn.RMSNorm(token_dim)
+        self.query_norm = nn.LayerNorm(width)
+        self.token_norm = nn.LayerNorm(token_dim)
         self.to_query = nn.Linear(width, width, bias=False)
         self.to_key = nn.Linear(token_dim, width, bias=False)
         self.to_value = nn.Linear(token_dim, width, bias=False)
@@ -74,11 +74,11 @@ class AttentionBlock(nn.Module):
     def __init__(self, width: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.RMSNorm(width)
+        self.norm = nn.LayerNorm(width)
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width)
         hidden = int(mlp_ratio * width)
-        self.mlp = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
         for weight in (*self.to_qkv.weight.chunk(3), self.to_out.weight):
             nn.init.xavier_uniform_(weight)
         nn.init.zeros_(self.to_out.bias)
