@@ -24,7 +24,7 @@ _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 def save_checkpoint(folder: Path, payload: dict[str, Any], updates: int, keep: int) -> Path:
-    """Write `<updates>.pt` into `folder` and remove all but the newest `keep`; a crash leaves the old files as they were.
+    """Write `<updates>.pt` into `folder` and remove all but the newest `keep`; a crash leaves the old files whole.
 
     Files of later updates are removed as well: a run that fell back to an older checkpoint has left that future.
     ValueError where `payload` holds anything but tensors, dicts, lists, tuples and plain values (named by its key).

@@ -39,6 +39,7 @@ class ReturnScale(nn.Module):
     """Running range of returns: S = EMA(P95 - P5); advantages are divided by max(1, S) (DreamerV3)."""
 
     value: Tensor
+    debias: Tensor
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
 """The loop that ties environments, replay and agent together."""
 
-import logging
 import signal
 import sys
 import time
@@ -23,7 +22,7 @@ from agent.schedule import Deadline, Every, Ratio
 from envs import Driver, Step, make_vector_env
 from replay import EpisodeStore, ReplayBuffer, check_budget, row_bytes
 
-log = logging.getLogger(__name__)
+EVALUATION_SEED = 10_000  # evaluation episodes start here, far from those of training
 
 
 class Trainer:
@@ -34,8 +33,8 @@ class Trainer:
         for _ in range(ratio(agent_steps)):         # train_ratio / (batch_size * batch_length) updates a decision
             agent.update(replay.sample(batch_size, batch_length))
 
-    A checkpoint is written by the clock, at every evaluation and at every stop; episodes are written as they end. So
-    a run that is killed loses at most the episode in flight and the updates since the last checkpoint.
+    A checkpoint is written by the clock, at every evaluation and at every stop. A run that is killed goes on from its
+    last one: updates and episodes after it are done again.
     """
 
     def __init__(
@@ -94,6 +93,7 @@ class Trainer:
         self.returns = np.zeros(config.env.num_envs)
         self.recent: dict[str, float] = {}
         self.sums: dict[str, Tensor] = {}
+        self.update_seconds = 0.0
         self.stop_reason = ""
 
     def _check_budget(self) -> int | None:
@@ -175,8 +175,9 @@ class Trainer:
         self.display.update(self.env_frames, self.agent.updates, self.recent)
 
     def _update(self) -> None:
-        replay = self.config.replay
+        replay, begun = self.config.replay, time.monotonic()
         metrics = self.agent.update(self.replay.sample(replay.batch_size, replay.batch_length))
+        self.update_seconds += time.monotonic() - begun
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         if self.agent.updates % self.config.train.log_every == 0:
@@ -184,7 +185,7 @@ class Trainer:
             self.sums.clear()
             means["updates_per_second"] = self.agent.updates / max(1e-9, self._seconds())
             self.logger.write(self._counters(), means)
-            self.recent |= means
+            self.recent["update_share"] = self.update_seconds / max(1e-9, self._seconds() - self.seconds_before)
         self.display.update(self.env_frames, self.agent.updates, self.recent)
 
     # ---------------------------------------------------------------- clocks
@@ -203,12 +204,15 @@ class Trainer:
     def _evaluate(self) -> None:
         """Deterministic episodes with fixed seeds, and a short video of the first."""
         train = self.config.train
-        result = evaluate(self.agent, train.eval_episodes, seed=self.config.seed + 10_000)
+        result = evaluate(self.agent, train.eval_episodes, seed=self.config.seed + EVALUATION_SEED)
         self.recent["eval_return"] = result.mean
         self.logger.write(self._counters(), {"eval_return": result.mean, "eval_return_std": result.std})
         if train.video_frames > 0:
             path = self.logdir / "videos" / f"{self.env_frames:09d}.mp4"
-            record(self.agent, path, seed=self.config.seed + 10_000, max_frames=train.video_frames, size=128)
+            frames: list[np.ndarray] = []
+            seed, length = self.config.seed + EVALUATION_SEED, train.video_frames
+            record(self.agent, path, seed=seed, size=128, max_frames=length, on_frame=frames.append)
+            self.logger.video("evaluation", np.stack(frames), fps=20)
 
     def _checkpoint(self) -> None:
         payload = {
@@ -219,7 +223,8 @@ class Trainer:
             "evaluate_clock": self.evaluate_clock.state_dict(),
         }
         save_checkpoint(self.logdir / "checkpoints", payload, self.agent.updates, self.config.train.keep_checkpoints)
-        self.store.prune(self.replay.capacity * self.replay.row_bytes)
+        self.store.prune(self.replay.capacity)
+        self.logger.flush()
 
 
 @contextmanager

@@ -103,15 +103,16 @@ class EpisodeStore:
         self._next = self._unused_number()
         return removed
 
-    def prune(self, max_bytes: int) -> list[Path]:
-        """Delete oldest episodes until all files together take at most `max_bytes` -> their paths."""
+    def prune(self, max_rows: int) -> list[Path]:
+        """Delete the oldest episodes that a ring of `max_rows` rows no longer holds any of; the deleted paths."""
+        kept, rows = 0, 0
         paths = self.paths()
-        sizes = [path.stat().st_size for path in paths]
-        excess, count = sum(sizes) - max_bytes, 0
-        while excess > 0 and count < len(sizes):
-            excess -= sizes[count]
-            count += 1
-        return _delete(paths[:count])
+        for path in reversed(paths):
+            if rows >= max_rows:
+                break
+            rows += episode_length(path)
+            kept += 1
+        return self.remove_oldest(len(paths) - kept)
 
     def _unused_number(self) -> int:
         """One above every number in the folder, damaged files included."""

@@ -72,6 +72,7 @@ class AttentionConfig:
     iterations: int = 3
     prior_channels: int = 32
     map_mix: float = 0.01
+    dreamed_share: float = 1.0  # of sequences that the decoder sees under dreamed maps in training (see terms.py)
     use_precision: bool = True  # False: plain Huber loss on the predicted movement
 
 
@@ -131,6 +132,8 @@ class WorldModelConfig:
             raise ValueError(f"encoder_config.gram_fraction: got {encoder.gram_fraction}, expected [0, 1]")
         if not 0 < decoder.train_fraction <= 1:
             raise ValueError(f"decoder_config.train_fraction: got {decoder.train_fraction}, expected (0, 1]")
+        if not 0 <= self.attention_config.dreamed_share <= 1:
+            raise ValueError(f"attention_config.dreamed_share: got {self.attention_config.dreamed_share}, expected [0, 1]")
         if prior.free_nats < 0:
             raise ValueError(f"prior_config.free_nats: got {prior.free_nats}, expected 0 or more")
         if heads.num_bins < 2:

@@ -65,7 +65,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             self.context_predictor = ContextPredictor(carry_dim, latent_dim, context_dim, encoder.hidden_dim)
         self.attention: AttentionSchema | None = None  # pillar 4
         if attention.enabled:
-            self.attention = AttentionSchema(channels, carry_dim, latent_dim, **arguments(attention, "enabled"))
+            self.attention = AttentionSchema(channels, carry_dim, latent_dim, **arguments(attention, "enabled", "dreamed_share"))
         base = config.decoder_config.base_channels
         self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride)
         heads = config.head_config
@@ -185,9 +185,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if self.attention is not None:
             attention = self.attention(seen.features, states.carry, states.latent, is_first)
             outputs |= terms.attention_terms(self.attention, attention, is_first)
-            maps = attention.maps
-            if self.training:
-                maps = terms.training_maps(self.attention, attention, states, is_first, generator)
+            share = self.config.attention_config.dreamed_share if self.training else 1.0
+            maps = terms.decoder_maps(self.attention, attention, states, is_first, share, generator)
+        outputs["decoder_maps"] = maps
         fraction = self.config.decoder_config.train_fraction if self.training else 1.0
         outputs |= terms.reconstruction_terms(self.decode, observations, states, maps, fraction, generator)
         outputs |= terms.prior_terms(self.prior, self.config.prior_config, seen, generator)

@@ -72,7 +72,9 @@ def make_model(seed: int = 0, **changes: Any) -> DPGMMVariationalRecurrentAutoen
         return DPGMMVariationalRecurrentAutoencoder(**merge(SMALL, changes))
 
 
-def make_sample(batch: int = 2, steps: int = 6, action_dim: int = 2, resets: tuple[int, ...] = (), seed: int = 1) -> Sample:
+def make_sample(
+    batch: int = 2, steps: int = 6, action_dim: int = 2, resets: tuple[int, ...] = (), seed: int = 1
+) -> Sample:
     """A random chunk whose rows all reset at the given indices."""
     generator = rng(seed)
     is_first = torch.zeros(batch, steps, dtype=torch.bool)

@@ -1,0 +1,164 @@
+"""Acting, predict in Stable-Baselines3's manner, updates, and state round trips."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from agent import Agent, make_config
+from agent.agent import choose_device, to_frames
+from replay import Chunk
+
+
+def random_chunk(seed=0, batch=2, length=8, action_dim=2):
+    rng = np.random.default_rng(seed)
+    is_first = np.zeros((batch, length), bool)
+    is_first[0, 3] = True
+    return Chunk(
+        image=torch.from_numpy(rng.integers(0, 256, (batch, length, 64, 64, 3), dtype=np.uint8)),
+        reward=torch.from_numpy(rng.random((batch, length), dtype=np.float32)),
+        is_first=torch.from_numpy(is_first),
+        is_last=torch.from_numpy(np.roll(is_first, -1, 1)),
+        is_terminal=torch.from_numpy(np.roll(is_first, -1, 1)),
+        action=torch.from_numpy(rng.uniform(-1, 1, (batch, length, action_dim)).astype(np.float32)),
+    )
+
+
+@pytest.fixture
+def agent():
+    return Agent(make_config("debug"), action_dim=2)
+
+
+def frames(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+
+
+def test_frames_are_scaled_and_moved_once():
+    image = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    image[0, 5, 7, 2] = 255
+    result = to_frames(image)
+    assert result.shape == (2, 3, 64, 64)
+    assert result[0, 2, 5, 7] == 1.0
+    assert result.sum() == 1.0
+
+
+def test_deterministic_actions_repeat_and_sampled_ones_vary(agent):
+    first = np.ones(3, bool)
+    images = frames(3)
+    calls = {
+        mode: [agent.act(images, first, agent.initial_state(3), mode)[0] for _ in range(2)]
+        for mode in ("deterministic", "sample", "collect")
+    }
+    assert (calls["deterministic"][0] == calls["deterministic"][1]).all()
+    for mode in ("sample", "collect"):
+        assert (calls[mode][0] != calls[mode][1]).any()
+    for actions in calls.values():
+        assert actions[0].dtype == np.float32
+        assert np.abs(actions[0]).max() <= 1
+
+
+def test_rows_of_a_batch_do_not_see_each_other(agent):
+    images, first = frames(3), np.ones(3, bool)
+    together, _ = agent.act(images, first, agent.initial_state(3), "deterministic")
+    for i in range(3):
+        alone, _ = agent.act(images[i : i + 1], first[:1], agent.initial_state(1), "deterministic")
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
+
+
+def test_memory_forgets_at_an_episodes_start(agent):
+    memory = agent.initial_state(1)
+    for seed in range(3):
+        _, memory = agent.act(frames(1, seed), np.array([seed == 0]), memory, "deterministic")
+    image = frames(1, seed=9)
+    fresh, _ = agent.act(image, np.array([True]), agent.initial_state(1), "deterministic")
+    reset, _ = agent.act(image, np.array([True]), memory, "deterministic")
+    carried, _ = agent.act(image, np.array([False]), memory, "deterministic")
+    np.testing.assert_allclose(reset, fresh, atol=1e-6)
+    assert (carried != fresh).any()
+
+
+def test_predict_takes_both_channel_orders_and_single_frames(agent):
+    images = frames(2)
+    actions, state = agent.predict(images, deterministic=True)
+    assert actions.shape == (2, 2)
+    turned, _ = agent.predict(images.transpose(0, 3, 1, 2), deterministic=True)
+    np.testing.assert_array_equal(turned, actions)
+    single, _ = agent.predict(images[0], deterministic=True)
+    np.testing.assert_allclose(single, actions[0], atol=1e-5)
+    again, _ = agent.predict(images, state, episode_start=np.ones(2, bool), deterministic=True)
+    np.testing.assert_allclose(again, actions, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "observation", [np.zeros((2, 64, 64, 3), np.float32), np.zeros((2, 32, 32, 3), np.uint8), np.zeros(3, np.uint8)]
+)
+def test_predict_names_what_came_and_what_was_expected(agent, observation):
+    with pytest.raises(ValueError, match=r"observation: got .* expected uint8 \[N, 64, 64, 3\]"):
+        agent.predict(observation)
+
+
+def test_predict_counts_its_flags(agent):
+    with pytest.raises(ValueError, match="episode_start: got 3 flags, expected 2"):
+        agent.predict(frames(2), episode_start=np.ones(3, bool))
+
+
+def test_an_update_changes_weights_but_not_the_chunk(agent):
+    chunk = random_chunk()
+    copies = [tensor.clone() for tensor in chunk]
+    before = {name: p.detach().clone() for name, p in agent.model.named_parameters()}
+    metrics = [agent.update(chunk) for _ in range(2)][-1]
+    for old, new in zip(copies, chunk, strict=True):
+        assert torch.equal(old, new)
+    assert any(not torch.equal(p, before[name]) for name, p in agent.model.named_parameters())
+    assert all(torch.isfinite(value).all() for value in metrics.values())
+    assert metrics["rgb_skipped"] == 0
+    assert agent.updates == 2
+
+
+def test_state_round_trip_continues_bit_for_bit(agent):
+    for seed in range(3):
+        agent.update(random_chunk(seed))
+    state = copy.deepcopy(agent.state_dict())  # as if it had gone through a file
+    other = Agent(make_config("debug", overrides={"seed": 1}), action_dim=2)
+    other.load_state_dict(state)
+    for seed in range(3, 6):
+        left, right = agent.update(random_chunk(seed)), other.update(random_chunk(seed))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    for a, b in zip(agent.model.state_dict().values(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_saved_state_is_plain_data(agent, tmp_path):
+    agent.update(random_chunk())
+    torch.save(agent.state_dict(), tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    Agent(make_config("debug"), action_dim=2).load_state_dict(loaded)
+
+
+def test_building_an_agent_leaves_the_global_seed_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    Agent(make_config("debug"), action_dim=1)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_learning_rates_warm_up():
+    agent = Agent(make_config("debug", overrides={"optimizer.warmup_updates": 4}), action_dim=2)
+    rates = []
+    for seed in range(5):
+        agent.update(random_chunk(seed))
+        rates.append(agent.model_learner.optimizer.param_groups[0]["lr"] / agent.config.optimizer.model_lr)
+    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["quantum", "cuda:x"])
+def test_unknown_device_is_one_line(name):
+    with pytest.raises(ValueError, match="device: got"):
+        choose_device(name)
+
+
+def test_load_without_a_run_is_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a folder with a run"):
+        Agent.load(tmp_path)

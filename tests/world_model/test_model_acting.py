@@ -1,0 +1,125 @@
+"""Acting, training and dreaming are one transition: closure, and an episode played equals the episode stored."""
+
+from typing import Any
+
+import pytest
+import torch
+from small_model import make_model, make_sample, rng
+from torch import Tensor
+
+from world_model.state import State
+
+WINDOW = 4  # of the toy model's Perceiver
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"n_lstm_layers": 2}, {"context_mode": "none"}, {"perceiver_config": {"enabled": False}}]
+)
+def test_a_dream_of_posterior_latents_is_the_training_pass_bit_for_bit(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sample = make_model(**changes), make_sample(steps=6)
+    seen = model.observe(sample.observations, sample.actions, generator=rng())
+    latents = iter(seen.states.latent[:, 1:].unbind(1))
+    monkeypatch.setattr(model.prior, "sample", lambda *_, **__: next(latents))
+    actions = iter(sample.actions[:, :-1].unbind(1))
+    start = seen.states.map(lambda x: x[:, 0].contiguous())
+    dream, _ = model.imagine(start, lambda _: next(actions), horizon=5)
+    for name, dreamed, trained in zip(State._fields, dream, seen.states, strict=True):
+        assert torch.equal(dreamed, trained), name
+
+
+def test_h_is_the_next_carry_except_across_a_reset() -> None:
+    model, sample = make_model(), make_sample(steps=5, resets=(3,))
+    outputs = model.forward_sequence(*sample, rng())
+    equal = (outputs["h_t"][:, :-1] == outputs["carry"][:, 1:]).all(-1)
+    assert equal.tolist() == 2 * [[True, True, False, True]]
+    fresh = model.initial(1).hidden[:, -1]
+    for t in (0, 3):
+        assert torch.equal(outputs["carry"][:, t], fresh.expand(2, -1))
+
+
+def play(model: Any, frames: Tensor, actions: Tensor, is_first: Tensor) -> State:
+    """The states of acting frame by frame on stored frames and actions, [N, T, ...]."""
+    memory, states = model.initial(len(frames)), []
+    for t in range(frames.shape[1]):
+        state, memory = model.observe_step(memory, frames[:, t], is_first[:, t])
+        hidden, cell = model.advance(state, actions[:, t])
+        memory = memory._replace(hidden=hidden, cell=cell)
+        states.append(state)
+    return State(*(torch.stack(parts, 1) for parts in zip(*states, strict=True)))
+
+
+@pytest.mark.parametrize("mode", ["closed", "teacher", "none"])
+@torch.no_grad()
+def test_acting_equals_training(mode: str) -> None:
+    """Three environments that reset at different times, longer than the Perceiver's window."""
+    steps = 3 * WINDOW
+    model = make_model(context_mode=mode, n_lstm_layers=2).eval()
+    model.dynamics.initial_hidden.normal_(std=0.3, generator=rng())  # a reset must be seen
+    sample = make_sample(batch=3, steps=steps)
+    is_first = torch.zeros(3, steps, dtype=torch.bool)
+    for env, times in enumerate([(0,), (0, 5), (0, 2, 3, 9)]):
+        is_first[env, list(times)] = True
+    played = play(model, sample.observations, sample.actions, is_first)
+    trained = model.forward_sequence(sample.observations, sample.actions, is_first, sample=False)["states"]
+    for name, left, right in zip(State._fields, played, trained, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@torch.no_grad()
+def test_environments_do_not_see_each_other() -> None:
+    model, sample = make_model().eval(), make_sample(batch=2, steps=5, resets=(0,))
+    both = play(model, *sample[:3])
+    alone = play(model, *(x[:1] for x in sample[:3]))
+    torch.testing.assert_close(both.features[:1], alone.features, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_sampled_acting_draws_from_the_posterior() -> None:
+    model = make_model().eval()
+    frame = make_sample(batch=1, steps=1).observations[:, 0]
+    frames, first = frame.expand(4000, -1, -1, -1), torch.ones(4000, dtype=torch.bool)
+    mean, _ = model.observe_step(model.initial(1), frame, first[:1])
+    seen = model.observe(frame[:, None], torch.zeros(1, 1, 2), sample=False)
+    drawn, _ = model.observe_step(model.initial(4000), frames, first, rng(), sample=True)
+    torch.testing.assert_close(mean.latent, seen.mean[:, 0], rtol=1e-4, atol=1e-5)
+    # standard errors of mean and std of 4000 draws with std about 1 are 0.016 and 0.011: four of them
+    torch.testing.assert_close(drawn.latent.mean(0), seen.mean[0, 0], rtol=0, atol=0.065)
+    torch.testing.assert_close(drawn.latent.std(0), seen.std[0, 0], rtol=0, atol=0.045)
+
+
+@torch.no_grad()
+def test_a_dream_touches_no_pixels() -> None:
+    model, sample = make_model().eval(), make_sample()
+    states = model.observe(*sample[:3], rng()).states.map(lambda x: x[:, -1])
+    called = []
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.append(name.split(".")[0]))
+    dream, actions = model.imagine(states, lambda state: state.features[:, :2].tanh(), 4, rng())
+    assert set(called) == {"context_predictor", "dynamics", "prior"}
+    assert dream.latent.shape == (2, 5, 6)
+    assert actions.shape == (2, 4, 2)
+    model.decode(dream, model.dream_maps(dream))
+    assert set(called) == {"context_predictor", "dynamics", "prior", "attention", "decoder"}
+
+
+def test_dreamed_maps_follow_the_schema_and_start_where_told() -> None:
+    model, sample = make_model().eval(), make_sample()
+    outputs = model.forward_sequence(*sample, rng())
+    states, maps = outputs["states"], outputs["attention_maps"]
+    one_step = model.dream_maps(states.map(lambda x: x[:, 3:4]), maps[:, 2])
+    torch.testing.assert_close(one_step[:, 0], outputs["prior_attention_maps"][:, 3], rtol=1e-5, atol=1e-7)
+    from_nothing = model.dream_maps(states.map(lambda x: x[:, :1]))
+    torch.testing.assert_close(from_nothing[:, 0], outputs["prior_attention_maps"][:, 0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(model.dream_maps(states).sum((-2, -1)), torch.ones(2, 6, 3), rtol=0, atol=1e-5)
+
+
+def test_dreams_carry_gradients_to_actions() -> None:
+    model, sample = make_model(), make_sample()
+    start = model.observe(*sample[:3], rng()).states.map(lambda x: x[:, -1].detach())
+    actions = torch.zeros(3, 2, 2, requires_grad=True)
+    queue = iter(actions.unbind(0))
+    dream, _ = model.imagine(start, lambda _: next(queue), 3, rng())
+    (gradient,) = torch.autograd.grad(dream.latent[:, -1].square().sum(), actions)
+    assert (gradient.abs().amax((1, 2)) > 0).all()

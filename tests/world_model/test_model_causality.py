@@ -1,0 +1,139 @@
+"""Every tensor at index t depends on x_<=t, a_<=t-1 of the same episode only; h_t also on a_t."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from small_model import make_model, make_sample, rng
+from torch import Tensor, nn
+
+STEPS = 6
+POOLED = {"cluster_entropy", "vq_perplexity", "effective_components"}  # statistics over the whole chunk
+USES_ACTION = {"h_t", "next_token_ce"}  # at index t itself
+
+
+def per_step(outputs: dict[str, Any]) -> dict[str, Tensor]:
+    """The [B, T, ...] outputs, those of the states too; the inputs and pooled statistics aside."""
+    found = {name: value for name, value in outputs.items() if name not in POOLED | {"observations", "states"}}
+    return found | {f"states.{name}": value for name, value in outputs["states"]._asdict().items()}
+
+
+def assert_equal_steps(left: dict[str, Any], right: dict[str, Any], steps: slice, skipped: set[str]) -> None:
+    left, right = per_step(left), per_step(right)
+    assert left.keys() == right.keys()
+    for name in left.keys() - skipped:
+        assert torch.equal(left[name][:, steps], right[name][:, steps]), name
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("tau", [1, 3, 5])
+@pytest.mark.parametrize("resets", [(), (2,)])
+def test_later_frames_and_actions_change_nothing_before(mode: str, tau: int, resets: tuple[int, ...]) -> None:
+    model = make_model(n_lstm_layers=2)
+    sample = make_sample(steps=STEPS, resets=resets)
+    model.forward_sequence(*sample, rng())  # the first training forward fills the codebook from all its frames
+    model.train(mode == "train")
+    twin = copy.deepcopy(model)
+    other = make_sample(steps=STEPS, seed=2)
+    changed = sample._replace(observations=sample.observations.clone(), actions=sample.actions.clone())
+    changed.observations[:, tau:] = other.observations[:, tau:]
+    changed.actions[:, tau:] = other.actions[:, tau:]
+    before, after = model.forward_sequence(*sample, rng()), twin.forward_sequence(*changed, rng())
+    assert_equal_steps(before, after, slice(0, tau - 1), set())
+    assert_equal_steps(before, after, slice(tau - 1, tau), {"next_token_ce"})  # its target is frame tau
+    assert not torch.equal(before["carry"][:, -1], after["carry"][:, -1]) or tau == STEPS - 1
+    assert not torch.equal(before["z_mean"][:, tau], after["z_mean"][:, tau])
+
+
+def test_an_action_affects_what_comes_after_it_only() -> None:
+    model, sample, tau = make_model().eval(), make_sample(steps=STEPS), 3
+    changed = sample._replace(actions=sample.actions.clone())
+    changed.actions[:, tau] *= -1
+    before, after = model.forward_sequence(*sample, rng()), model.forward_sequence(*changed, rng())
+    assert_equal_steps(before, after, slice(0, tau), set())
+    assert_equal_steps(before, after, slice(tau, tau + 1), USES_ACTION)
+    assert not torch.equal(before["h_t"][:, tau], after["h_t"][:, tau])
+    assert not torch.equal(before["carry"][:, tau + 1], after["carry"][:, tau + 1])
+
+
+def test_causality_by_gradient() -> None:
+    model, tau = make_model(), 2
+    for head in (model.reward_head, model.continue_head):
+        nn.init.normal_(head.net[-1].weight, generator=rng())  # their first output is constant
+    sample = make_sample(batch=1, steps=4)
+    frames, actions = sample.observations.requires_grad_(), sample.actions.requires_grad_()
+    outputs = model.forward_sequence(*sample, rng())
+    features = outputs["states"].features
+    # value at tau -> (last frame, last action) that reaches it
+    values = {
+        "carry": (outputs["carry"], tau - 1, tau - 1),
+        "prior mean": (outputs["mu_k"], tau - 1, tau - 1),
+        "z_mean": (outputs["z_mean"], tau, tau - 1),
+        "reconstruction": (outputs["reconstructions"], tau, tau - 1),
+        "attention": (outputs["attention_maps"].square(), tau, tau - 1),
+        "reward": (model.reward_head.predict(features), tau, tau - 1),
+        "continue": (model.continue_head(features), tau, tau - 1),
+        "h_t": (outputs["h_t"], tau, tau),
+    }
+    for name, (value, last_frame, last_action) in values.items():
+        by_frame, by_action = torch.autograd.grad(value[:, tau].sum(), (frames, actions), retain_graph=True)
+        assert reached(by_frame) == list(range(last_frame + 1)), name
+        assert reached(by_action) == list(range(last_action + 1)), name
+
+
+def reached(gradient: Tensor) -> list[int]:
+    """Indices t at which a gradient [1, T, ...] is not zero."""
+    return [t for t in range(gradient.shape[1]) if gradient[:, t].abs().max() > 0]
+
+
+@pytest.mark.parametrize("tau", range(1, STEPS))
+def test_nothing_crosses_a_reset(tau: int) -> None:
+    model = make_model(n_lstm_layers=2).eval()
+    sample = make_sample(steps=STEPS, resets=(tau,))
+    other = make_sample(steps=STEPS, seed=2)
+    changed = sample._replace(observations=sample.observations.clone(), actions=sample.actions.clone())
+    changed.observations[:, :tau] = other.observations[:, :tau]
+    changed.actions[:, :tau] = other.actions[:, :tau]
+    before, after = model.forward_sequence(*sample, rng()), model.forward_sequence(*changed, rng())
+    assert_equal_steps(before, after, slice(tau, None), set())
+
+
+def test_an_episode_inside_a_chunk_equals_the_episode_alone() -> None:
+    model, sample, tau = make_model().eval(), make_sample(steps=STEPS, resets=(2,)), 2
+    whole = model.forward_sequence(*sample, sample=False)
+    alone = model.forward_sequence(*(x[:, tau:] for x in sample), sample=False)
+    for name in (
+        "carry",
+        "h_t",
+        "z_mean",
+        "context",
+        "pi",
+        "attention_maps",
+        "prior_attention_maps",
+        "reconstructions",
+    ):
+        # other matrix sizes, other order of sums
+        torch.testing.assert_close(whole[name][:, tau:], alone[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_first_index_is_a_reset_whatever_is_first_says() -> None:
+    model, sample = make_model().eval(), make_sample()
+    marked = sample.is_first.clone()
+    marked[:, 0] = True
+    runs = [model.forward_sequence(*sample._replace(is_first=flags), rng()) for flags in (sample.is_first, marked)]
+    runs.append(model.forward_sequence(*sample._replace(is_first=None), rng()))  # type: ignore[arg-type]
+    for other in runs[1:]:
+        assert_equal_steps(runs[0], other, slice(None), set())
+    assert runs[0]["is_first"][:, 0].all()
+
+
+def test_resets_everywhere_make_every_frame_an_episode() -> None:
+    model, sample = make_model().eval(), make_sample(batch=2, steps=3, resets=(0, 1, 2))
+    whole = model.forward_sequence(*sample, sample=False)
+    alone = model.forward_sequence(*(x.flatten(0, 1)[:, None] for x in sample), sample=False)
+    for name in ("carry", "h_t", "z_mean", "context", "prior_attention_maps"):
+        expected = alone[name].flatten(0, 1).view_as(whole[name])
+        torch.testing.assert_close(whole[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+    for name in ("next_token_ce", "attention_dynamics_loss"):  # they need a predecessor or a successor
+        assert (whole[name] == 0).all(), name

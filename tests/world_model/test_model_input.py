@@ -1,0 +1,119 @@
+"""Bad input is one line that names the argument, what came and what was expected."""
+
+from typing import Any
+
+import pytest
+import torch
+from small_model import make_model, make_sample
+
+from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.config import WorldModelConfig, from_mapping
+
+BAD_CHUNKS: list[tuple[str, Any]] = [
+    ("observations", torch.rand(2, 6, 3, 32, 32)),
+    ("observations", torch.rand(2, 3, 64, 64)),
+    ("observations", torch.rand(2, 6, 64, 64, 3)),
+    ("observations", torch.zeros(2, 6, 3, 64, 64, dtype=torch.uint8)),
+    ("observations", torch.rand(2, 6, 3, 64, 64, dtype=torch.float64)),
+    ("actions", torch.rand(2, 6, 3)),
+    ("actions", torch.rand(2, 5, 2)),
+    ("actions", torch.zeros(2, 6, 2, dtype=torch.long)),
+    ("is_first", torch.zeros(6, dtype=torch.bool)),
+    ("rewards", torch.rand(2, 5)),
+    ("is_terminal", torch.rand(2, 6, 1)),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_CHUNKS)
+def test_chunks(name: str, value: torch.Tensor) -> None:
+    model, sample = make_model(), make_sample()
+    with pytest.raises(ValueError, match=rf"^{name}: got .*, expected .*$"):
+        model.forward_sequence(*sample._replace(**{name: value}))
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (2, 0)])
+def test_empty_chunks(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"^observations: got shape"):
+        make_model().forward_sequence(torch.rand(*shape, 3, 64, 64), torch.rand(*shape, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "is_first"),
+    [
+        ("frames", torch.rand(3, 3, 64, 64), torch.zeros(3, dtype=torch.bool)),
+        ("frames", torch.rand(2, 64, 64, 3), torch.zeros(2, dtype=torch.bool)),
+        ("frames", torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, dtype=torch.bool)),
+        ("is_first", torch.rand(2, 3, 64, 64), torch.zeros(1, dtype=torch.bool)),
+        ("is_first", torch.rand(2, 3, 64, 64), torch.zeros(2)),
+    ],
+)
+@pytest.mark.parametrize("enabled", [True, False])
+def test_acting(name: str, frames: torch.Tensor, is_first: torch.Tensor, enabled: bool) -> None:
+    model = make_model(perceiver_config={"enabled": enabled})
+    with pytest.raises(ValueError, match=rf"^{name}: got .*, expected .*$"):
+        model.observe_step(model.initial(2), frames, is_first)
+
+
+def test_a_dream_has_a_length() -> None:
+    model, sample = make_model(), make_sample()
+    start = model.observe(*sample[:2]).states.map(lambda x: x[:, 0])
+    with pytest.raises(ValueError, match=r"^horizon: got 0, expected at least 1$"):
+        model.imagine(start, lambda state: state.features[:, :2], 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hiden_dim": 8}, "unknown key 'hiden_dim'; the nearest known one is 'hidden_dim'"),
+        (
+            {"attention_config": {"slots": 3}},
+            "unknown key 'attention_config.slots'; the nearest known one is 'attention_config.num_slots'",
+        ),
+        ({"perceiver_config": 3}, "perceiver_config: got 3, expected a mapping of settings"),
+        ({"max_components": 0}, "max_components: got 0, expected a positive integer"),
+        ({"latent_dim": -1}, "latent_dim: got -1, expected a positive integer"),
+        ({"hidden_dim": "512"}, "hidden_dim: got '512', expected a positive integer"),
+        ({"hidden_dim": 512.0}, "hidden_dim: got 512.0, expected a positive integer"),
+        ({"n_lstm_layers": True}, "n_lstm_layers: got True, expected a positive integer"),
+        ({"head_config": {"num_layers": 0}}, "head_config.num_layers: got 0, expected a positive integer"),
+        ({"head_config": {"num_bins": 1}}, "head_config.num_bins: got 1, expected at least 2"),
+        ({"use_orthogonal": 1}, "use_orthogonal: got 1, expected true or false"),
+        ({"context_mode": "open"}, "context_mode: got 'open', expected one of 'closed', 'teacher', 'none'"),
+        ({"rgb_config": {"scale": "mean"}}, "rgb_config.scale: got 'mean', expected one of 'sum', 'unit', 'per_task'"),
+        ({"rgb_config": {"mu": "1e-1"}}, "rgb_config.mu: got '1e-1', expected a number"),
+        (
+            {"encoder_config": {"base_channels": 12}},
+            "encoder_config.base_channels: got 12, expected a positive multiple",
+        ),
+        ({"encoder_config": {"min_std": 2.0}}, "encoder_config.min_std, max_std: got"),
+        ({"encoder_config": {"gram_fraction": 1.5}}, "encoder_config.gram_fraction: got 1.5, expected"),
+        ({"decoder_config": {"train_fraction": 0.0}}, "decoder_config.train_fraction: got 0.0, expected"),
+        ({"prior_config": {"free_nats": -1.0}}, "prior_config.free_nats: got -1.0, expected 0 or more"),
+        ({"prior_config": {"unimix": 1.0}}, "unimix: got 1.0, expected"),
+        ({"perceiver_config": {"num_heads": 3}}, "width: got 256, expected a multiple of 2 * num_heads = 6"),
+        ({"attention_config": {"map_mix": 0.0}}, "map_mix: got 0.0, expected a number in (0, 1)"),
+    ],
+)
+def test_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  (the message is compared below)
+        DPGMMVariationalRecurrentAutoencoder(**settings)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_block_is_its_defaults() -> None:
+    assert from_mapping(WorldModelConfig, {"attention_config": {}, "rgb_config": None}) == WorldModelConfig()
+
+
+def test_rgb_settings_are_kept_for_the_learner() -> None:
+    config = make_model(use_rgb=False, rgb_config={"mu": 0.5, "lambd": 2}).config
+    assert (config.use_rgb, config.rgb_config.mu, config.rgb_config.lambd) == (False, 0.5, 2)
+
+
+def test_the_package_imports_without_torch_until_the_model_is_asked_for() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, world_model, world_model.config; assert 'torch' not in sys.modules; world_model.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "has no attribute 'nothing'" in done.stderr

@@ -1,0 +1,84 @@
+"""What an untrained model is: its initial weights and first predictions."""
+
+import pytest
+import torch
+from small_model import make_model, make_sample, rng
+from torch import nn
+
+from world_model.encoder_decoder import Posterior
+from world_model.temporal_dynamics import OrthogonalLSTM
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_recurrent_blocks_start_orthogonal_and_the_forget_gate_open(num_layers: int) -> None:
+    torch.manual_seed(0)
+    lstm = OrthogonalLSTM(10, 16, num_layers)
+    for cell in lstm.cells:
+        assert isinstance(cell, nn.LSTMCell)
+        for block in cell.weight_hh.detach().chunk(4):
+            torch.testing.assert_close(block @ block.T, torch.eye(16), rtol=0, atol=1e-5)
+        gates = (cell.bias_ih + cell.bias_hh).detach().view(4, 16)  # i, f, g, o
+        assert torch.equal(gates, torch.tensor([0.0, 1.0, 0.0, 0.0])[:, None].expand(4, 16))
+
+
+def test_the_lstm_is_torch_s_own_stacked_lstm() -> None:
+    torch.manual_seed(0)
+    ours, theirs = OrthogonalLSTM(5, 8, num_layers=2), nn.LSTM(5, 8, num_layers=2, batch_first=True)
+    for layer, cell in enumerate(ours.cells):
+        for name, value in cell.named_parameters():
+            getattr(theirs, f"{name}_l{layer}").data.copy_(value.data)
+    inputs = torch.randn(3, 6, 5)
+    hidden, cell_state = ours.initial(3)
+    tops = []
+    for t in range(6):
+        hidden, cell_state = ours(inputs[:, t], hidden, cell_state)
+        tops.append(hidden[:, -1])
+    expected, (last_hidden, last_cell) = theirs(inputs)
+    torch.testing.assert_close(torch.stack(tops, 1), expected)
+    torch.testing.assert_close(hidden, last_hidden.transpose(0, 1))
+    torch.testing.assert_close(cell_state, last_cell.transpose(0, 1))
+
+
+def test_posterior_std_starts_near_one_and_stays_in_its_range() -> None:
+    torch.manual_seed(0)
+    posterior = Posterior(8, 4, 16, 6, embedding_dim=32, hidden_dim=32, min_std=0.05, max_std=2.0)
+    projected = posterior.project(torch.randn(50, 8, 8, 8), torch.randn(50, 4))
+    _, std = posterior(projected, torch.randn(50, 16))
+    assert (std - 1.025).abs().max() < 0.25
+    posterior.out.weight.data.mul_(1e4)
+    _, std = posterior(projected, torch.randn(50, 16))
+    assert std.min().item() == pytest.approx(0.05, abs=1e-4)
+    assert std.max().item() == pytest.approx(2.0, abs=1e-4)
+
+
+def test_a_posterior_without_carry_ignores_it() -> None:
+    sample = make_sample(steps=3)
+    model = make_model(encoder_config={"uses_carry": False}).eval()
+    before = model.observe(*sample[:2], sample=False)
+    after = model.observe(sample.observations, -sample.actions, sample=False)
+    assert torch.equal(before.mean, after.mean)
+    assert not torch.equal(before.states.carry, after.states.carry)
+
+
+def test_first_rewards_are_exactly_zero_and_ends_even() -> None:
+    model, sample = make_model(), make_sample()
+    outputs = model.forward_sequence(*sample, rng())
+    features = outputs["states"].features
+    assert torch.equal(model.reward_head.predict(features), torch.zeros(2, 6))
+    assert torch.equal(model.continue_head.predict(features), torch.full((2, 6), 0.5))
+    # uniform two-hot over 255 bins: -ln(1/255) whatever the reward
+    torch.testing.assert_close(outputs["reward_nll"], torch.full((2, 6), 5.541264), rtol=1e-5, atol=0)
+    torch.testing.assert_close(outputs["continue_nll"], torch.full((2, 6), 0.693147), rtol=1e-5, atol=0)
+
+
+def test_the_mixture_starts_uniform() -> None:
+    model, sample = make_model(), make_sample()
+    outputs = model.forward_sequence(*sample, rng())
+    fresh = outputs["pi"][:, 0]  # carry 0: biases alone
+    torch.testing.assert_close(fresh, torch.full_like(fresh, 0.25), rtol=0, atol=0.03)
+
+
+def test_one_seed_one_model() -> None:
+    first, again, other = (make_model(seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["trunk.layers.0.weight"], other["trunk.layers.0.weight"])
