@@ -5,20 +5,30 @@ file again, stay light.
 """
 
 import argparse
-import difflib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from agent.command_line import (
+    PROGRAM,
+    Parser,
+    check_at_least,
+    check_writable,
+    config_keys,
+    default_task,
+    nearest,
+    new_config,
+    resumed_config,
+)
 
 if TYPE_CHECKING:
+    from agent.agent import Agent
     from agent.config import Config
     from agent.evaluation import Evaluation
 
-PROGRAM = "run_agent.py"
 USAGE = f"""usage: {PROGRAM} <command> [options]
 
 commands:
@@ -36,14 +46,7 @@ TRAIN_HELP = """Every setting is an option too: --env_frames 100000, --seed 1, -
 config.yaml in a run's folder lists them all. The same command again goes on with the run."""
 
 Job = Callable[[], None]
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are raised, so that every error of this program looks the same."""
-
-    def error(self, message: str) -> NoReturn:
-        """ValueError instead of usage, message and exit."""
-        raise ValueError(message)
+say = partial(print, flush=True)  # at once, even where stdout is a file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,10 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _rendering_error() -> type[Exception]:
+    """Looked up only when there is an error already: its package costs gymnasium's import."""
+    from envs.rendering import RenderingError
+
+    return RenderingError
+
+
 def prepare(command: str, arguments: list[str]) -> Job:
     """Check a command's arguments and return what is left to do."""
     if command not in COMMANDS:
-        raise ValueError(f"unknown command '{command}'; the nearest known one is '{_nearest(command, COMMANDS)}'")
+        raise ValueError(f"unknown command '{command}'; the nearest known one is '{nearest(command, COMMANDS)}'")
     return COMMANDS[command](arguments)
 
 
@@ -78,30 +88,29 @@ def prepare(command: str, arguments: list[str]) -> Job:
 
 def prepare_train(arguments: list[str]) -> Job:
     """A run's config from the options, or from its folder where it exists; then the trainer."""
-    parser = Parser(f"{PROGRAM} train", allow_abbrev=False, epilog=TRAIN_HELP, formatter_class=Formatter)
+    parser = Parser("train", epilog=TRAIN_HELP)
     parser.add_argument("--task", help="task to learn, such as walker_walk (default: cartpole_swingup)")
     parser.add_argument("--preset", help="cpu, gpu, seed or debug (default: gpu where there is one, else cpu)")
     parser.add_argument("--logdir", type=Path, help="the run's folder (default: runs/<task>)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --logdir; an error without one")
     parser.add_argument("--max_minutes", type=float, help="end with a checkpoint after so many minutes")
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
-    options, overrides = parser.parse_known_args(arguments)
+    options, overrides = parser.parse(arguments, config_keys())
     if options.max_minutes is not None and not options.max_minutes > 0:
         raise ValueError(f"max_minutes: got {options.max_minutes}, expected a positive number")
-    say: Callable[[str], None] = (lambda _: None) if options.quiet else print
-    _check_names(overrides, parser)
-    logdir = options.logdir if options.logdir is not None else Path("runs") / _task_name(options)
+    tell = (lambda _: None) if options.quiet else say
+    logdir = options.logdir if options.logdir is not None else Path("runs") / default_task(options)
+    check_writable(logdir, "logdir")
     if (logdir / "config.yaml").is_file():
-        config = _resumed_config(logdir, options, overrides)
+        config = resumed_config(logdir, options, overrides)
     elif options.resume:
         raise FileNotFoundError(f"logdir: got '{logdir}', expected a folder with a run (no config.yaml in it)")
     else:
-        config = _new_config(options, overrides, say)
-    _check_writable(logdir, "logdir")
-    return _training(config, logdir, options, say)
+        config = new_config(options, overrides, tell)
+    return _training(config, logdir, options, tell)
 
 
-def _training(config: "Config", logdir: Path, options: argparse.Namespace, say: Callable[[str], None]) -> Job:
+def _training(config: "Config", logdir: Path, options: argparse.Namespace, tell: Callable[[str], None]) -> Job:
     """The trainer, built (which checks task, rendering and replay budget), and its run."""
     from agent.checkpoint import checkpoint_paths, load_newest
     from agent.trainer import Trainer
@@ -111,10 +120,12 @@ def _training(config: "Config", logdir: Path, options: argparse.Namespace, say: 
         counters = load_newest(logdir / "checkpoints")[0]["counters"]
         if counters["env_frames"] >= config.env_frames:
             line = f"{logdir}: all {config.env_frames:,} env_frames are spent; go on with a larger --env_frames"
-            return lambda: say(line)
-        say(f"resuming {logdir} at {counters['env_frames']:,} env_frames, {counters['updates']:,} updates")
+            return lambda: tell(line)
+        tell(f"resuming {logdir} at {counters['env_frames']:,} env_frames, {counters['updates']:,} updates")
+    elif (logdir / "config.yaml").is_file():
+        tell(f"{logdir}: there is no checkpoint yet; starting again")
     trainer = Trainer(config, logdir, resume, options.max_minutes, options.quiet)
-    say(
+    tell(
         f"task {config.task}  preset {config.preset}  device {trainer.agent.device}  "
         f"parameters {trainer.agent.num_parameters:,}  env_frames {config.env_frames:,}  logdir {logdir}"
     )
@@ -122,52 +133,13 @@ def _training(config: "Config", logdir: Path, options: argparse.Namespace, say: 
     def job() -> None:
         trainer.run()
         if trainer.stop_reason:
-            say(f"stopped ({trainer.stop_reason}) at {trainer.env_frames:,} env_frames; go on with")
-            say(f"  python {PROGRAM} train --logdir {logdir} --resume")
-        say("next:")
-        say(f"  python {PROGRAM} evaluate --logdir {logdir}")
-        say(f"  python {PROGRAM} record --logdir {logdir}")
+            tell(f"stopped ({trainer.stop_reason}) at {trainer.env_frames:,} env_frames; go on with")
+            tell(f"  python {PROGRAM} train --logdir {logdir} --resume")
+        tell("next:")
+        tell(f"  python {PROGRAM} evaluate --logdir {logdir}")
+        tell(f"  python {PROGRAM} record --logdir {logdir}")
 
     return job
-
-
-def _task_name(options: argparse.Namespace) -> str:
-    """The task that names the default folder."""
-    from agent.config import Config, load_preset
-
-    if options.task is not None:
-        return options.task
-    return load_preset(options.preset)["task"] if options.preset is not None else Config.task
-
-
-def _new_config(options: argparse.Namespace, overrides: list[str], say: Callable[[str], None]) -> "Config":
-    from agent.config import parse_overrides
-
-    preset = options.preset
-    if preset is None:
-        import torch
-
-        preset, reason = ("gpu", "a GPU was found") if torch.cuda.is_available() else ("cpu", "no GPU was found")
-        say(f"preset {preset}: {reason} (choose another with --preset)")
-    return parse_overrides(overrides, preset, options.task)
-
-
-def _resumed_config(logdir: Path, options: argparse.Namespace, overrides: list[str]) -> "Config":
-    """The run's own config; what the command line names may differ from it in a few keys only."""
-    from agent.config import differences, flatten, load_config, merge, parse_overrides
-    from world_model.config import from_mapping
-
-    saved = load_config(logdir / "config.yaml")
-    preset = options.preset if options.preset is not None else saved.preset
-    task = options.task if options.task is not None else saved.task
-    wanted = dict(flatten(asdict(parse_overrides(overrides, preset, task))))
-    named = {argument.removeprefix("--").split("=")[0] for argument in overrides if argument.startswith("--")}
-    changes = {key: wanted[key] for key in named | {"preset", "task"}}
-    config = from_mapping(type(saved), merge(asdict(saved), changes))
-    found = differences(saved, config)
-    if found:
-        raise ValueError(f"logdir: '{logdir}' holds another run ({'; '.join(found)}); choose another --logdir")
-    return config
 
 
 # ---------------------------------------------------------------- evaluate, record
@@ -178,31 +150,29 @@ def prepare_evaluate(arguments: list[str]) -> Job:
     parser = _run_parser("evaluate")
     parser.add_argument("--episodes", type=int, default=10, help="episodes of each policy (default: 10)")
     parser.add_argument("--json", type=Path, help="where the figures go (default: <logdir>/evaluation.json)")
-    options = parser.parse_args(arguments)
-    _check_counts(options)
+    options, _ = parser.parse(arguments)
+    check_at_least(options, episodes=1, seed=0)
     path = options.json if options.json is not None else options.logdir / "evaluation.json"
     if path.is_dir():
         raise ValueError(f"json: got '{path}', a folder, expected the name of a file")
-    _check_writable(path.parent, "json")
-    from agent.agent import Agent
-
-    agent = Agent.load(options.logdir, options.device)
+    check_writable(path.parent, "json")
+    agent = _load_agent(options)
 
     def job() -> None:
         from agent.evaluation import evaluate, random_evaluation
 
         seeds = f"seeds {options.seed} to {options.seed + options.episodes - 1}"
-        print(f"{agent.config.task}: {options.episodes} episodes each, {seeds}, {agent.updates:,} updates")
+        say(f"{agent.config.task}: {options.episodes} episodes each, {seeds}, {agent.updates:,} updates")
         results = {}
         for mode in ("deterministic", "sample"):
             results[mode] = evaluate(agent, options.episodes, options.seed, mode)
-            print(_table_line(mode, results[mode]))
+            say(_table_line(mode, results[mode]))
         results["random"] = random_evaluation(agent.config, options.episodes, options.seed)
-        print(_table_line("random", results["random"]))
+        say(_table_line("random", results["random"]))
         found = {"updates": agent.updates} | {mode: result.to_json() for mode, result in results.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-        print(f"written to {path}")
+        say(f"written to {path}")
 
     return job
 
@@ -221,16 +191,14 @@ def prepare_record(arguments: list[str]) -> Job:
     parser.add_argument("--episodes", type=int, default=1, help="episodes in the video (default: 1)")
     parser.add_argument("--size", type=int, default=256, help="side of its frames in pixels (default: 256)")
     parser.add_argument("--dream", action="store_true", help="one episode: real | reconstruction | open-loop dream")
-    options = parser.parse_args(arguments)
-    _check_counts(options)
+    options, _ = parser.parse(arguments)
+    check_at_least(options, episodes=1, seed=0, size=16)
     name = "dream.mp4" if options.dream else "record.mp4"
     path = options.out if options.out is not None else options.logdir / "videos" / name
     if path.suffix not in (".mp4", ".gif"):
         raise ValueError(f"out: got '{path}', expected a name that ends in .mp4 or .gif")
-    _check_writable(path.parent, "out")
-    from agent.agent import Agent
-
-    agent = Agent.load(options.logdir, options.device)
+    check_writable(path.parent, "out")
+    agent = _load_agent(options)
 
     def job() -> None:
         from agent.recording import record, record_dream
@@ -238,73 +206,32 @@ def prepare_record(arguments: list[str]) -> Job:
         if options.dream:
             scores = record_dream(agent, path, options.seed)
             ahead = "  ".join(f"+{k} {value:.2f}" for k, value in scores.open_loop.items())
-            print(f"PSNR in dB: reconstruction {scores.reconstruction:.2f}  mean frame {scores.mean_frame:.2f}")
-            print(f"  open loop, steps ahead: {ahead}")
+            say(f"PSNR in dB: reconstruction {scores.reconstruction:.2f}  mean frame {scores.mean_frame:.2f}")
+            say(f"  open loop, steps ahead: {ahead}")
         else:
             for result in record(agent, path, options.episodes, options.seed, options.size):
-                print(f"return {result.total:.2f} in {result.length} agent_steps")
-        print(f"written to {path}")
+                say(f"return {result.total:.2f} in {result.length} agent_steps")
+        say(f"written to {path}")
 
     return job
 
 
+def _load_agent(options: argparse.Namespace) -> "Agent":
+    """The agent of --logdir, after making sure that its task can be played and drawn here."""
+    from agent.agent import Agent
+    from agent.evaluation import agent_env
+
+    agent = Agent.load(options.logdir, options.device)
+    with agent_env(agent.config):
+        return agent
+
+
 def _run_parser(command: str) -> Parser:
-    parser = Parser(f"{PROGRAM} {command}", allow_abbrev=False, formatter_class=Formatter)
+    parser = Parser(command)
     parser.add_argument("--logdir", type=Path, required=True, help="the run's folder")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode; the others follow (default: 0)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     return parser
-
-
-# ---------------------------------------------------------------- checks
-
-
-def _check_names(overrides: list[str], parser: Parser) -> None:
-    """Unknown options are held against the command's own as well as the settings."""
-    from agent.config import Config, flatten
-
-    keys = [key for key, _ in flatten(asdict(Config()))]
-    known = keys + [option.removeprefix("--") for option in parser._option_string_actions if option.startswith("--")]
-    for argument in overrides:
-        name = argument.removeprefix("--").split("=")[0]
-        if argument.startswith("--") and name not in known:
-            raise ValueError(f"unknown key '{name}'; the nearest known one is '{_nearest(name, known)}'")
-
-
-def _check_counts(options: argparse.Namespace) -> None:
-    for name, least in (("episodes", 1), ("seed", 0), ("size", 16)):
-        value = getattr(options, name, least)
-        if value < least:
-            raise ValueError(f"{name}: got {value}, expected at least {least}")
-
-
-def _check_writable(folder: Path, name: str) -> None:
-    """The folder, or the nearest one above it that exists, can be written to."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise ValueError(f"{name}: got '{folder}', but '{place}' is a file, expected a folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"{name}: got '{folder}', but '{place}' is not writable")
-
-
-def _nearest(name: str, known: Sequence[str] | dict[str, Callable[[list[str]], Job]]) -> str:
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
-
-
-def _rendering_error() -> type[Exception]:
-    """Looked up only when an error is there already."""
-    from envs.rendering import RenderingError
-
-    return RenderingError
-
-
-class Formatter(argparse.HelpFormatter):
-    """Help in a hundred columns."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28, width=100)
 
 
 COMMANDS: dict[str, Callable[[list[str]], Job]] = {

@@ -46,7 +46,7 @@ class BehaviorLearner:
             {"params": list(actor_critic.actor.parameters()), "lr": optimizer.actor_lr},
             {"params": list(actor_critic.critic.parameters()), "lr": optimizer.critic_lr},
         ]
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.optimizer = torch.optim.Adam(groups, eps=optimizer.behavior_eps, fused=True)
 
     def update(self, start: State, root_continue: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
         """One gradient step from dream starts [N, ...] with the roots' real continue flags [N]; metrics as tensors."""

@@ -59,6 +59,7 @@ class OptimizerConfig:
     critic_lr: float = 3e-5
     model_clip: float = 1000.0  # global norm
     behavior_clip: float = 100.0
+    behavior_eps: float = 1e-5  # of Adam; much smaller, and the noise of a model that knows nothing saturates the actor
     warmup_updates: int = 1000  # learning rates rise linearly from 0
 
 

@@ -137,6 +137,7 @@ class Display:
         self._interval = 0.25 if self._progress is not None else interval
         self._next = -math.inf
         self._marks: deque[tuple[float, int, int]] = deque()  # (seconds, env_frames, updates)
+        self._latest: tuple[int, int, Mapping[str, float]] | None = None
         self._line = ""
 
     def __enter__(self) -> Self:
@@ -145,6 +146,8 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._latest is not None:
+            self._show(*self._latest)
         if self._progress is not None:
             self._progress.stop()
 
@@ -153,9 +156,14 @@ class Display:
 
         `recent` may hold train_return, eval_return, and update_share: the share of wall-clock time spent in updates.
         """
-        now = self._clock()
-        if self._quiet or (now < self._next and env_frames < self._total):
+        if self._quiet:
             return
+        self._latest = (env_frames, updates, recent)
+        if self._clock() >= self._next:
+            self._show(*self._latest)
+
+    def _show(self, env_frames: int, updates: int, recent: Mapping[str, float]) -> None:
+        now = self._clock()
         self._next = now + self._interval
         self._marks.append((now, env_frames, updates))
         while len(self._marks) > 2 and now - self._marks[0][0] > _WINDOW_SECONDS:

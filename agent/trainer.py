@@ -146,10 +146,12 @@ class Trainer:
         if self.env_frames < self.config.replay.prefill_frames:
             self.ratio.skip(self.agent_steps)
         elif self.replay.can_sample(self.config.replay.batch_length):
-            for _ in range(self.ratio(self.agent_steps)):
-                self._update()
+            due = self.ratio(self.agent_steps)
+            for done in range(due):
                 if self.stop_reason != "" or self.deadline.passed():
+                    self.ratio.give_back(due - done)
                     return
+                self._update()
         if self.evaluate_clock.due(self.env_frames) and self.agent.updates > 0:
             self._evaluate()
             self._checkpoint()

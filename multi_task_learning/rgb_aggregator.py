@@ -101,6 +101,8 @@ class RGBAggregator(Aggregator, Stateful):
         theta = rotation.angles(gram)
         alpha = rotation.solve_angles(self.alpha, theta, gram, active, self.alpha_steps, self.lr_inner, self.lambd)
         weights, consensus_weight = self._weights(rotation.coefficients(alpha, theta), norms, inverse)
+        if self.mu == 0.0:  # d has no memory: it is a combination of these gradients, and so is all of G
+            weights, consensus_weight = rotation.fold_consensus(weights, consensus_weight, gram, inverse)
         has_consensus = rotation.is_direction(consensus)
         weights = torch.where(has_consensus, weights, torch.ones_like(weights))
         consensus_weight = torch.where(has_consensus, consensus_weight, torch.zeros_like(consensus_weight))

@@ -46,6 +46,17 @@ def update_consensus(matrix: Tensor, inverse: Tensor, previous: Tensor, mu: floa
     return (previous * old).addcmul_(mean, new)
 
 
+def fold_consensus(
+    weights: Tensor, consensus_weight: Tensor, gram: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Σ w_i g_i + c d with d = Σ ḡ_j / ‖Σ ḡ_j‖, written on the gradients alone: weights [n], and 0 for d.
+
+    Without it a lazy step would add the d of an older batch, and Adam amplifies what stays the same from step to step.
+    """
+    length = gram[:-1, :-1].sum().clamp_min(0.0).sqrt().clamp_min(MIN_AGREEMENT)
+    return weights + consensus_weight * inverse / length, torch.zeros_like(consensus_weight)
+
+
 def is_direction(vector: Tensor) -> Tensor:
     """Whether a consensus vector [P] is a unit vector rather than the zeros that stand for "none"; a bool scalar."""
     return torch.linalg.vector_norm(vector) > 0.5

@@ -123,8 +123,11 @@ def test_elsewhere_than_on_a_terminal_one_plain_line_every_half_minute():
         for second in range(0, 91):
             screen.now = float(second)
             screen.display.update(4 * second, 2 * second, {"train_return": 12.34, "update_share": 0.9})
+        assert len(screen.text.splitlines()) == 3
+        screen.display.update(364, 182, {})
     shown = screen.text.splitlines()
-    assert len(shown) == 3
+    assert len(shown) == 4  # the end is shown whenever it comes
+    assert shown[-1].startswith("364/1,000 env_frames")
     assert shown[0] == "120/1,000 env_frames  60 updates (2.0/s)  return 12.3  ETA 0:03:40  update-bound"
     assert "\x1b" not in screen.text
 

@@ -83,7 +83,9 @@ def test_dream_shows_three_panels_and_gives_figures(agent, tmp_path):
 def test_psnr_by_hand():
     target = torch.zeros(2, 3, 4, 4)
     assert psnr(target + 0.1, target) == pytest.approx(20.0, abs=1e-4)
-    assert psnr(target + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), target) == pytest.approx(10 * math.log10(2), abs=1e-4)
+    assert psnr(target + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), target) == pytest.approx(
+        10 * math.log10(2), abs=1e-4
+    )
 
 
 def test_open_loop_sees_only_what_came_before_and_the_actions(agent):

@@ -169,3 +169,21 @@ def test_bad_input_is_one_line() -> None:
         RGB(method="mgda", every=2)
     with pytest.raises(ValueError, match=r"^state: came with the keys \['calls'\]"):
         RGB().load_state_dict({"calls": 1})
+
+
+def test_without_memory_the_whole_result_is_a_combination_of_the_gradients() -> None:
+    matrix = torch.randn(3, 50, generator=torch.Generator().manual_seed(5)) * torch.tensor([[1.0], [10.0], [0.1]])
+    for scale in ("sum", "per_task"):
+        balanced = RGBAggregator(mu=0.0, scale=scale).balance(matrix)  # type: ignore[arg-type]
+        assert balanced.consensus_weight == 0
+        assert (balanced.alpha > 0).any()
+        units = matrix / matrix.norm(dim=1, keepdim=True)
+        d = units.mean(0) / units.mean(0).norm()
+        expected = torch.zeros(50)
+        for i in range(3):  # the explicit slerp
+            theta, alpha = torch.arccos(units[i] @ d), balanced.alpha[i]
+            rotated = ((theta - alpha).sin() * units[i] + alpha.sin() * d) / theta.sin()
+            length = matrix.norm(dim=1).sum() / 3 if scale == "sum" else matrix[i].norm()
+            expected = expected + length * rotated
+        torch.testing.assert_close(balanced.vector, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(balanced.weights @ matrix, balanced.vector, rtol=1e-4, atol=1e-5)

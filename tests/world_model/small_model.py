@@ -34,6 +34,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "plain trunk, no teacher": {"encoder_config": {"residual": False, "gram_fraction": 0.0}},
     "two LSTM layers": {"n_lstm_layers": 2},
     "Xavier LSTM": {"use_orthogonal": False},
+    "coarse stem": {"encoder_config": {"stem_stride": 4}},
+    "posterior maps in half": {"attention_config": {"dreamed_share": 0.5}},
     "half the frames": {"decoder_config": {"train_fraction": 0.5}},
     "all off": {
         "attention_config": {"enabled": False},

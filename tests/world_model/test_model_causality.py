@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_model import make_model, make_sample, rng
+from small_model import Sample, make_model, make_sample, rng
 from torch import Tensor, nn
 
 STEPS = 6
@@ -59,8 +59,9 @@ def test_an_action_affects_what_comes_after_it_only() -> None:
 
 def test_causality_by_gradient() -> None:
     model, tau = make_model(), 2
-    for head in (model.reward_head, model.continue_head):
-        nn.init.normal_(head.net[-1].weight, generator=rng())  # their first output is constant
+    for last in (model.reward_head.net[-1], model.continue_head.net[-1]):
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, generator=rng())  # their first output is constant
     sample = make_sample(batch=1, steps=4)
     frames, actions = sample.observations.requires_grad_(), sample.actions.requires_grad_()
     outputs = model.forward_sequence(*sample, rng())
@@ -87,22 +88,26 @@ def reached(gradient: Tensor) -> list[int]:
     return [t for t in range(gradient.shape[1]) if gradient[:, t].abs().max() > 0]
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("tau", range(1, STEPS))
-def test_nothing_crosses_a_reset(tau: int) -> None:
-    model = make_model(n_lstm_layers=2).eval()
+def test_nothing_crosses_a_reset(mode: str, tau: int) -> None:
+    model = make_model(n_lstm_layers=2)
     sample = make_sample(steps=STEPS, resets=(tau,))
+    model.forward_sequence(*sample, rng())
+    model.train(mode == "train")
+    twin = copy.deepcopy(model)
     other = make_sample(steps=STEPS, seed=2)
     changed = sample._replace(observations=sample.observations.clone(), actions=sample.actions.clone())
     changed.observations[:, :tau] = other.observations[:, :tau]
     changed.actions[:, :tau] = other.actions[:, :tau]
-    before, after = model.forward_sequence(*sample, rng()), model.forward_sequence(*changed, rng())
+    before, after = model.forward_sequence(*sample, rng()), twin.forward_sequence(*changed, rng())
     assert_equal_steps(before, after, slice(tau, None), set())
 
 
 def test_an_episode_inside_a_chunk_equals_the_episode_alone() -> None:
     model, sample, tau = make_model().eval(), make_sample(steps=STEPS, resets=(2,)), 2
     whole = model.forward_sequence(*sample, sample=False)
-    alone = model.forward_sequence(*(x[:, tau:] for x in sample), sample=False)
+    alone = model.forward_sequence(*Sample(*(x[:, tau:] for x in sample)), sample=False)
     for name in (
         "carry",
         "h_t",
@@ -131,7 +136,7 @@ def test_the_first_index_is_a_reset_whatever_is_first_says() -> None:
 def test_resets_everywhere_make_every_frame_an_episode() -> None:
     model, sample = make_model().eval(), make_sample(batch=2, steps=3, resets=(0, 1, 2))
     whole = model.forward_sequence(*sample, sample=False)
-    alone = model.forward_sequence(*(x.flatten(0, 1)[:, None] for x in sample), sample=False)
+    alone = model.forward_sequence(*Sample(*(x.flatten(0, 1)[:, None] for x in sample)), sample=False)
     for name in ("carry", "h_t", "z_mean", "context", "prior_attention_maps"):
         expected = alone[name].flatten(0, 1).view_as(whole[name])
         torch.testing.assert_close(whole[name], expected, rtol=1e-4, atol=1e-5, msg=name)

@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from small_model import make_model, make_sample, rng, total
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ def test_inputs_are_left_alone() -> None:
     for name, now, then in zip(sample._fields, sample, kept, strict=True):
         assert torch.equal(now, then), name
     memory = model.initial(2)
+    assert memory.cache is not None
     copies = copy.deepcopy([x.detach() for x in (memory.hidden, memory.cell, *memory.cache)])
     model.observe_step(memory, sample.observations[:, 0], sample.is_first[:, 0])
     for now, then in zip((memory.hidden, memory.cell, *memory.cache), copies, strict=True):
@@ -94,11 +96,19 @@ def test_the_same_generator_gives_the_same_outputs_and_another_does_not() -> Non
         assert not torch.equal(first[name], third[name]), name
 
 
+def test_every_entry_of_a_chunk_draws_its_own_noise() -> None:
+    model, sample = make_model().eval(), make_sample(batch=2, steps=3, resets=(0, 1, 2))
+    same = sample.observations[:1, :1].expand(2, 3, -1, -1, -1)
+    seen = model.observe(same, sample.actions, sample.is_first, rng())
+    noise = ((seen.states.latent - seen.mean) / seen.std).flatten(0, 1)  # [6, D]
+    assert torch.pdist(noise).min() > 0.1
+
+
 def test_no_path_from_a_frame_to_its_reconstruction_but_latent_carry_and_maps() -> None:
     model, sample = make_model(), make_sample()
     frames = sample.observations.requires_grad_()
     outputs = model.eval().forward_sequence(*sample, rng())
-    states, maps = outputs["states"], outputs["attention_maps"]
+    states, maps = outputs["states"], outputs["decoder_maps"]
     cut = [x.detach().requires_grad_() for x in (states.hidden, states.latent, maps)]
     decoded = model.decode(states._replace(hidden=cut[0], latent=cut[1]), cut[2])
     assert torch.equal(decoded, outputs["reconstructions"])  # decoding them is all that happened
@@ -107,16 +117,24 @@ def test_no_path_from_a_frame_to_its_reconstruction_but_latent_carry_and_maps() 
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients[:-1])
 
 
-def test_the_decoder_trains_on_dreamed_maps_in_half_of_the_sequences() -> None:
-    model, sample = make_model(), make_sample(batch=40, steps=2)
+@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 0, 0), (0.5, 10, 30), (1.0, 40, 40)])
+def test_the_decoder_trains_on_dreamed_maps_in_a_share_of_the_sequences(share: float, fewest: int, most: int) -> None:
+    """40 fair coins fall outside 10 to 30 with probability 0.001; the seed is fixed."""
+    model, sample = make_model(attention_config={"dreamed_share": share}), make_sample(batch=40, steps=2)
     outputs = model.forward_sequence(*sample, rng())
-    states = outputs["states"]
-    by_posterior = model.decode(states, outputs["attention_maps"])
-    by_dream = model.decode(states, model.dream_maps(states))
-    distance = [(outputs["reconstructions"] - x).abs().amax((1, 2, 3, 4)) for x in (by_posterior, by_dream)]
-    is_posterior, is_dream = (d < 1e-5 for d in distance)
+    dreamed = model.dream_maps(outputs["states"])
+    distance = [
+        (outputs["decoder_maps"] - maps).abs().amax((1, 2, 3, 4)) for maps in (outputs["attention_maps"], dreamed)
+    ]
+    is_posterior, is_dream = (d < 1e-6 for d in distance)
     assert (is_posterior ^ is_dream).all()
-    assert 10 <= is_dream.sum() <= 30  # 40 fair coins: outside with probability 0.001; the seed is fixed
-    evaluated = model.eval().forward_sequence(*sample, rng())
-    by_posterior = model.decode(evaluated["states"], evaluated["attention_maps"])
-    torch.testing.assert_close(evaluated["reconstructions"], by_posterior, rtol=1e-5, atol=1e-6)
+    assert fewest <= is_dream.sum() <= most
+    again = model.decode(outputs["states"], outputs["decoder_maps"])
+    torch.testing.assert_close(outputs["reconstructions"], again, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_decodes_what_a_dream_would_show() -> None:
+    model, sample = make_model(attention_config={"dreamed_share": 0.0}).eval(), make_sample()
+    outputs = model.forward_sequence(*sample, rng())
+    seen = model.decode(outputs["states"], model.dream_maps(outputs["states"]))
+    torch.testing.assert_close(outputs["reconstructions"], seen, rtol=1e-5, atol=1e-6)

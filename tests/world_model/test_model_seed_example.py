@@ -20,7 +20,9 @@ SHAPES = {
     **dict.fromkeys(("mu_k", "sigma_k"), (B, T, 15, 36)),
     **dict.fromkeys(("log_a", "log_b"), (B, T, 14)),
     **dict.fromkeys(("h_t", "carry"), (B, T, 512)),
-    **dict.fromkeys(("attention_maps", "prior_attention_maps", "slot_responsibilities"), (B, T, 5, 8, 8)),
+    **dict.fromkeys(
+        ("attention_maps", "prior_attention_maps", "slot_responsibilities", "decoder_maps"), (B, T, 5, 8, 8)
+    ),
     "attention_precision": (B, T, 5),
     "predicted_movement": (B, T, 5, 2),
     "vq_indices": (B, T, 8, 8),

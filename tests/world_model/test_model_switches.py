@@ -48,7 +48,7 @@ def test_every_parameter_is_reached_at_the_seed_sizes() -> None:
 
 
 def unreached(model: torch.nn.Module, sample: tuple[torch.Tensor, ...]) -> list[str]:
-    """Trainable parameters whose gradient in the second step is rounding noise; the smallest real ones are near 1e-4."""
+    """Trainable parameters whose gradient in the second step is rounding noise; the least real ones are near 1e-4."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.Adam(parameters.values(), lr=1e-3)
     for _ in range(2):

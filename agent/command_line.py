@@ -1,0 +1,107 @@
+"""What the commands of run_agent.py share: options with one-line errors, and the config that a command line means.
+
+Importing this costs no torch.
+"""
+
+import argparse
+import difflib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from agent.config import Config, differences, flatten, load_config, load_preset, merge, parse_overrides
+from world_model.config import from_mapping
+
+PROGRAM = "run_agent.py"
+
+
+def config_keys() -> list[str]:
+    """Every setting of a run as a dotted key."""
+    return [key for key, _ in flatten(asdict(Config()))]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are raised, so that every error of this program looks the same."""
+
+    def __init__(self, command: str, epilog: str | None = None) -> None:
+        shape = partial(argparse.HelpFormatter, max_help_position=28, width=100)
+        super().__init__(f"{PROGRAM} {command}", allow_abbrev=False, epilog=epilog, formatter_class=shape)
+
+    def error(self, message: str) -> NoReturn:
+        """ValueError instead of usage, message and exit."""
+        raise ValueError(message)
+
+    def parse(self, arguments: list[str], settings: Sequence[str] = ()) -> tuple[argparse.Namespace, list[str]]:
+        """Options of the command, and the rest, whose names are `settings`; an unknown one is told the nearest."""
+        options, rest = self.parse_known_args(arguments)
+        known = [*settings, *(name.removeprefix("--") for name in self._option_string_actions if name[:2] == "--")]
+        for argument in rest:
+            name = argument.removeprefix("--").split("=")[0]
+            if not argument.startswith("--") and not settings:
+                raise ValueError(f"got '{argument}', expected options like --logdir only")
+            if argument.startswith("--") and name not in known:
+                raise ValueError(f"unknown key '{name}'; the nearest known one is '{nearest(name, known)}'")
+        return options, rest
+
+
+def default_task(options: argparse.Namespace) -> str:
+    """The task that names the default folder."""
+    if options.task is not None:
+        return options.task
+    return load_preset(options.preset)["task"] if options.preset is not None else Config.task
+
+
+def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable[[str], None]) -> Config:
+    """The config of a new run: the preset that is named, else the one that fits the hardware, under `overrides`."""
+    preset = options.preset
+    if preset is None:
+        import torch
+
+        preset, reason = ("gpu", "a GPU was found") if torch.cuda.is_available() else ("cpu", "no GPU was found")
+        tell(f"preset {preset}: {reason} (choose another with --preset)")
+    return parse_overrides(overrides, preset, options.task)
+
+
+def resumed_config(logdir: Path, options: argparse.Namespace, overrides: list[str]) -> Config:
+    """The config of a run that exists. ValueError where the command line names a key and another value than the run's.
+
+    A few keys may change: env_frames, device and threads.
+    """
+    saved = load_config(logdir / "config.yaml")
+    preset = options.preset if options.preset is not None else saved.preset
+    task = options.task if options.task is not None else saved.task
+    wanted = dict(flatten(asdict(parse_overrides(overrides, preset, task))))
+    named = {argument.removeprefix("--").split("=")[0] for argument in overrides if argument.startswith("--")}
+    changes = {key: wanted[key] for key in named | {"preset", "task"}}
+    config = from_mapping(type(saved), merge(asdict(saved), changes))
+    found = differences(saved, config)
+    if found:
+        raise ValueError(f"logdir: '{logdir}' holds another run ({'; '.join(found)}); choose another --logdir")
+    return config
+
+
+def check_at_least(options: argparse.Namespace, **least: int) -> None:
+    """ValueError for the first option below its least value."""
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value < bound:
+            raise ValueError(f"{name}: got {value}, expected at least {bound}")
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """ValueError unless the folder, or the nearest one above it that exists, can be written to."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"{name}: got '{folder}', but '{place}' is a file, expected a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{name}: got '{folder}', but '{place}' is not writable")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like `name`."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

@@ -1,0 +1,129 @@
+"""The loop: the counting trick through driver, replay and trainer; budgets, ratios, resuming, stopping."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from agent import Agent, Trainer, make_config
+from agent.checkpoint import load_newest
+from envs.counting import decode_frame
+
+
+def run(logdir, resume=False, **overrides):
+    config = make_config("debug", overrides={"train.eval_every": 10_000, "train.video_frames": 0, **overrides})
+    trainer = Trainer(config, logdir, resume=resume, quiet=True)
+    trainer.run()
+    return trainer
+
+
+def lines(logdir):
+    return [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+
+
+class SpyAgent(Agent):
+    """Keeps the chunks that it learns from."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.chunks = []
+
+    def update(self, chunk):
+        self.chunks.append(chunk)
+        return super().update(chunk)
+
+
+def test_counted_frames_reach_the_learner_in_order(tmp_path, monkeypatch):
+    """The frame encodes (worker, episode, step): every row the learner sees must fit the row before it."""
+    monkeypatch.setattr("agent.trainer.Agent", SpyAgent)
+    trainer = run(tmp_path, env_frames=300)
+    chunks = trainer.agent.chunks
+    assert len(chunks) > 10
+    crossings = 0
+    for chunk in chunks:
+        worker, episode, step = (np.asarray(x) for x in decode_frame(chunk.image.numpy()))
+        first, last = chunk.is_first.numpy(), chunk.is_last.numpy()
+        assert (first == (step == 0)).all()
+        np.testing.assert_array_equal(chunk.reward.numpy(), step)  # CountingEnv pays its step index
+        inside = ~first[:, 1:]
+        assert (step[:, 1:] - step[:, :-1])[inside].tolist() == [1] * int(inside.sum())
+        for values in (worker, episode):  # within an episode nothing else mixes in
+            assert (values[:, 1:] == values[:, :-1])[inside].all()
+        assert (first[:, 1:] == last[:, :-1]).all()
+        assert (chunk.action.numpy()[last] == 0).all()
+        assert not chunk.is_terminal.any()  # a time limit is no end of the world
+        crossings += int(first[:, 1:].sum())
+    assert crossings > 0
+
+
+def test_budget_ratio_and_files(tmp_path):
+    trainer = run(tmp_path, **{"env_frames": 300, "replay.prefill_frames": 100, "train.train_ratio": 4})
+    assert 300 <= trainer.env_frames <= 301  # two environments step at once
+    assert trainer.agent_steps == trainer.env_frames  # action repeat 1
+    replay = trainer.config.replay
+    due = 4 * (trainer.agent_steps - 100) / (replay.batch_size * replay.batch_length)
+    assert trainer.agent.updates == pytest.approx(due, abs=1.0)
+    for name in ("config.yaml", "metrics.jsonl", "progress.csv", "tensorboard", "checkpoints", "episodes"):
+        assert (tmp_path / name).exists(), name
+    counters = lines(tmp_path)[-1]
+    assert list(counters)[:4] == ["env_frames", "agent_steps", "updates", "wall_seconds"]
+    assert any("recon_loss" in line for line in lines(tmp_path))
+    assert any("eval_return" in line for line in lines(tmp_path))
+
+
+def test_a_longer_budget_goes_on_with_replay_and_counters(tmp_path):
+    first = run(tmp_path, env_frames=200)
+    rows, updates, weights = len(first.replay), first.agent.updates, first.agent.model.state_dict()
+    config = make_config("debug", overrides={"env_frames": 320, "train.eval_every": 10_000, "train.video_frames": 0})
+    second = Trainer(config, tmp_path, resume=True, quiet=True)
+    assert (second.env_frames, second.agent.updates, len(second.replay)) == (first.env_frames, updates, rows)
+    for name, value in second.agent.model.state_dict().items():
+        assert (value == weights[name]).all(), name
+    second.run()
+    assert second.env_frames >= 320
+    assert second.agent.updates > updates
+    frames = [line["env_frames"] for line in lines(tmp_path)]
+    assert frames == sorted(frames)
+
+
+def test_a_loaded_agent_acts_like_the_trained_one(tmp_path):
+    trainer = run(tmp_path, env_frames=200)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    expected, _ = trainer.agent.predict(images, deterministic=True)
+    found, _ = Agent.load(tmp_path, device="cpu").predict(images, deterministic=True)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_after_the_update_with_a_checkpoint(tmp_path, monkeypatch, number):
+    class Stopping(SpyAgent):
+        def update(self, chunk):
+            if self.updates == 3:
+                os.kill(os.getpid(), number)
+            return super().update(chunk)
+
+    monkeypatch.setattr("agent.trainer.Agent", Stopping)
+    handler = signal.getsignal(number)
+    trainer = run(tmp_path, env_frames=100_000)
+    assert trainer.stop_reason == number.name
+    assert trainer.agent.updates == 4
+    assert load_newest(tmp_path / "checkpoints")[0]["agent"]["updates"] == 4
+    assert signal.getsignal(number) is handler
+
+
+def test_max_minutes_ends_with_a_checkpoint(tmp_path):
+    config = make_config("debug", overrides={"env_frames": 100_000, "train.video_frames": 0})
+    trainer = Trainer(config, tmp_path, max_minutes=1 / 60, quiet=True)
+    trainer.run()
+    assert trainer.stop_reason == "wall-clock limit"
+    payload, _ = load_newest(tmp_path / "checkpoints")
+    assert payload["counters"]["env_frames"] == trainer.env_frames
+
+
+def test_a_replay_that_cannot_fit_is_refused_before_anything_is_written(tmp_path):
+    config = make_config("debug", overrides={"replay.capacity_steps": 10**12})
+    with pytest.raises(ValueError, match=r"replay needs .* set replay.capacity_steps to \d+ or less"):
+        Trainer(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
