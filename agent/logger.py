@@ -47,7 +47,7 @@ class Logger:
         self._board = SummaryWriter(str(logdir / "tensorboard"), purge_step=self._step + 1)
 
     def write(self, counters: Mapping[str, float], metrics: Mapping[str, float | Tensor]) -> None:
-        """Append a line: `counters` (env_frames, agent_steps, updates, wall_seconds), then the metrics of that moment."""
+        """Append a line: `counters` (env_frames, agent_steps, updates, wall_seconds), then that moment's metrics."""
         values = {name: float(value) for name, value in metrics.items()}
         self._step = int(counters["env_frames"])
         row = dict(counters) | {name: value if math.isfinite(value) else None for name, value in values.items()}

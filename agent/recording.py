@@ -46,7 +46,8 @@ def record(
 ) -> list[EpisodeResult]:
     """Write episodes from seeds seed, seed + 1, ... as one video of size x size, in the simulated world's own speed.
 
-    `max_frames` bounds each episode's frames; `on_frame` gets every frame too. The file appears when it is whole; ValueError as VideoWriter's.
+    `max_frames` bounds each episode's frames; `on_frame` gets every frame too. The file appears when it is whole;
+    ValueError as VideoWriter's.
     """
     max_steps = None if max_frames is None else max_frames - 1
     with agent_env(agent.config) as env, VideoWriter(path, env.metadata["render_fps"]) as video, seeded(agent, seed):
@@ -94,7 +95,7 @@ def record_dream(agent: Agent, path: str | Path, seed: int = 0, context: int = 5
 def open_loop(
     agent: Agent, outputs: dict[str, Any], actions: Tensor, starts: list[int], horizon: int, generator: torch.Generator
 ) -> Tensor:
-    """Frames [S, horizon, 3, 64, 64] dreamt from the posterior at each of `starts` under the logged actions [1, L, A]."""
+    """Frames [S, horizon, 3, 64, 64] dreamt from the posterior at each of `starts`, under logged actions [1, L, A]."""
     model = agent.model
     states: State = outputs["states"].map(lambda x: x[0, starts])  # [S, ...]
     logged = torch.stack([actions[0, s : s + horizon] for s in starts])  # [S, horizon, A]

@@ -132,8 +132,9 @@ class WorldModelConfig:
             raise ValueError(f"encoder_config.gram_fraction: got {encoder.gram_fraction}, expected [0, 1]")
         if not 0 < decoder.train_fraction <= 1:
             raise ValueError(f"decoder_config.train_fraction: got {decoder.train_fraction}, expected (0, 1]")
-        if not 0 <= self.attention_config.dreamed_share <= 1:
-            raise ValueError(f"attention_config.dreamed_share: got {self.attention_config.dreamed_share}, expected [0, 1]")
+        share = self.attention_config.dreamed_share
+        if not 0 <= share <= 1:
+            raise ValueError(f"attention_config.dreamed_share: got {share}, expected [0, 1]")
         if prior.free_nats < 0:
             raise ValueError(f"prior_config.free_nats: got {prior.free_nats}, expected 0 or more")
         if heads.num_bins < 2:

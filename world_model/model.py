@@ -65,7 +65,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             self.context_predictor = ContextPredictor(carry_dim, latent_dim, context_dim, encoder.hidden_dim)
         self.attention: AttentionSchema | None = None  # pillar 4
         if attention.enabled:
-            self.attention = AttentionSchema(channels, carry_dim, latent_dim, **arguments(attention, "enabled", "dreamed_share"))
+            sizes = arguments(attention, "enabled", "dreamed_share")
+            self.attention = AttentionSchema(channels, carry_dim, latent_dim, **sizes)
         base = config.decoder_config.base_channels
         self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride)
         heads = config.head_config

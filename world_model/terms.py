@@ -86,11 +86,11 @@ def decoder_maps(
     dreamed_share: float,
     generator: Generator | None,
 ) -> Tensor:
-    """What the decoder sees [B, T, S, 8, 8]: dreamed maps for a random `dreamed_share` of the sequences, else posterior.
+    """What the decoder sees [B, T, S, 8, 8]: dreamed for a random `dreamed_share` of the sequences, else posterior.
 
     Dreamed, not the teacher-forced prior's: those contain A_{t-1}, and a decoder that is told where things were a frame
-    ago leaves the latent empty. Measured on "reaching": reconstruction fell to 32 nats at a KL of 0.07, with half of the
-    sequences under posterior maps the latent came to life after 700 updates, with none of them after 500.
+    ago leaves the latent empty. Measured on "reaching": reconstruction fell to 32 nats at a KL of 0.07, with half of
+    the sequences under posterior maps the latent came to life after 700 updates, with none of them after 500.
     """
     dreamed = schema.dream(states.carry, states.latent, is_first)
     if dreamed_share == 1.0:

@@ -25,7 +25,7 @@ class AttentionPrior(nn.Module):
         self.from_state = nn.Linear(state_dim, 2 * channels)  # one matmul: the map's part, the movement's part
         self.from_maps = nn.Conv2d(num_slots, channels, 3, padding=1)
         self.position = nn.Parameter(0.02 * torch.randn(channels, GRID, GRID))
-        self.to_logits = nn.Conv2d(channels, num_slots, 3, padding=1)
+        self.to_logits = nn.Conv2d(channels, num_slots, 3, padding=1, bias=False)  # a shift is lost in softmax
         self.to_movement = nn.Linear(channels, 3 * num_slots)
         with torch.no_grad():
             self.to_logits.weight.mul_(0.1)

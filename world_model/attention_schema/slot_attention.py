@@ -42,7 +42,7 @@ class SlotAttention(nn.Module):
         self.to_key_value = nn.Linear(slot_dim, 2 * slot_dim, bias=False)
         self.queries = nn.Parameter(torch.randn(num_slots, slot_dim))
         self.top_down = nn.Linear(carry_dim, slot_dim, bias=False)
-        self.to_query = nn.Sequential(nn.LayerNorm(slot_dim), nn.Linear(slot_dim, slot_dim, bias=False))
+        self.to_query = nn.Sequential(nn.LayerNorm(slot_dim, bias=False), nn.Linear(slot_dim, slot_dim, bias=False))
         self.gru = nn.GRUCell(slot_dim, slot_dim)
         self.mlp = nn.Sequential(
             nn.LayerNorm(slot_dim), nn.Linear(slot_dim, 2 * slot_dim), nn.SiLU(), nn.Linear(2 * slot_dim, slot_dim)

@@ -19,8 +19,8 @@ def test_folded_attention_equals_the_textbook_order(num_queries: int, num_tokens
         reference.k_proj_weight.copy_(attention.to_key.weight)
         reference.v_proj_weight.copy_(attention.to_value.weight)
         reference.out_proj.weight.copy_(torch.eye(8))
-    normed = nn.functional.rms_norm(tokens, (6,))
-    queries = nn.functional.rms_norm(attention.queries, (8,)).expand(4, -1, -1)
+    normed = nn.functional.layer_norm(tokens, (6,))
+    queries = nn.functional.layer_norm(attention.queries, (8,)).expand(4, -1, -1)
     mixed, _ = reference(queries, normed, normed)
     expected = mixed @ attention.to_out.weight.T + attention.bias
     torch.testing.assert_close(attention(tokens), expected, rtol=1e-10, atol=1e-10)
