@@ -26,8 +26,13 @@ class Policy(NamedTuple):
         return raw, raw + (raw.clamp(-1, 1) - raw).detach()
 
     def entropy(self) -> Tensor:
-        """Entropy in nats, summed over action dimensions: [...]."""
-        return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+        """Entropy of the Gaussian plus ln(1 - mean²), what the bound takes from it; nats, summed over actions: [...].
+
+        Without the second part nothing holds the mean back: the noise of a model that knows nothing yet, normalised by
+        Adam, drove it into the bounds before there was anything to learn from.
+        """
+        gaussian = self.std.log() + 0.5 * math.log(2 * math.pi * math.e)
+        return (gaussian + torch.log1p(-(1 - 1e-6) * self.mean.square())).sum(-1)
 
     def log_prob(self, raw: Tensor) -> Tensor:
         """Log density of raw samples [..., A] -> [...]."""

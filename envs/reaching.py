@@ -7,10 +7,10 @@ from envs.pixels import Frame, PixelEnv
 
 _SPEED = 0.25  # arena units that a full action moves
 _LENGTH = 25  # env frames per episode
-_MIN_DISTANCE = 0.5  # between the discs at reset
+_MIN_DISTANCE = 0.7  # between the discs at reset
 _REWARD_WIDTH = 0.4
-_RADIUS = 0.18
-_VIEW = 1.2  # half the side of what the frame shows: discs at the border stay whole
+_RADIUS = 0.3
+_VIEW = 1.3  # half the side of what the frame shows: discs at the border stay whole
 _FLOOR, _TARGET, _AGENT = (np.array(c, np.float32) for c in ((30, 30, 40), (60, 200, 80), (220, 50, 50)))
 
 
@@ -19,7 +19,7 @@ class ReachingEnv(PixelEnv):
 
     An action in [-1, 1]^2 moves the agent by 0.25 of it, x to the right and y up, and never out of the arena. The
     reward is exp(-(d / 0.4)^2) of the distance d after the move, so a whole episode of 25 frames pays at most 25.
-    At reset both positions are uniform, the target at least 0.5 away. Episodes end by truncation.
+    At reset both positions are uniform, the target at least 0.7 away. Episodes end by truncation.
 
     Args:
         seed: of the first reset.

@@ -12,11 +12,20 @@ CONFIG = BehaviorConfig(hidden_dim=16, num_layers=1, num_bins=41)
 
 def test_policy_agrees_with_torch_distributions():
     generator = torch.Generator().manual_seed(0)
-    policy = Policy(torch.randn(5, 3, generator=generator), 0.1 + torch.rand(5, 3, generator=generator))
+    policy = Policy(torch.rand(5, 3, generator=generator) - 0.5, 0.1 + torch.rand(5, 3, generator=generator))
     raw, _ = policy.sample(generator)
     reference = Normal(policy.mean, policy.std)
     torch.testing.assert_close(policy.log_prob(raw), reference.log_prob(raw).sum(-1))
-    torch.testing.assert_close(policy.entropy(), reference.entropy().sum(-1))
+    bound = (1 - policy.mean.square()).log()
+    torch.testing.assert_close(policy.entropy(), (reference.entropy() + bound).sum(-1), rtol=1e-4, atol=1e-5)
+
+
+def test_entropy_pulls_a_mean_back_from_the_bounds():
+    raw = torch.tensor([-6.0, -1.0, 0.0, 1.0, 6.0], requires_grad=True)
+    Policy(torch.tanh(raw)[:, None], torch.ones(5, 1)).entropy().sum().backward()
+    expected = -2 * torch.tanh(raw.detach())  # d/du ln(1 - tanh²u)
+    assert raw.grad is not None
+    torch.testing.assert_close(raw.grad, expected, rtol=0.1, atol=1e-6)  # the bound itself is softened by 1e-6
 
 
 def test_actions_are_clamped_with_a_straight_through_gradient():

@@ -64,7 +64,7 @@ def disc_center(frame, is_agent):
     """Return the centre (x, y) in arena units of the red or the green disc, from pixels alone."""
     strong, weak = (0, 1) if is_agent else (1, 0)
     excess = np.clip(frame[..., strong].astype(float) - frame[..., weak] - 20, 0, None)
-    center = (np.arange(len(frame)) + 0.5 - len(frame) / 2) / (len(frame) / 2.4)
+    center = (np.arange(len(frame)) + 0.5 - len(frame) / 2) / (len(frame) / 2.6)
     return np.array([(excess.sum(0) * center).sum(), -(excess.sum(1) * center).sum()]) / excess.sum()
 
 
@@ -75,17 +75,17 @@ def test_reaching_moves_the_red_disc_and_pays_by_distance():
         frame, _ = env.reset(seed=seed)
         agent, target = disc_center(frame, True), disc_center(frame, False)
         assert np.abs(np.stack([agent, target])).max() < 1.02
-        assert np.linalg.norm(agent - target) > 0.48  # at least 0.5, seen to within a few hundredths
+        assert np.linalg.norm(agent - target) > 0.68  # at least 0.7, seen to within a few hundredths
         action = np.array([0.6, -0.4], np.float32)
         frame, reward, *_ = env.step(action)
         moved = np.clip(agent + 0.25 * action, -1, 1)
         distance = np.linalg.norm(moved - target)
         assert reward == pytest.approx(np.exp(-((distance / 0.4) ** 2)), abs=0.03)
-        if distance > 0.4:  # the discs do not overlap, so both centres can be read
+        if distance > 0.62:  # the discs do not overlap, so both centres can be read
             np.testing.assert_allclose(disc_center(frame, True), moved, atol=0.02)
             np.testing.assert_allclose(disc_center(frame, False), target, atol=0.02)
             checked += 1
-    assert checked > 10
+    assert checked > 8
 
 
 def test_reaching_frames_show_movements_smaller_than_a_pixel():
