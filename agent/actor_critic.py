@@ -41,7 +41,7 @@ class Policy(NamedTuple):
 
 
 class Actor(nn.Module):
-    """features [..., F] -> Policy over [..., A]. The mean starts at 0 and the std near 0.9."""
+    """features [..., F] -> Policy over [..., A]. The mean starts at 0, the std at `start_std`."""
 
     def __init__(self, feature_dim: int, action_dim: int, config: BehaviorConfig) -> None:
         super().__init__()
@@ -51,10 +51,12 @@ class Actor(nn.Module):
         last.weight.data.mul_(0.01)
         last.bias.data.zero_()
         self.min_std = config.min_std
+        start = (config.start_std - config.min_std) / (1.0 - config.min_std)
+        self.std_shift = math.log(start / (1.0 - start))
 
     def forward(self, features: Tensor) -> Policy:
         mean, raw_std = self.net(features).chunk(2, -1)
-        return Policy(torch.tanh(mean), bounded_std(raw_std + 2.0, self.min_std, 1.0))
+        return Policy(torch.tanh(mean), bounded_std(raw_std + self.std_shift, self.min_std, 1.0))
 
 
 class Critic(nn.Module):

@@ -171,10 +171,17 @@ class Agent:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`; random states are kept only on the kind of device they were saved on."""
+        """Restore `state_dict`; random states are kept only on the kind of device they were saved on.
+
+        ValueError where the weights are those of another model.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.actor_critic.load_state_dict(state["actor_critic"])
+        except RuntimeError as error:  # torch lists every key; the first lines say enough
+            found = " ".join(str(error).split())[:200]
+            raise ValueError(f"checkpoint: its weights do not fit this version's model ({found} ...)") from None
         self.updates = state["updates"]
-        self.model.load_state_dict(state["model"])
-        self.actor_critic.load_state_dict(state["actor_critic"])
         self.model_learner.optimizer.load_state_dict(state["model_optimizer"])
         self.behavior_learner.optimizer.load_state_dict(state["behavior_optimizer"])
         self.model_learner.rgb.load_state_dict(state["rgb"])

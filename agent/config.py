@@ -75,7 +75,8 @@ class BehaviorConfig:
     lambd: float = 0.95  # of the lambda-return
     gradient: Literal["dynamics", "reinforce"] = "dynamics"
     entropy: float = 3e-4  # weight of the policy's entropy
-    min_std: float = 0.1
+    min_std: float = 0.1  # of the policy
+    start_std: float = 0.9
     action_noise: float = 0.0  # std of Gaussian noise added to actions while collecting
     return_decay: float = 0.99  # of the running 5th to 95th percentile range of returns
     slow_critic_decay: float = 0.98
@@ -133,6 +134,11 @@ class Config:
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
+        if self.seed < 0:
+            raise ValueError(f"seed: got {self.seed}, expected 0 or more")
+        if not 0 < self.behavior.min_std < self.behavior.start_std < 1:
+            stds = (self.behavior.min_std, self.behavior.start_std)
+            raise ValueError(f"behavior.min_std, start_std: got {stds}, expected 0 < min_std < start_std < 1")
         if not 0 < self.behavior.start_fraction <= 1:
             raise ValueError(f"behavior.start_fraction: got {self.behavior.start_fraction}, expected (0, 1]")
 

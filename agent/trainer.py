@@ -88,7 +88,8 @@ class Trainer:
         self.memory = self.agent.initial_state(config.env.num_envs)
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self.deadline = Deadline(max_minutes)
-        self.logger = Logger(self.logdir, updates=self.agent.updates if resume else None)
+        at = {"updates": self.agent.updates, "env_frames": self.env_frames} if resume else {}
+        self.logger = Logger(self.logdir, **at)
         self.display = Display(config.env_frames, quiet)
         self.returns = np.zeros(config.env.num_envs)
         self.recent: dict[str, float] = {}

@@ -136,6 +136,13 @@ def test_saved_state_is_plain_data(agent, tmp_path):
     Agent(make_config("debug"), action_dim=2).load_state_dict(loaded)
 
 
+def test_weights_of_another_model_are_one_line(agent):
+    other = Agent(make_config("debug", overrides={"world_model.hidden_dim": 24}), action_dim=2)
+    with pytest.raises(ValueError, match="checkpoint: its weights do not fit") as caught:
+        agent.load_state_dict(other.state_dict())
+    assert "\n" not in str(caught.value)
+
+
 def test_building_an_agent_leaves_the_global_seed_alone():
     torch.manual_seed(3)
     expected = torch.rand(2)
