@@ -8,7 +8,7 @@ from typing import Any
 
 _HOMES = {"Agent": "agent.agent", "Trainer": "agent.trainer", "Config": "agent.config", "make_config": "agent.config"}
 
-__all__ = ["Agent", "Config", "Trainer", "make_config"]  # noqa: F822  (resolved by __getattr__)
+__all__ = ["Agent", "Config", "Trainer", "make_config"]
 
 
 def __getattr__(name: str) -> Any:

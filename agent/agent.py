@@ -25,7 +25,7 @@ def to_frames(images: Tensor) -> Tensor:
 
 
 def choose_device(name: str) -> torch.device:
-    """"auto" -> cuda where there is one, else cpu. ValueError on an unknown or missing device."""
+    """ "auto" -> cuda where there is one, else cpu. ValueError on an unknown or missing device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

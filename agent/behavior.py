@@ -1,4 +1,4 @@
-"""Learning in imagination: dream from posterior states, raise the lambda-returns of the dream, fit the critic to them."""
+"""Learning in imagination: dream from posterior states, raise the dream's lambda-returns, fit the critic to them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Settings of a run: one tree of frozen dataclasses, filled from a preset, the task's rows in it, then the command line.
+"""Settings of a run: frozen dataclasses, filled from a preset, the task's rows in it, then the command line.
 
 Importing this costs no torch. Units: env_frames (simulator control steps), agent_steps (decisions), updates (gradient
 steps); train_ratio = batch_size * batch_length * updates / agent_steps.
@@ -222,7 +222,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
-    """"a.b", v -> {"a": {"b": v}}."""
+    """ "a.b", v -> {"a": {"b": v}}."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return value

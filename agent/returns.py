@@ -1,10 +1,10 @@
 """Returns of a dream. Index alignment (H = 3), one row a dreamed start:
 
-    t         0        1        2        3
-    state     f0  a0   f1  a1   f2  a2   f3         features [N, H + 1], actions [N, H]
-    arrives       r1 n1    r2 n2    r3 n3           rewards, continues [N, H]; column t belongs to f_{t+1}
-    value     v0       v1       v2       v3         values [N, H + 1]
-    return    V0       V1       V2                  lambda_returns [N, H]
+t         0        1        2        3
+state     f0  a0   f1  a1   f2  a2   f3         features [N, H + 1], actions [N, H]
+arrives       r1 n1    r2 n2    r3 n3           rewards, continues [N, H]; column t belongs to f_{t+1}
+value     v0       v1       v2       v3         values [N, H + 1]
+return    V0       V1       V2                  lambda_returns [N, H]
 """
 
 import torch

@@ -2,8 +2,8 @@
 
     python benchmarks/reaching.py [--seeds 0 1 2] [--env_frames 3000] [--threads 2] [--json out.json]
 
-Every seed is a run of the cpu preset's own rows for this task; its agent plays 20 held-out episodes deterministically, and
-the expert and uniformly random actions play the same ones. Exit status 1 where a seed stays below 80 % of the optimum.
+Every seed is a run of the cpu preset's own rows for this task; its agent plays 20 held-out episodes deterministically,
+and the expert and uniformly random actions play the same ones. Exit status 1 where a seed is below 80 % of the optimum.
 """
 
 import argparse

@@ -75,9 +75,7 @@ def make_vector_env(
         return SyncVectorEnv([partial(make, seed=seeds[0])], autoreset_mode=AutoresetMode.NEXT_STEP)
     backend = choose_gl_backend() if task in SUITE_TASKS else None  # once, not in every worker
     makers = [partial(_make_in_worker, backend, partial(make, seed=seeds[i], worker=i)) for i in range(num_envs)]
-    return AsyncVectorEnv(
-        makers, context="forkserver", shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP
-    )
+    return AsyncVectorEnv(makers, context="forkserver", shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 def _make_in_worker(backend: str | None, make: "partial[PixelEnv]") -> PixelEnv:

@@ -46,9 +46,7 @@ def update_consensus(matrix: Tensor, inverse: Tensor, previous: Tensor, mu: floa
     return (previous * old).addcmul_(mean, new)
 
 
-def fold_consensus(
-    weights: Tensor, consensus_weight: Tensor, gram: Tensor, inverse: Tensor
-) -> tuple[Tensor, Tensor]:
+def fold_consensus(weights: Tensor, consensus_weight: Tensor, gram: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
     """Σ w_i g_i + c d with d = Σ ḡ_j / ‖Σ ḡ_j‖, written on the gradients alone: weights [n], and 0 for d.
 
     Without it a lazy step would add the d of an older batch, and Adam amplifies what stays the same from step to step.

@@ -1,11 +1,11 @@
 """The wiring of the five pillars. One transition (`_infer`, `advance`) serves acting, training and dreaming.
 
-    x_t -> trunk -> Perceiver IO -> c_t                        pillar 1   perceiver_io/
-    [x_t, c_t, g_t] -> posterior -> z_t ; g_t -> mixture prior pillar 2   generative_prior/
-    [z_t, ĉ_t, a_t] -> orthogonal LSTM -> g_{t+1}              pillar 3   temporal_dynamics/
-    x_t, g_t -> slot attention -> A_t ; its prior in dreams    pillar 4   attention_schema/
-    losses -> three task gradients -> rotation                 pillar 5   multi_task_learning/
-    [z_t, g_t, A_t] -> decoder -> x̂_t
+x_t -> trunk -> Perceiver IO -> c_t                        pillar 1   perceiver_io/
+[x_t, c_t, g_t] -> posterior -> z_t ; g_t -> mixture prior pillar 2   generative_prior/
+[z_t, ĉ_t, a_t] -> orthogonal LSTM -> g_{t+1}              pillar 3   temporal_dynamics/
+x_t, g_t -> slot attention -> A_t ; its prior in dreams    pillar 4   attention_schema/
+losses -> three task gradients -> rotation                 pillar 5   multi_task_learning/
+[z_t, g_t, A_t] -> decoder -> x̂_t
 """
 
 from collections.abc import Callable

@@ -89,7 +89,7 @@ def test_yaml_round_trip(tmp_path):
 @pytest.mark.parametrize("text", ["{", "replay: 3", "no_such_key: 1", "[1, 2]"])
 def test_a_foreign_config_file_is_one_line(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ValueError, match="expected|unknown|YAML") as caught:
+    with pytest.raises(ValueError, match=r"expected|unknown|YAML") as caught:
         load_config(tmp_path / "config.yaml")
     assert "\n" not in str(caught.value)
 

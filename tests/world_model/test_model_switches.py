@@ -5,7 +5,6 @@ import torch
 from small_model import SWITCHES, make_model, make_sample, rng, total
 
 
-
 @pytest.mark.parametrize("name", SWITCHES)
 def test_it_trains_dreams_and_acts(name: str) -> None:
     model, sample = make_model(**SWITCHES[name]), make_sample(steps=5, resets=(3,))

@@ -6,7 +6,6 @@ from torch.nn import functional
 
 from world_model.layers import bounded_std
 
-
 START_STD_LOGIT = -2.0
 
 
@@ -15,8 +14,8 @@ class Posterior(nn.Module):
 
     `project`: features F [..., Cf, 8, 8], context [..., C] -> [..., P], in parallel over all frames.
     `forward`: projected [N, P], carry [N, H] -> mean [N, D], std [N, D] in [min_std, max_std].
-    With `uses_carry=False` the carry is ignored: q(z|x,c). Means start at full scale and stds low (0.28 of [0.05, 2]):
-    started at N(0, 1), the latent is noise that the decoder first learns to ignore, and it stayed empty for twice as long.
+    With `uses_carry=False` the carry is ignored: q(z|x,c). Means start at full scale and stds low (0.28):
+    started at N(0, 1), the latent is noise that the decoder first learns to ignore; it stayed empty for twice as long.
     """
 
     def __init__(

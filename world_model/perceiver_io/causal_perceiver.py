@@ -76,9 +76,7 @@ class CausalPerceiver(nn.Module):
         self.embed_action = nn.Linear(action_dim, width)
         self.read_next_tokens = QueryAttention(NUM_CELLS, num_latents + 1, width, width, num_heads, codebook_size)
 
-    def forward(
-        self, features: Tensor, is_first: Tensor, generator: torch.Generator | None = None
-    ) -> PerceiverOutput:
+    def forward(self, features: Tensor, is_first: Tensor, generator: torch.Generator | None = None) -> PerceiverOutput:
         """Contexts of chunks: features [B, T, Cf, 8, 8], is_first bool [B, T]; index 0 counts as a reset.
 
         In train mode the first call fills the codebook from its own vectors, drawn with generator.

@@ -69,7 +69,7 @@ def test_next_token_logits_see_the_present_action_only() -> None:
     actions = torch.zeros(B, T, ACTIONS)
     changed = actions.clone()
     changed[1, 5] = 1.0
-    is_changed = (perceiver.next_token_logits(latents, actions) != perceiver.next_token_logits(latents, changed))
+    is_changed = perceiver.next_token_logits(latents, actions) != perceiver.next_token_logits(latents, changed)
     assert is_changed.flatten(2).any(-1).nonzero().tolist() == [[1, 5]]
 
 
