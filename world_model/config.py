@@ -35,8 +35,10 @@ class PriorConfig:
     max_std: float = 2.0
     prior_shape: float = 1.0  # Gamma(shape, rate) over the concentration
     prior_rate: float = 1.0
-    kl_balance: bool = False  # True: 1.0 * dynamics side + 0.1 * representation side, each above free_nats
+    kl_balance: bool = False  # True: dynamics side + representation_scale * representation side, each above free_nats
     free_nats: float = 0.0
+    representation_scale: float = 0.1
+    representation_free_nats: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,9 @@ def check_types(block: Any, prefix: str = "") -> None:
             raise ValueError(f"{name}: got {value!r}, expected a number")
 
 
-def arguments(block: Any, *without: str) -> dict[str, Any]:
-    """The fields of a settings block as keyword arguments, less those named."""
-    return {name: value for name, value in vars(block).items() if name not in without}
+def arguments(block: Any, *names: str, keep: bool = False) -> dict[str, Any]:
+    """The fields of a settings block as keyword arguments, less those named (`keep`: only those named)."""
+    return {name: value for name, value in vars(block).items() if (name in names) == keep}
 
 
 def from_mapping(kind: type, values: Mapping[str, Any] | Any, prefix: str = "") -> Any:

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from world_model.config import PriorConfig
 from world_model.distributions import at_least_float32, full_precision
 from world_model.generative_prior import PriorParams, mixture_kl_and_responsibilities
 
@@ -34,20 +35,20 @@ def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
     return at_least_float32(target - prediction).square().sum((-3, -2, -1))
 
 
-def latent_kl(
-    mean: Tensor, std: Tensor, prior: PriorParams, balance: bool, free_nats: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def latent_kl(mean: Tensor, std: Tensor, prior: PriorParams, settings: PriorConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Bound J on KL(q ‖ mixture): (loss, J, responsibilities) of shapes [B, T], [B, T], [B, T, K].
 
-    Balanced (DreamerV3): 1.0 * max(free, J(sg q, p)) + 0.1 * max(free, J(q, sg p)), each entry clipped by itself.
+    Balanced: max(free, J(sg q, p)) + scale * max(free', J(q, sg p)), each entry clipped by itself (DreamerV3).
     """
     weights, means, stds = prior.log_weights, prior.means, prior.stds
-    if not balance:
+    free_nats = settings.free_nats
+    if not settings.kl_balance:
         bound, responsibilities = mixture_kl_and_responsibilities(mean, std, weights, means, stds)
         return bound.clamp_min(free_nats) if free_nats > 0 else bound, bound, responsibilities
     dynamics, responsibilities = mixture_kl_and_responsibilities(mean.detach(), std.detach(), weights, means, stds)
     representation, _ = mixture_kl_and_responsibilities(mean, std, weights.detach(), means.detach(), stds.detach())
-    loss = dynamics.clamp_min(free_nats) + 0.1 * representation.clamp_min(free_nats)
+    representation = representation.clamp_min(settings.representation_free_nats)
+    loss = dynamics.clamp_min(free_nats) + settings.representation_scale * representation
     return loss, dynamics, responsibilities
 
 

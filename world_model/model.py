@@ -56,7 +56,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             latent_dim,
             config.max_components,
             std_range=(config.prior_config.min_std, config.prior_config.max_std),
-            **arguments(config.prior_config, "min_std", "max_std", "kl_balance", "free_nats"),
+            **arguments(config.prior_config, "trunk_dim", "unimix", "prior_shape", "prior_rate", keep=True),
         )
         inputs = latent_dim + context_dim + config.action_dim
         self.dynamics = OrthogonalLSTM(inputs, carry_dim, config.n_lstm_layers, config.use_orthogonal)  # pillar 3

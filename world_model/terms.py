@@ -45,9 +45,7 @@ def prior_terms(prior: DPGMMPrior, settings: PriorConfig, seen: Observed, genera
     """Pillar 2: the mixture of every carry, a sample of it, and the posterior's distance from it."""
     params = prior(seen.states.carry)
     concentration = prior.infer_concentration(params)
-    kl_z, bound, responsibilities = losses.latent_kl(
-        seen.mean, seen.std, params, settings.kl_balance, settings.free_nats
-    )
+    kl_z, bound, responsibilities = losses.latent_kl(seen.mean, seen.std, params, settings)
     usage_entropy = losses.usage_entropy(responsibilities)
     return {
         "z_prior": prior.sample(params, generator),

@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from world_model import losses
+from world_model.config import PriorConfig
 from world_model.generative_prior import PriorParams
 from world_model.heads import RewardHead
 from world_model.trunk import ConvTrunk, SlowTrunk
@@ -122,7 +123,7 @@ def gaussian(mean: Tensor, std: Tensor) -> PriorParams:
 def test_balanced_kl_splits_the_gradient_and_clips_each_entry() -> None:
     mean, std = torch.tensor([[[2.0], [0.0]]], requires_grad=True), torch.ones(1, 2, 1)
     prior_mean = torch.zeros(1, 2, 1, requires_grad=True)
-    loss, bound, _ = losses.latent_kl(mean, std, gaussian(prior_mean, std), balance=True, free_nats=1.0)
+    loss, bound, _ = losses.latent_kl(mean, std, gaussian(prior_mean, std), PriorConfig(kl_balance=True, free_nats=1.0, representation_free_nats=1.0))
     torch.testing.assert_close(bound, torch.tensor([[2.0, 0.0]]))  # (2 - 0)^2 / 2
     torch.testing.assert_close(loss, torch.tensor([[2.0 + 0.1 * 2.0, 1.0 + 0.1 * 1.0]]))
     by_mean, by_prior = torch.autograd.grad(loss.sum(), (mean, prior_mean))
@@ -148,7 +149,7 @@ def test_a_linear_gaussian_model_reaches_its_log_likelihood_at_the_exact_posteri
         decoded = (points @ torch.tensor(columns).T).view(-1, *pixels)
         recon = losses.squared_error(torch.tensor(x).view(pixels), decoded).mean()
         prior = gaussian(torch.tensor(prior_mean), torch.tensor(prior_std))
-        kl, _, _ = losses.latent_kl(torch.tensor(mean), torch.tensor(std), prior, balance=False, free_nats=0.0)
+        kl, _, _ = losses.latent_kl(torch.tensor(mean), torch.tensor(std), prior, PriorConfig())
         return float(recon + kl) + 0.5 * size * math.log(math.pi)  # ln of the variance-½ Gaussian's constant
 
     best = negative_elbo(exact_mean, precision**-0.5)
