@@ -10,18 +10,20 @@ _LENGTH = 25  # env frames per episode
 _MIN_DISTANCE = 0.7  # between the discs at reset
 _REWARD_WIDTH = 0.4
 _RADIUS = 0.3
+_LINE = -0.5  # height of the discs where they move along one axis; off the middle, so that a flipped frame shows
 _VIEW = 1.3  # half the side of what the frame shows: discs at the border stay whole
 _FLOOR, _TARGET, _AGENT = (np.array(c, np.float32) for c in ((30, 30, 40), (60, 200, 80), (220, 50, 50)))
 
 
 class ReachingEnv(PixelEnv):
-    """A red disc (the agent) and a green disc (the target) on a dark floor, at positions in [-1, 1]^2.
+    """A red disc (the agent) and a green disc (the target) on a dark floor, at positions in [-1, 1]^axes.
 
-    An action in [-1, 1]^2 moves the agent by 0.25 of it, x to the right and y up, and never out of the arena. The
+    An action in [-1, 1]^axes moves the agent by 0.25 of it, x to the right and y up, and never out of the arena. The
     reward is exp(-(d / 0.4)^2) of the distance d after the move, so a whole episode of 25 frames pays at most 25.
     At reset both positions are uniform, the target at least 0.7 away. Episodes end by truncation.
 
     Args:
+        axes: 1, both discs on a horizontal line below the middle, or 2.
         seed: of the first reset.
         action_repeat: env frames per step.
         size: side of the frames, pixels.
@@ -29,17 +31,25 @@ class ReachingEnv(PixelEnv):
     """
 
     def __init__(
-        self, seed: int = 0, action_repeat: int = 1, size: int = 64, render_mode: str | None = "rgb_array"
+        self,
+        seed: int = 0,
+        action_repeat: int = 1,
+        size: int = 64,
+        render_mode: str | None = "rgb_array",
+        axes: int = 1,
     ) -> None:
-        super().__init__("reaching", 2, 10.0, seed, action_repeat, size, render_mode)
-        self._agent = self._target = np.zeros(2)
+        if axes not in (1, 2):
+            raise ValueError(f"axes: got {axes}, expected 1 or 2")
+        super().__init__("reaching", axes, 10.0, seed, action_repeat, size, render_mode)
+        self._axes = axes
+        self._agent = self._target = np.zeros(axes)
         self._frames_left = 0
 
     def _begin(self, seed: int | None) -> None:
-        self._agent = self.np_random.uniform(-1.0, 1.0, 2)
+        self._agent = self.np_random.uniform(-1.0, 1.0, self._axes)
         self._target = self._agent
         while np.linalg.norm(self._target - self._agent) < _MIN_DISTANCE:
-            self._target = self.np_random.uniform(-1.0, 1.0, 2)
+            self._target = self.np_random.uniform(-1.0, 1.0, self._axes)
         self._frames_left = _LENGTH
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
@@ -49,9 +59,9 @@ class ReachingEnv(PixelEnv):
         return float(np.exp(-((distance / _REWARD_WIDTH) ** 2))), False, self._frames_left == 0
 
     def expert_action(self) -> NDArray[np.float32]:
-        """Return the best action [2] for now: both coordinates approach the target as fast as they can.
+        """Return the best action [axes] for now: every coordinate approaches the target as fast as it can.
 
-        Exactly optimal for action_repeat 1, since no other action makes either coordinate's distance smaller at any
+        Exactly optimal for action_repeat 1, since no other action makes any coordinate's distance smaller at any
         later time. It reads the state, not the pixels.
         """
         reach = _SPEED * self.action_repeat
@@ -63,7 +73,8 @@ class ReachingEnv(PixelEnv):
         y = (height / 2 - np.arange(height, dtype=np.float32) - 0.5) / scale  # [H], up
         frame = np.broadcast_to(_FLOOR, (height, width, 3))
         for position, color in ((self._target, _TARGET), (self._agent, _AGENT)):
-            distance = np.hypot(x[None, :] - position[0], y[:, None] - position[1])  # [H, W]
+            height_of = position[1] if self._axes == 2 else _LINE
+            distance = np.hypot(x[None, :] - position[0], y[:, None] - height_of)  # [H, W]
             # The edge's pixel is covered in part: that shows movements smaller than a pixel.
             cover = np.clip((_RADIUS - distance) * scale + 0.5, 0.0, 1.0)[..., None]  # [H, W, 1]
             frame = frame + cover * (color - frame)

@@ -17,7 +17,7 @@ from envs.counting import decode_frame
 
 @pytest.fixture(scope="module")
 def agent() -> Agent:
-    return Agent(make_config("debug", "reaching"), action_dim=2, device="cpu")
+    return Agent(make_config("debug", "reaching"), action_dim=1, device="cpu")
 
 
 class Steady:

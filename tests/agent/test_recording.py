@@ -17,7 +17,7 @@ from envs import make_env
 
 @pytest.fixture(scope="module")
 def agent() -> Agent:
-    return Agent(make_config("debug", "reaching"), action_dim=2, device="cpu")
+    return Agent(make_config("debug", "reaching"), action_dim=1, device="cpu")
 
 
 def read_back(path, height: int, width: int) -> np.ndarray:

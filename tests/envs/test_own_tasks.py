@@ -69,7 +69,7 @@ def disc_center(frame, is_agent):
 
 
 def test_reaching_moves_the_red_disc_and_pays_by_distance():
-    env = make_env("reaching", seed=0, size=240)
+    env = make_env("reaching", seed=0, size=240, axes=2)
     checked = 0
     for seed in range(20):
         frame, _ = env.reset(seed=seed)
@@ -88,15 +88,25 @@ def test_reaching_moves_the_red_disc_and_pays_by_distance():
     assert checked > 8
 
 
+def test_reaching_along_one_axis_stays_on_its_line():
+    env = make_env("reaching", seed=0, size=240)
+    assert env.action_space.shape == (1,)
+    for seed in range(5):
+        frame, _ = env.reset(seed=seed)
+        for is_agent in (True, False):
+            assert disc_center(frame, is_agent)[1] == pytest.approx(-0.5, abs=0.02)
+
+
 def test_reaching_frames_show_movements_smaller_than_a_pixel():
     env = make_env("reaching", seed=1)
     frame, _ = env.reset()
-    nudged, *_ = env.step(np.array([0.02, 0.0], np.float32))  # 0.005 units: an eighth of a pixel of 64
+    nudged, *_ = env.step(np.array([0.02], np.float32))  # 0.005 units: an eighth of a pixel of 64
     assert (nudged != frame).any()
 
 
-def test_reaching_lasts_25_frames_and_the_expert_is_unbeaten():
-    env = make_env("reaching", seed=0)
+@pytest.mark.parametrize("axes", [1, 2])
+def test_reaching_lasts_25_frames_and_the_expert_is_unbeaten(axes):
+    env = make_env("reaching", seed=0, axes=axes)
     generator = np.random.default_rng(0)
     for seed in range(5):
         returns = []
@@ -104,7 +114,7 @@ def test_reaching_lasts_25_frames_and_the_expert_is_unbeaten():
             env.reset(seed=seed)
             total, steps, truncated = 0.0, 0, False
             while not truncated:
-                noise = 0 if is_expert else generator.normal(0, 0.3, 2)
+                noise = 0 if is_expert else generator.normal(0, 0.3, axes)
                 _, reward, terminated, truncated, _ = env.step(env.expert_action() + np.float32(noise))
                 total, steps = total + reward, steps + 1
                 assert not terminated
