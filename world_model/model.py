@@ -20,6 +20,7 @@ from world_model.attention_schema import AttentionSchema
 from world_model.checks import check_chunk, check_frames
 from world_model.config import WorldModelConfig, arguments, from_mapping
 from world_model.encoder_decoder import Decoder, Posterior
+from world_model.frame_norm import FrameNorm
 from world_model.generative_prior import DPGMMPrior
 from world_model.heads import ContinueHead, RewardHead
 from world_model.perceiver_io import CausalPerceiver
@@ -44,6 +45,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.context_mode = config.context_mode if perceiver.enabled else "none"
         self.num_slots, self.context_dim = attention.num_slots, context_dim
 
+        self.frame_norm = FrameNorm()
         self.trunk = ConvTrunk(encoder.base_channels, encoder.residual, encoder.stem_stride)
         channels = self.trunk.out_channels
         self.perceiver: CausalPerceiver | None = None  # pillar 1
@@ -119,7 +121,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         After the action is chosen: `hidden, cell = advance(state, action)` go into the memory of the next call.
         """
         check_frames(frames, is_first, len(memory.hidden), self._dtype)
-        features = self.trunk(frames - 0.5)
+        features = self.trunk(self.frame_norm(frames))
         context, cache = features.new_zeros(len(frames), self.context_dim), memory.cache
         if self.perceiver is not None and cache is not None:
             context, cache = self.perceiver.step(features, is_first, cache)
@@ -144,7 +146,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """
         is_first = check_chunk(observations, actions, self.config.action_dim, self._dtype, is_first)
         batch, steps = is_first.shape
-        features = self.trunk(observations.flatten(0, 1) - 0.5).unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
+        frames = observations.flatten(0, 1)
+        self.frame_norm.initialise(frames)
+        features = self.trunk(self.frame_norm(frames)).unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
         perceived = None if self.perceiver is None else self.perceiver(features, is_first, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected = self.posterior.project(features, context)
@@ -193,19 +197,21 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         outputs |= terms.reconstruction_terms(self.decode, observations, states, maps, fraction, generator)
         outputs |= terms.prior_terms(self.prior, self.config.prior_config, seen, generator)
         if self.perceiver is not None and perceived is not None:
-            outputs |= terms.perceiver_terms(self.perceiver, perceived, observations, actions, is_first)
+            drawn = self.frame_norm.restore(self.perceiver.reconstruct(perceived.values))
+            outputs |= terms.perceiver_terms(self.perceiver, perceived, drawn, observations, actions, is_first)
         if self.context_predictor is not None:
             teacher = self.context_mode == "teacher"
             predicted = self.context_predictor(states.carry, states.latent) if teacher else states.context
             outputs |= {"context_pred": predicted, "context_nll": losses.context_nll(seen.context, predicted)}
         if self.teacher is not None:
-            outputs["gram_enc_loss"] = self.teacher.loss(seen.features, observations, generator)
+            outputs["gram_enc_loss"] = self.teacher.loss(seen.features, self.frame_norm(observations), generator)
         if rewards is not None:
             outputs["reward_nll"] = self.reward_head.nll(states.features, rewards)
         if is_terminal is not None:
             outputs["continue_nll"] = losses.continue_nll(self.continue_head(states.features), is_terminal)
         if self.training and self.perceiver is not None and perceived is not None:
             self.perceiver.update_codebook(perceived, generator)
+        self.frame_norm.update(observations.flatten(0, 1))
         return outputs
 
     def compute_total_loss(
@@ -264,7 +270,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         maps = self._uniform_maps(states) if maps is None else maps
         features = states.features.reshape(-1, self.config.feature_dim)
         frames = self.decoder(features, maps.reshape(-1, self.num_slots, 8, 8))
-        return frames.unflatten(0, states.latent.shape[:-1])
+        return self.frame_norm.restore(frames).unflatten(0, states.latent.shape[:-1])
 
     def _uniform_maps(self, states: State) -> Tensor:
         return states.latent.new_full((*states.latent.shape[:-1], self.num_slots, 8, 8), 1 / 64)

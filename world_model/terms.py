@@ -27,15 +27,20 @@ def state_terms(seen: Observed) -> Terms:
 
 
 def perceiver_terms(
-    perceiver: CausalPerceiver, perceived: PerceiverOutput, observations: Tensor, actions: Tensor, is_first: Tensor
+    perceiver: CausalPerceiver,
+    perceived: PerceiverOutput,
+    drawn: Tensor,
+    observations: Tensor,
+    actions: Tensor,
+    is_first: Tensor,
 ) -> Terms:
-    """Pillar 1: tokens, context and the losses of the tokenizer and of next-token prediction."""
+    """Pillar 1: tokens, context, losses of the tokenizer (it has `drawn` the frames) and of next-token prediction."""
     logits = perceiver.next_token_logits(perceived.latents, actions)
     return {
         "context": perceived.context,
         "vq_indices": perceived.indices,
         "vq_perplexity": perceiver.perplexity(perceived.indices),
-        "vq_recon": losses.squared_error(observations, perceiver.reconstruct(perceived.values)),
+        "vq_recon": losses.squared_error(observations, drawn),
         "vq_commit": perceived.commitment,
         "next_token_ce": losses.next_token_loss(logits, perceived.indices, is_first),
     }

@@ -66,12 +66,12 @@ class SlowTrunk(nn.Module):
         self.layers = copy.deepcopy(trunk.layers).requires_grad_(False)
         self.fraction, self.decay = fraction, decay
 
-    def loss(self, features: Tensor, observations: Tensor, generator: Generator | None = None) -> Tensor:
-        """`gram_loss` [B, T] on a random share of frames: features [B, T, C, 8, 8] of frames x [B, T, 3, 64, 64]."""
+    def loss(self, features: Tensor, inputs: Tensor, generator: Generator | None = None) -> Tensor:
+        """`gram_loss` [B, T] on a share of the frames: features [B, T, C, 8, 8] of trunk inputs [B, T, 3, 64, 64]."""
         shape = features.shape[:2]
         chosen = choose_frames(shape, self.fraction, generator, features.device)
         with torch.no_grad():
-            target = self.layers(observations.flatten(0, 1)[chosen] - 0.5)
+            target = self.layers(inputs.flatten(0, 1)[chosen])
         return spread(gram_loss(features.flatten(0, 1)[chosen], target), chosen, shape)
 
     @torch.no_grad()

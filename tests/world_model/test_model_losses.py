@@ -97,10 +97,10 @@ def test_gram_loss_by_hand() -> None:
 def test_gram_loss_of_equal_trunks_is_zero_and_covers_the_share() -> None:
     torch.manual_seed(0)
     trunk = ConvTrunk(8)
-    teacher, frames = SlowTrunk(trunk, fraction=0.5), torch.rand(2, 4, 3, 64, 64)
-    features = trunk(frames.flatten(0, 1) - 0.5).unflatten(0, (2, 4))
-    assert teacher.loss(features, frames).abs().max() < 1e-8  # squares of float32 rounding
-    moved = teacher.loss(torch.randn_like(features), frames)
+    teacher, inputs = SlowTrunk(trunk, fraction=0.5), torch.randn(2, 4, 3, 64, 64)
+    features = trunk(inputs.flatten(0, 1)).unflatten(0, (2, 4))
+    assert teacher.loss(features, inputs).abs().max() < 1e-8  # squares of float32 rounding
+    moved = teacher.loss(torch.randn_like(features), inputs)
     assert (moved > 0).sum() == 4
 
 
@@ -123,7 +123,8 @@ def gaussian(mean: Tensor, std: Tensor) -> PriorParams:
 def test_balanced_kl_splits_the_gradient_and_clips_each_entry() -> None:
     mean, std = torch.tensor([[[2.0], [0.0]]], requires_grad=True), torch.ones(1, 2, 1)
     prior_mean = torch.zeros(1, 2, 1, requires_grad=True)
-    loss, bound, _ = losses.latent_kl(mean, std, gaussian(prior_mean, std), PriorConfig(kl_balance=True, free_nats=1.0, representation_free_nats=1.0))
+    settings = PriorConfig(kl_balance=True, free_nats=1.0, representation_free_nats=1.0)
+    loss, bound, _ = losses.latent_kl(mean, std, gaussian(prior_mean, std), settings)
     torch.testing.assert_close(bound, torch.tensor([[2.0, 0.0]]))  # (2 - 0)^2 / 2
     torch.testing.assert_close(loss, torch.tensor([[2.0 + 0.1 * 2.0, 1.0 + 0.1 * 1.0]]))
     by_mean, by_prior = torch.autograd.grad(loss.sum(), (mean, prior_mean))

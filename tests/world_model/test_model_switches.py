@@ -73,6 +73,7 @@ def test_a_part_of_the_frames_gives_the_full_loss_on_average() -> None:
         make_model(attention_config={"enabled": False}, decoder_config={"train_fraction": 0.25}),
         make_sample(),
     )
+    model.train().forward_sequence(*sample, rng(), sample=False)  # the frames' statistics are those of this batch
     full = model.eval().forward_sequence(*sample, rng(), sample=False)["recon_loss"].mean()
     model.train()
     parts = []

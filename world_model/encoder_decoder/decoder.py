@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Decoder(nn.Module):
-    """features f = [g, z] [N, F], maps A [N, S, 8, 8] (each slot sums to 1) -> frames [N, 3, 64, 64] around 0..1.
+    """features f = [g, z] [N, F], maps A [N, S, 8, 8] (each slot sums to 1) -> normalised frames [N, 3, 64, 64].
 
     Maps enter scaled by 64 (uniform = 1) at the 8x8 stage. There is no skip connection from the encoder. Mirrors the
     trunk: stem_stride 2 ends in two transposed convs (16 -> 32 -> 64), 4 in one sub-pixel conv (16 -> 64).
@@ -41,4 +41,4 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor, maps: Tensor) -> Tensor:
         cells = self.to_cells(self.project(features))  # [N, 4b, 8, 8]
-        return self.to_pixels(torch.cat([cells, 64.0 * maps], 1)) + 0.5
+        return self.to_pixels(torch.cat([cells, 64.0 * maps], 1))

@@ -25,7 +25,6 @@ class Tokenizer(nn.Module):
         self.quantizer = VectorQuantizer(codebook_size, code_dim)
         self.project = nn.Linear(feature_channels, code_dim)
         self.patch = nn.Linear(code_dim, 3 * PATCH * PATCH)
-        nn.init.constant_(self.patch.bias, 0.5)  # the first frames are grey
 
     def encode(self, features: Tensor) -> Tensor:
         """Turn features [N, Cf, 8, 8] into vectors [N, 64, code_dim] of mean square 1, float32."""

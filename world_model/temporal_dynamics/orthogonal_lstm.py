@@ -20,8 +20,9 @@ class OrthogonalLSTM(nn.Module):
         self.initial_hidden = nn.Parameter(torch.zeros(num_layers, hidden_dim))
         for cell in self.cells:
             assert isinstance(cell, nn.LSTMCell)
-            nn.init.xavier_uniform_(cell.weight_ih)
-            for block in cell.weight_hh.data.chunk(4):  # gates i, f, g, o
+            for block in cell.weight_ih.data.chunk(4):  # gates i, f, g, o
+                nn.init.xavier_uniform_(block)
+            for block in cell.weight_hh.data.chunk(4):
                 (nn.init.orthogonal_ if orthogonal else nn.init.xavier_uniform_)(block)
             nn.init.zeros_(cell.bias_ih)
             nn.init.zeros_(cell.bias_hh)
