@@ -10,7 +10,7 @@ def test_a_few_hundred_updates_beat_chance_on_reaching(tmp_path):
     overrides = {"env_frames": 900, "train.eval_every": 10_000, "train.eval_episodes": 1, "train.video_frames": 0}
     trainer = Trainer(make_config("cpu", "reaching", overrides), tmp_path / "run", quiet=True)
     trainer.run()
-    assert trainer.agent.updates == 400
+    assert trainer.agent.updates >= 400
     found = evaluate(trainer.agent, 10, seed=500_000)
     chance = random_evaluation(trainer.config, 10, seed=500_000)
     assert found.mean > 2 * chance.mean

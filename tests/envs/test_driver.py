@@ -67,9 +67,9 @@ def test_environments_end_each_in_its_own_time():
 
 
 def test_the_executed_action_is_the_one_in_the_row():
-    makers = [partial(make_env, "reaching", seed=3, size=8)]
+    makers = [partial(make_env, "reaching", seed=3, size=8, axes=2)]
     running = Driver(SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP))
-    env = make_env("reaching", seed=3, size=8)
+    env = make_env("reaching", seed=3, size=8, axes=2)
     image, reward = env.reset()[0], 0.0
     for _ in range(10):
         row = running.tick(lambda step: np.array([[0.3, 5.0]]))
