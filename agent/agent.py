@@ -44,7 +44,7 @@ class Agent:
         self.config, self.action_dim = config, action_dim
         self.device = choose_device(device if device is not None else config.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.random.default_generator.manual_seed(config.seed)
             settings = vars(config.world_model) | {"action_dim": action_dim}
             self.model = DPGMMVariationalRecurrentAutoencoder(**settings).to(self.device)
             features = self.model.config.feature_dim
@@ -53,8 +53,9 @@ class Agent:
         self.behavior_learner = BehaviorLearner(self.model, self.actor_critic, config.behavior, config.optimizer)
         self.updates = 0
         self.generators = {name: torch.Generator(self.device) for name in ("act", "learn")}
-        for offset, generator in enumerate(self.generators.values()):
-            generator.manual_seed(config.seed + offset)
+        seeds = np.random.SeedSequence(config.seed).generate_state(len(self.generators))
+        for generator, seed in zip(self.generators.values(), seeds, strict=True):
+            generator.manual_seed(int(seed))
 
     @property
     def num_parameters(self) -> int:

@@ -73,9 +73,14 @@ class BehaviorLearner:
         norms = [
             nn.utils.clip_grad_norm_(module.parameters(), self.clip) for module in (networks.actor, networks.critic)
         ]
+        is_finite = torch.isfinite(norms[0]) & torch.isfinite(norms[1])
+        for parameter in (*networks.actor.parameters(), *networks.critic.parameters()):
+            if parameter.grad is not None:  # without waiting for the device: a broken step is a step of zeros
+                parameter.grad = torch.where(is_finite, parameter.grad, 0.0)
         self.optimizer.step()
         networks.update_slow_critic()
         return {
+            "behavior_skipped": (~is_finite).float(),
             "actor_loss": actor_loss.detach(),
             "critic_loss": critic_loss.detach(),
             "actor_grad_norm": norms[0],

@@ -126,7 +126,10 @@ class Config:
             "replay.batch_length": self.replay.batch_length,
             "behavior.horizon": self.behavior.horizon,
             "train.train_ratio": self.train.train_ratio,
+            "behavior.num_layers": self.behavior.num_layers,
+            "behavior.hidden_dim": self.behavior.hidden_dim,
             "train.log_every": self.train.log_every,
+            "train.eval_episodes": self.train.eval_episodes,
             "train.eval_every": self.train.eval_every,
             "train.checkpoint_minutes": self.train.checkpoint_minutes,
             "train.keep_checkpoints": self.train.keep_checkpoints,
@@ -134,6 +137,16 @@ class Config:
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
+        if self.replay.capacity_gb is not None and self.replay.capacity_gb <= 0:
+            raise ValueError(f"replay.capacity_gb: got {self.replay.capacity_gb}, expected a positive number")
+        if self.replay.batch_length > self.replay.capacity_steps:
+            lengths = (self.replay.batch_length, self.replay.capacity_steps)
+            raise ValueError(
+                f"replay.batch_length, capacity_steps: got {lengths}, expected the capacity to hold a chunk"
+            )
+        for name in ("gamma", "lambd"):
+            if not 0 < getattr(self.behavior, name) <= 1:
+                raise ValueError(f"behavior.{name}: got {getattr(self.behavior, name)}, expected (0, 1]")
         if self.seed < 0:
             raise ValueError(f"seed: got {self.seed}, expected 0 or more")
         if not 0 < self.behavior.min_std < self.behavior.start_std < 1:
@@ -154,7 +167,7 @@ def load_preset(name: str, task: str | None = None) -> dict[str, Any]:
     ValueError on an unknown name, naming the nearest.
     """
     if name not in preset_names():
-        raise ValueError(unknown_key(name, preset_names()).replace("key", "preset"))
+        raise ValueError(unknown_key(name, preset_names(), "preset"))
     values: dict[str, Any] = yaml.safe_load((PRESET_FOLDER / f"{name}.yaml").read_text())
     per_task = values.pop("per_task", {})
     task = task if task is not None else values.get("task", Config.task)
@@ -203,7 +216,9 @@ def load_config(path: Path) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write config.yaml."""
-    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    partial.replace(path)
 
 
 def differences(old: Config, new: Config, allowed: Sequence[str] = ("env_frames", "device", "threads")) -> list[str]:

@@ -51,6 +51,7 @@ class ReturnScale(nn.Module):
     def forward(self, returns: Tensor) -> Tensor:
         """Take in a batch of returns [...]; the divisor max(1, S) []."""
         low, high = torch.quantile(returns.float().flatten(), returns.new_tensor([0.05, 0.95], dtype=torch.float32))
-        self.value.lerp_(high - low, 1 - self.decay)
-        self.debias.lerp_(torch.ones_like(self.debias), 1 - self.decay)
-        return (self.value / self.debias).clamp_min(1.0)
+        step = torch.where(torch.isfinite(high - low), 1 - self.decay, 0.0)  # a broken dream does not count
+        self.value.lerp_(torch.nan_to_num(high - low, posinf=0.0), step)
+        self.debias.lerp_(torch.ones_like(self.debias), step)
+        return (self.value / self.debias.clamp_min(1e-8)).clamp_min(1.0)

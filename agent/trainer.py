@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,26 +65,18 @@ class Trainer:
         )
         try:
             self.agent = Agent(config, self.driver.action_dim)
-            capacity_bytes = self._check_budget()
+            self._make_replay()
+            replay = config.replay
+            self.ratio = Ratio(config.train.train_ratio / (replay.batch_size * replay.batch_length))
+            self.evaluate_clock = Every(config.train.eval_every)
+            if payload is None:
+                self.store.remove_newer(-1)  # what a run left that was killed before its first checkpoint
+            else:
+                self._restore(payload)
+            save_config(config, self.logdir / "config.yaml")
         except BaseException:
             self.driver.close()
             raise
-        self.logdir.mkdir(parents=True, exist_ok=True)
-        save_config(config, self.logdir / "config.yaml")
-        self.store = EpisodeStore(self.logdir / "episodes")
-        self.replay = ReplayBuffer(
-            config.replay.capacity_steps,
-            capacity_bytes,
-            action_dim=self.driver.action_dim,
-            num_envs=config.env.num_envs,
-            seed=config.seed,
-            store=self.store,
-        )
-        replay, train = config.replay, config.train
-        self.ratio = Ratio(train.train_ratio / (replay.batch_size * replay.batch_length))
-        self.evaluate_clock = Every(train.eval_every)
-        if payload is not None:
-            self._restore(payload)
         self.random = np.random.default_rng(episode_seed)
         self.memory = self.agent.initial_state(config.env.num_envs)
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
@@ -94,19 +87,30 @@ class Trainer:
         self.returns = np.zeros(config.env.num_envs)
         self.recent: dict[str, float] = {}
         self.sums: dict[str, Tensor] = {}
+        self.counts: Counter[str] = Counter()
+        self.evaluated_at = -1
         self.update_seconds = 0.0
         self.stop_reason = ""
 
-    def _check_budget(self) -> int | None:
-        """ReplayBudgetError now, not in a week, if memory or disk cannot hold the replay; its bound in bytes."""
+    def _make_replay(self) -> None:
+        """The buffer and its folder. ReplayBudgetError now, not in a week, if memory or disk cannot hold it."""
         settings = self.config.replay
         capacity_bytes = None if settings.capacity_gb is None else int(settings.capacity_gb * 2**30)
         row = row_bytes((64, 64, 3), self.driver.action_dim)
         needed = min(settings.capacity_steps * row, capacity_bytes if capacity_bytes is not None else sys.maxsize)
-        # Rendered frames compress at least fourfold (DEPENDENCIES: 4 to 43), so disk is asked for a quarter.
-        key = "replay.capacity_steps"
-        check_budget(needed, self.logdir, needed // 4, memory_key=key, disk_key=key, unit_bytes=row)
-        return capacity_bytes
+        folder, key = self.logdir / "episodes", "replay.capacity_steps"
+        check_budget(needed, memory_key=key, unit_bytes=row)
+        # Rendered frames compress at least fourfold (docs/dependencies.md), so disk is asked for a quarter.
+        check_budget(0, folder, needed // 4, disk_key=key, unit_bytes=row // 4)
+        self.store = EpisodeStore(folder)
+        self.replay = ReplayBuffer(
+            settings.capacity_steps,
+            capacity_bytes,
+            action_dim=self.driver.action_dim,
+            num_envs=self.config.env.num_envs,
+            seed=self.config.seed,
+            store=self.store,
+        )
 
     def _restore(self, payload: dict[str, Any]) -> None:
         """Agent, clocks and replay of the run that goes on; episodes that ended after the checkpoint are dropped."""
@@ -127,7 +131,7 @@ class Trainer:
             with stop_signals(self), self.driver, self.display:
                 while not self._finished():
                     self._tick()
-                if self.stop_reason == "":
+                if self.stop_reason == "" and self.evaluated_at != self.env_frames:
                     self._evaluate()
                 self.replay.finish_partial()
                 self._checkpoint()
@@ -144,9 +148,10 @@ class Trainer:
         step = self.driver.tick(self._policy)
         self.replay.add(step)
         self._count(step)
-        if self.env_frames < self.config.replay.prefill_frames:
-            self.ratio.skip(self.agent_steps)
-        elif self.replay.can_sample(self.config.replay.batch_length):
+        replay = self.config.replay
+        if self.env_frames < replay.prefill_frames or not self.replay.can_sample(replay.batch_length):
+            self.ratio.skip(self.agent_steps)  # nothing to learn from yet: rows arrive as episodes end
+        else:
             due = self.ratio(self.agent_steps)
             for done in range(due):
                 if self.stop_reason != "" or self.deadline.passed():
@@ -183,9 +188,11 @@ class Trainer:
         self.update_seconds += time.monotonic() - begun
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] += 1
         if self.agent.updates % self.config.train.log_every == 0:
-            means = {name: float(total) / self.config.train.log_every for name, total in self.sums.items()}
+            means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
             self.sums.clear()
+            self.counts.clear()
             means["updates_per_second"] = self.agent.updates / max(1e-9, self._seconds())
             self.logger.write(self._counters(), means)
             self.recent["update_share"] = self.update_seconds / max(1e-9, self._seconds() - self.seconds_before)
@@ -206,6 +213,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Deterministic episodes with fixed seeds, and a short video of the first."""
+        self.evaluated_at = self.env_frames
         train = self.config.train
         result = evaluate(self.agent, train.eval_episodes, seed=self.config.seed + EVALUATION_SEED)
         self.recent["eval_return"] = result.mean

@@ -190,7 +190,7 @@ def from_mapping(kind: type, values: Mapping[str, Any] | Any, prefix: str = "") 
     return kind(**built)
 
 
-def unknown_key(name: str, known: list[str]) -> str:
-    """One line for an unknown name, with the nearest known one."""
+def unknown_key(name: str, known: list[str], kind: str = "key") -> str:
+    """One line for an unknown name of a `kind`, with the nearest known one."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"unknown key '{name}'; the nearest known one is '{nearest[0]}'"
+    return f"unknown {kind} '{name}'; the nearest known one is '{nearest[0]}'"

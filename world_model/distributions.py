@@ -91,7 +91,7 @@ def twohot_log_prob(logits: Tensor, value: Tensor, low: float = -20.0, high: flo
     edge_below, edge_above = (symexp(_bin_centre(below + i, num_bins, low, high)) for i in (0, 1))
     above_share = ((value - edge_below) / (edge_above - edge_below)).clamp(0, 1)
     log_probs = F.log_softmax(logits, dim=-1)
-    index = below.long().unsqueeze(-1)
+    index = below.nan_to_num(0.0).long().unsqueeze(-1)  # a NaN stays one through the shares
     log_below, log_above = log_probs.gather(-1, index).squeeze(-1), log_probs.gather(-1, index + 1).squeeze(-1)
     return (1 - above_share) * log_below + above_share * log_above
 

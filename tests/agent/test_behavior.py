@@ -101,3 +101,16 @@ def test_a_terminal_root_teaches_nothing():
     before = [p.detach().clone() for p in networks.actor.parameters()]
     learner.update(start_states(model, 8), torch.zeros(8), torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(before, networks.actor.parameters(), strict=True))
+
+
+def test_a_broken_dream_leaves_actor_critic_and_scale_whole():
+    model = small_model()
+    config = BehaviorConfig(hidden_dim=16, num_layers=1, horizon=3)
+    networks = ActorCritic(model.config.feature_dim, 2, config)
+    learner = BehaviorLearner(model, networks, config, OptimizerConfig(actor_lr=1e-2, critic_lr=1e-2))
+    start = start_states(model, 8)
+    broken = start._replace(latent=start.latent * torch.nan)
+    metrics = learner.update(broken, torch.ones(8), torch.Generator().manual_seed(0))
+    assert metrics["behavior_skipped"] == 1
+    assert all(torch.isfinite(value).all() for value in networks.state_dict().values())
+    assert learner.update(start, torch.ones(8), torch.Generator().manual_seed(0))["behavior_skipped"] == 0

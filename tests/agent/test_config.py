@@ -61,6 +61,10 @@ def test_overrides_win_over_the_preset_and_keep_their_types():
         (["--env_frames", "0"], "env_frames"),
         (["--behavior.gradient", "foo"], "behavior.gradient"),
         (["--world_model.max_components", "0"], "max_components"),
+        (["--train.eval_episodes", "0"], "train.eval_episodes"),
+        (["--behavior.gamma", "5"], "behavior.gamma"),
+        (["--replay.capacity_gb", "-1"], "replay.capacity_gb"),
+        (["--replay.capacity_steps", "8"], "replay.batch_length"),
         (["stray"], "stray"),
     ],
 )

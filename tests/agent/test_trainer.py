@@ -127,3 +127,33 @@ def test_a_replay_that_cannot_fit_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(ValueError, match=r"replay needs .* set replay.capacity_steps to \d+ or less"):
         Trainer(config, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_run_left_that_never_reached_a_checkpoint_stays_out(tmp_path):
+    first = run(tmp_path, env_frames=200)
+    rows = len(first.replay)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    second = run(tmp_path, env_frames=200)
+    assert len(second.replay) == rows
+    third = Trainer(second.config, tmp_path, resume=True, quiet=True)
+    third.driver.close()
+    third.logger.close()
+    assert len(third.replay) == rows
+
+
+def test_metrics_after_a_resume_are_means_of_what_was_summed(tmp_path):
+    """Resumed between two lines of metrics, fewer updates are summed for the next line: the std must stay a std."""
+    quick = {"train.log_every": 7, "train.train_ratio": 4}
+    first = run(tmp_path, env_frames=150, **quick)
+    assert first.agent.updates % 7 != 0
+    run(tmp_path, resume=True, env_frames=260, **quick)
+    stds = [line["actor_std"] for line in lines(tmp_path) if "actor_std" in line]
+    assert max(stds) < 1.2 * min(stds)
+
+
+def test_a_run_that_ends_at_an_evaluation_evaluates_once(tmp_path):
+    run(tmp_path, **{"env_frames": 200, "env.num_envs": 1, "train.eval_every": 100})
+    frames = [line["env_frames"] for line in lines(tmp_path) if "eval_return" in line]
+    assert frames == sorted(set(frames))
+    assert frames[-1] == 200
