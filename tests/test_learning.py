@@ -6,7 +6,13 @@ from agent.evaluation import evaluate, random_evaluation
 
 def test_a_few_hundred_updates_beat_chance_on_reaching(tmp_path):
     """Random actions get about 3 of 23, the expert's optimum; 400 updates about 12."""
-    overrides = {"env_frames": 900, "train.eval_every": 10_000, "train.eval_episodes": 1, "train.video_frames": 0}
+    overrides = {
+        "threads": 1,
+        "env_frames": 900,
+        "train.eval_every": 10_000,
+        "train.eval_episodes": 1,
+        "train.video_frames": 0,
+    }
     trainer = Trainer(make_config("cpu", "reaching", overrides), tmp_path / "run", quiet=True)
     trainer.run()
     assert trainer.agent.updates >= 400
