@@ -19,10 +19,10 @@ from agent.command_line import (
     check_writable,
     config_keys,
     default_task,
-    nearest,
     new_config,
     resumed_config,
 )
+from world_model.config import unknown_key
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -79,7 +79,7 @@ def _rendering_error() -> type[Exception]:
 def prepare(command: str, arguments: list[str]) -> Job:
     """Check a command's arguments and return what is left to do."""
     if command not in COMMANDS:
-        raise ValueError(f"unknown command '{command}'; the nearest known one is '{nearest(command, COMMANDS)}'")
+        raise ValueError(unknown_key(command, list(COMMANDS), "command"))
     return COMMANDS[command](arguments)
 
 

@@ -4,16 +4,15 @@ Importing this costs no torch.
 """
 
 import argparse
-import difflib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from agent.config import Config, differences, flatten, load_config, load_preset, merge, parse_overrides
-from world_model.config import from_mapping
+from world_model.config import from_mapping, unknown_key
 
 PROGRAM = "run_agent.py"
 
@@ -43,7 +42,7 @@ class Parser(argparse.ArgumentParser):
             if not argument.startswith("--") and not settings:
                 raise ValueError(f"got '{argument}', expected options like --logdir only")
             if argument.startswith("--") and name not in known:
-                raise ValueError(f"unknown key '{name}'; the nearest known one is '{nearest(name, known)}'")
+                raise ValueError(unknown_key(name, known))
         return options, rest
 
 
@@ -100,8 +99,3 @@ def check_writable(folder: Path, name: str) -> None:
         raise ValueError(f"{name}: got '{folder}', but '{place}' is a file, expected a folder")
     if not os.access(place, os.W_OK | os.X_OK):
         raise ValueError(f"{name}: got '{folder}', but '{place}' is not writable")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like `name`."""
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

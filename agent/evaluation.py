@@ -4,19 +4,17 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium import Env
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from agent.agent import Agent
+from agent.agent import Agent, Mode
 from agent.config import Config
 from envs import Step, make_env
 from envs.pixels import PixelEnv
-
-Mode = Literal["collect", "sample", "deterministic"]
 
 
 class Player(Protocol):

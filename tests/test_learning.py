@@ -5,7 +5,7 @@ from agent.evaluation import evaluate, random_evaluation
 
 
 def test_a_few_hundred_updates_beat_chance_on_reaching(tmp_path):
-    """Random actions get about 3 of 23, the expert's optimum; 400 updates about 12."""
+    """Random actions get a tenth of the expert's return, which is the optimum."""
     overrides = {
         "threads": 1,
         "env_frames": 900,
