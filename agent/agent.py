@@ -129,7 +129,14 @@ class Agent:
         generator = self.generators["learn"]
         frames = to_frames(chunk.image)
         outputs, metrics = self.model_learner.update(
-            frames, chunk.action, chunk.is_first, chunk.reward, chunk.is_terminal, generator
+            frames,
+            chunk.action,
+            chunk.is_first,
+            chunk.reward,
+            chunk.is_terminal,
+            generator,
+            self.updates,
+            monitor=(self.updates + 1) % self.config.train.log_every == 0,
         )
         start, root_continue = self._dream_starts(outputs["states"], chunk.is_terminal)
         metrics |= self.behavior_learner.update(start, root_continue, generator)

@@ -74,9 +74,8 @@ class BehaviorLearner:
             nn.utils.clip_grad_norm_(module.parameters(), self.clip) for module in (networks.actor, networks.critic)
         ]
         is_finite = torch.isfinite(norms[0]) & torch.isfinite(norms[1])
-        for parameter in (*networks.actor.parameters(), *networks.critic.parameters()):
-            if parameter.grad is not None:  # without waiting for the device: a broken step is a step of zeros
-                parameter.grad = torch.where(is_finite, parameter.grad, 0.0)
+        # Fused Adam skips a broken step on the device: weights, moments and step count stay as they were.
+        self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         networks.update_slow_critic()
         return {

@@ -5,6 +5,7 @@ steps); train_ratio = batch_size * batch_length * updates / agent_steps.
 """
 
 import fnmatch
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from agent.schedule import Schedule, check_schedule
 from world_model.config import WorldModelConfig, from_mapping, unknown_key
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -41,7 +43,7 @@ class ReplayConfig:
 class LossConfig:
     """Weights of the LossAggregator."""
 
-    beta: float = 1.0
+    beta: Schedule = 1.0  # of both KLs and the attention KL: a number, or points [[updates, value], ...]
     lambda_recon: float = 1.0
     lambda_att_dyn: float = 0.1
     lambda_gram: float = 0.05
@@ -147,6 +149,7 @@ class Config:
         for name in ("gamma", "lambd"):
             if not 0 < getattr(self.behavior, name) <= 1:
                 raise ValueError(f"behavior.{name}: got {getattr(self.behavior, name)}, expected (0, 1]")
+        check_schedule("losses.beta", self.losses.beta)
         if self.seed < 0:
             raise ValueError(f"seed: got {self.seed}, expected 0 or more")
         if not 0 < self.behavior.min_std < self.behavior.start_std < 1:
@@ -201,7 +204,9 @@ def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = No
     try:
         parsed = parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        line = " ".join(str(error).split())
+        several = r"Does not validate against any of the Union subtypes Subtypes: (\[.*?\]) Errors:.*(?=Given value:)"
+        raise ValueError(re.sub(several, r"Expected one of \1. ", line)) from None
     return from_mapping(Config, parsed.as_dict())
 
 

@@ -67,6 +67,10 @@ class Logger:
         assert writer is not None
         writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), max(0, self._step))
 
+    def note(self, line: str) -> None:
+        """Keep a line of text in TensorBoard, under "health", at the env_frames of the last line of metrics."""
+        self._board.add_text("health", line, max(0, self._step))
+
     def flush(self) -> None:
         """Bring progress.csv and TensorBoard up to date."""
         columns = list(dict.fromkeys(name for row in _rows(self._jsonl) for name in row))
@@ -161,6 +165,11 @@ class Display:
         self._latest = (env_frames, updates, recent)
         if self._clock() >= self._next:
             self._show(*self._latest)
+
+    def note(self, line: str) -> None:
+        """Show a line of text, above the bar where there is one; nothing if quiet."""
+        if not self._quiet:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _show(self, env_frames: int, updates: int, recent: Mapping[str, float]) -> None:
         now = self._clock()

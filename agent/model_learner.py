@@ -8,8 +8,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from agent.config import LossConfig, OptimizerConfig
-from multi_task_learning import RGB, LossAggregator
+from agent.schedule import value_at
+from multi_task_learning import RGB, LossAggregator, task_names
 from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.monitors import measure
 
 _MONITORS = ("vq_perplexity", "effective_components")
 
@@ -20,7 +22,7 @@ class ModelLearner:
     def __init__(
         self, model: DPGMMVariationalRecurrentAutoencoder, losses: LossConfig, optimizer: OptimizerConfig
     ) -> None:
-        self.model, self.weights, self.clip = model, asdict(losses), optimizer.model_clip
+        self.model, self.losses, self.clip = model, losses, optimizer.model_clip
         self.aggregator = LossAggregator()
         settings = asdict(model.config.rgb_config)
         if not model.config.use_rgb:
@@ -40,26 +42,44 @@ class ModelLearner:
         rewards: Tensor,
         is_terminal: Tensor,
         generator: Generator | None = None,
+        updates: int = 0,
+        monitor: bool = False,
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """One gradient step on a chunk: frames [B, T, 3, 64, 64], the others as in Chunk; (outputs, metrics)."""
+        """One gradient step on a chunk: frames [B, T, 3, 64, 64], the others as in Chunk; (outputs, metrics).
+
+        updates: how many were made before, for weights on a schedule. monitor: measure the health monitors too.
+        """
         self.model.train()
         outputs = self.model.forward_sequence(frames, actions, is_first, rewards, is_terminal, generator)
-        terms, task_losses = self.aggregator.compute_losses(outputs, **self.weights)
+        monitors: dict[str, Tensor] = {}
+        if monitor:  # noise of its own, the same each time: a run does not depend on what is logged about it
+            noise = Generator(frames.device).manual_seed(0)
+            monitors = measure(self.model, outputs, actions, rewards, noise)
+        beta = value_at(self.losses.beta, updates)
+        terms, task_losses = self.aggregator.compute_losses(outputs, **asdict(self.losses) | {"beta": beta})
         self.optimizer.zero_grad(set_to_none=True)
         self.rgb.task_num = len(task_losses)
         self.rgb.backward(task_losses)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
+        # Fused Adam skips a broken step on the device: weights, moments and step count stay as they were.
+        self.optimizer.found_inf = self.rgb.last_metrics["found_inf"]  # type: ignore[attr-defined]
         self.optimizer.step()
         self.model.after_update(outputs, generator)
         metrics = {name: value.detach() for name, value in terms.items()}
         metrics |= {name: outputs[name].detach() for name in _MONITORS if name in outputs}
-        metrics |= self._balance_metrics()
+        metrics |= self._balance_metrics(task_names(terms)) | monitors
+        if isinstance(self.losses.beta, list):
+            metrics["beta"] = torch.tensor(beta)
         return outputs, metrics | {"model_grad_norm": norm, "kl_bound": outputs["kl_bound"].detach().mean()}
 
-    def _balance_metrics(self) -> dict[str, Tensor]:
-        """Gradient norms, rotation angles and pairwise cosines of the tasks at the last solve."""
+    def _balance_metrics(self, totals: list[str]) -> dict[str, Tensor]:
+        """Gradient norms, rotation angles and pairwise cosines of the tasks at the last solve, and who was not finite.
+
+        totals: the tasks' names.
+        """
         found = self.rgb.last_metrics
         metrics = {"rgb_skipped": found["skipped"]}
+        metrics |= {f"rgb_nonfinite/{total}": x.float() for total, x in zip(totals, found["nonfinite"], strict=True)}
         for name in ("task_grad_norm", "theta", "alpha"):
             for task, value in enumerate(found.get(name, ())):
                 metrics[f"rgb_{name}/{task}"] = value

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ def record_dream(agent: Agent, path: str | Path, seed: int = 0, context: int = 5
             outputs = agent.model.forward_sequence(frames, actions, generator=generator, sample=False)
             reconstruction = outputs["reconstructions"]
             horizon = len(images) - context
-            dream = open_loop(agent, outputs, actions, [context - 1], horizon, generator)
+            dream = open_loop(agent, watched(outputs, actions), [context - 1], horizon, generator)
             scores = _score(agent, outputs, frames, actions, context, generator)
     finally:
         agent.model.train(was_training)
@@ -92,17 +92,27 @@ def record_dream(agent: Agent, path: str | Path, seed: int = 0, context: int = 5
     return scores
 
 
-def open_loop(
-    agent: Agent, outputs: dict[str, Any], actions: Tensor, starts: list[int], horizon: int, generator: torch.Generator
-) -> Tensor:
-    """Frames [S, horizon, 3, 64, 64] dreamt from the posterior at each of `starts`, under logged actions [1, L, A]."""
+class Watched(NamedTuple):
+    """What the model made of one episode: states [L, ...], maps [L, S, 8, 8]; and the actions taken [L, A]."""
+
+    states: State
+    maps: Tensor
+    actions: Tensor
+
+
+def watched(outputs: dict[str, Any], actions: Tensor, row: int = 0) -> Watched:
+    """One row of `forward_sequence`'s outputs, with the actions [B, L, A] that it was given."""
+    return Watched(outputs["states"].map(lambda x: x[row]), outputs["decoder_maps"][row], actions[row])
+
+
+def open_loop(agent: Agent, episode: Watched, starts: list[int], horizon: int, generator: torch.Generator) -> Tensor:
+    """Frames [N, horizon, 3, 64, 64] dreamt from the posterior at each of N starts, under the logged actions."""
     model = agent.model
-    states: State = outputs["states"].map(lambda x: x[0, starts])  # [S, ...]
-    logged = torch.stack([actions[0, s : s + horizon] for s in starts])  # [S, horizon, A]
+    logged = torch.stack([episode.actions[s : s + horizon] for s in starts])  # [N, horizon, A]
     following: Iterator[Tensor] = iter(logged.unbind(1))
-    dreamt, _ = model.imagine(states, lambda _: next(following), horizon, generator)
+    dreamt, _ = model.imagine(episode.states.map(lambda x: x[starts]), lambda _: next(following), horizon, generator)
     dreamt = dreamt.map(lambda x: x[:, 1:])  # the start itself was seen
-    return model.decode(dreamt, model.dream_maps(dreamt, outputs["decoder_maps"][0, starts]))
+    return model.decode(dreamt, model.dream_maps(dreamt, episode.maps[starts]))
 
 
 def _play(agent: Agent, seed: int) -> tuple[Tensor, Tensor, float]:
@@ -124,7 +134,7 @@ def _score(
     last_start = length - 1 - steps[-1]
     count = min(_MAX_STARTS, last_start - context + 2)
     starts = [int(s) for s in np.linspace(context - 1, last_start, count)]
-    dreams = open_loop(agent, outputs, actions, starts, steps[-1], generator)
+    dreams = open_loop(agent, watched(outputs, actions), starts, steps[-1], generator)
     ahead = {k: psnr(dreams[:, k - 1], frames[0, [s + k for s in starts]]) for k in steps}
     mean_frame = frames.mean(1, keepdim=True).expand_as(frames)
     return DreamScores(psnr(outputs["reconstructions"], frames), psnr(mean_frame, frames), ahead)

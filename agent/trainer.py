@@ -17,6 +17,7 @@ from agent.agent import Agent
 from agent.checkpoint import load_newest, save_checkpoint
 from agent.config import Config, save_config
 from agent.evaluation import evaluate
+from agent.health import Health, expected_ranges
 from agent.logger import Display, Logger
 from agent.recording import record
 from agent.schedule import Deadline, Every, Ratio
@@ -84,6 +85,7 @@ class Trainer:
         at = {"updates": self.agent.updates, "env_frames": self.env_frames} if resume else {}
         self.logger = Logger(self.logdir, **at)
         self.display = Display(config.env_frames, quiet)
+        self.health = Health(expected_ranges(config))
         self.returns = np.zeros(config.env.num_envs)
         self.recent: dict[str, float] = {}
         self.sums: dict[str, Tensor] = {}
@@ -194,7 +196,12 @@ class Trainer:
             self.sums.clear()
             self.counts.clear()
             means["updates_per_second"] = self.agent.updates / max(1e-9, self._seconds())
+            notes = self.health.check(means, self.agent.updates)
+            means["health_warnings"] = len(self.health.outside)
             self.logger.write(self._counters(), means)
+            for line in notes:
+                self.logger.note(f"update {self.agent.updates:,}: {line}")
+                self.display.note(f"update {self.agent.updates:,}: {line}")
             self.recent["update_share"] = self.update_seconds / max(1e-9, self._seconds() - self.seconds_before)
         self.display.update(self.env_frames, self.agent.updates, self.recent)
 

@@ -1,7 +1,7 @@
 """Pillar 5: several losses on one set of parameters (loss grouping and rotation-based gradient balancing)."""
 
-from multi_task_learning.loss_aggregator import LossAggregator
+from multi_task_learning.loss_aggregator import LossAggregator, task_names
 from multi_task_learning.rgb import METHODS, RGB
 from multi_task_learning.rgb_aggregator import RGBAggregator
 
-__all__ = ["METHODS", "RGB", "LossAggregator", "RGBAggregator"]
+__all__ = ["METHODS", "RGB", "LossAggregator", "RGBAggregator", "task_names"]

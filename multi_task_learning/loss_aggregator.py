@@ -1,6 +1,6 @@
 """Named per-step losses -> the task losses. This file owns grouping and weights, nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +24,7 @@ GROUPS: dict[str, dict[str, tuple[float | str, ...]]] = {
         "attention_kl": ("beta",),
         "attention_dynamics_loss": ("lambda_att_dyn",),
         "attention_diversity": (1.0,),
+        "slot_recon": (1.0,),
         "context_nll": ("lambda_context",),
         "reward_nll": (1.0,),
         "continue_nll": (1.0,),
@@ -76,6 +77,12 @@ class LossAggregator:
                 weighted = _weight(factors, weights) * losses[name]
                 totals[total] = totals[total] + weighted if total in totals else weighted
         return losses | totals, list(totals.values())
+
+
+def task_names(losses: Iterable[str]) -> list[str]:
+    """The names of the task losses among `compute_losses`' dict, in the order of its list."""
+    present = set(losses)
+    return [total for total in GROUPS if total in present]
 
 
 def _weight(factors: tuple[float | str, ...], weights: dict[str, float]) -> float:

@@ -28,8 +28,9 @@ class RGB:
 
     Parameters of `get_share_params()` that two or more tasks reach get the balanced gradient of `method`; the others
     keep the plain sum, and zeros where no task reaches. `.grad` is overwritten, not added to. If any task's loss or
-    gradient is not finite, all gradients become zero, `skipped` counts one more and `last_metrics["nonfinite"]` tells
-    which task it was.
+    gradient is not finite, all gradients become zero, `skipped` counts one more, `last_metrics["nonfinite"]` tells
+    which task it was (`task_names` has their names), and `last_metrics["found_inf"]` is 1.0 instead of 0.0: a fused
+    optimizer whose attribute `found_inf` is set to it leaves weights and momentum alone, without a wait for the device.
 
     every=m solves each m-th call only; in between, one backward pass of Σ C_i L_i reuses the last coefficients.
     rep_grad=True balances at the tensors assigned to `rep` (before each backward) instead of at the parameters, without
@@ -57,7 +58,7 @@ class RGB:
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"method: came as {method!r}, expected one of {', '.join(METHODS)}")
-        if every < 1 or (every > 1 and method != "rgb"):
+        if not isinstance(every, int) or every < 1 or (every > 1 and method != "rgb"):
             raise ValueError(f"every: came as {every} with method {method!r}, expected 1, or more with method 'rgb'")
         self.method, self.every = method, every
         self.task_num: int | None = None
@@ -94,7 +95,8 @@ class RGB:
         self._calls += 1
         is_good = finite.all()
         self.skipped = self.skipped.to(device) + ~is_good
-        self.last_metrics |= {"nonfinite": ~finite, "skipped": self.skipped}
+        found_inf = (~is_good).to(torch.float32)
+        self.last_metrics |= {"nonfinite": ~finite, "skipped": self.skipped, "found_inf": found_inf}
         vector = torch.where(is_good, vector, vector.new_zeros(()))  # a Python 0.0 would be copied to the device
         for param, grad in zip(params, unflatten(vector, params), strict=True):
             param.grad = grad

@@ -58,7 +58,7 @@ class RGBAggregator(Aggregator, Stateful):
             raise ValueError(f"mu: came as {mu}, expected a number in [0, 1)")
         if not 0.0 <= lambd < float("inf"):
             raise ValueError(f"lambd: came as {lambd}, expected a finite number >= 0")
-        if alpha_steps < 0:
+        if not isinstance(alpha_steps, int) or alpha_steps < 0:
             raise ValueError(f"alpha_steps: came as {alpha_steps}, expected an integer >= 0")
         if not 0.0 < lr_inner < float("inf"):
             raise ValueError(f"lr_inner: came as {lr_inner}, expected a finite number > 0")
@@ -83,8 +83,10 @@ class RGBAggregator(Aggregator, Stateful):
     def balance(self, matrix: Tensor, is_valid: Tensor | None = None) -> Balanced:
         """Gradients [n, P] -> `Balanced`, moving the state by one step unless `is_valid` (a bool scalar) is False.
 
-        Raises ValueError where n or P changed.
+        Raises ValueError where n or P changed, or the matrix is none.
         """
+        if matrix.ndim != 2 or len(matrix) == 0:
+            raise ValueError(f"matrix: came with shape {list(matrix.shape)}, expected [tasks, params]")
         self._fit_state(matrix)
         with torch.autocast(matrix.device.type, enabled=False):
             return self._balance(matrix.float(), is_valid)

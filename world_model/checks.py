@@ -14,7 +14,7 @@ def check_chunk(
     is_first: Tensor | None,
     **targets: Tensor | None,
 ) -> Tensor:
-    """Check a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], the others [B, T]. Raises ValueError.
+    """Check a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], the others [B, T], is_first bool. ValueError.
 
     Returns its resets bool [B, T]; the first index is one whatever is_first says. `dtype` is that of the weights.
     """
@@ -28,9 +28,14 @@ def check_chunk(
             raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {tuple(shape)}")
     _check_dtype("observations", observations, dtype)
     _check_dtype("actions", actions, dtype)
+    if is_first is not None and is_first.dtype != torch.bool:
+        raise ValueError(f"is_first: got {is_first.dtype}, expected torch.bool")
+    rewards = targets.get("rewards")
+    if rewards is not None and rewards.dtype == torch.bool:
+        raise ValueError(f"rewards: got {rewards.dtype}, expected numbers")
     starts = torch.zeros(shape, dtype=torch.bool, device=observations.device)
     starts[:, 0] = True
-    return starts if is_first is None else starts | is_first.bool()
+    return starts if is_first is None else starts | is_first
 
 
 def check_frames(frames: Tensor, is_first: Tensor, num_rows: int, dtype: torch.dtype) -> None:

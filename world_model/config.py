@@ -74,7 +74,7 @@ class AttentionConfig:
     iterations: int = 3
     prior_channels: int = 32
     map_mix: float = 0.01
-    dreamed_share: float = 1.0  # of sequences that the decoder sees under dreamed maps in training (see terms.py)
+    dreamed_share: float = 0.5  # of sequences that the decoder sees under dreamed maps in training, else posterior ones
     use_precision: bool = True  # False: plain Huber loss on the predicted movement
 
 

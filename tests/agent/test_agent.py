@@ -160,6 +160,20 @@ def test_learning_rates_warm_up():
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
+def test_beta_follows_its_schedule_by_the_update_counter():
+    """Only the ELBO's two KLs and the attention KL carry beta; what beta was is found from a total and its parts."""
+    points = [[0, 0.0], [2, 1.0]]
+    agent = Agent(make_config("debug", overrides={"losses.beta": points, "losses.entropy_weight": 0.0}), action_dim=2)
+    losses = agent.config.losses
+    for seed, expected in enumerate([0.0, 0.5, 1.0, 1.0]):
+        metrics = agent.update(random_chunk(seed))
+        assert metrics["beta"] == expected
+        rest = metrics["recon_loss"] * losses.lambda_recon + metrics["gram_enc_loss"] * losses.lambda_gram
+        weighted = metrics["kl_z"] + losses.hier_scale * metrics["hierarchical_kl"]
+        assert metrics["total_elbo"].item() == pytest.approx((rest + expected * weighted).item(), rel=1e-4)
+    assert "beta" not in Agent(make_config("debug"), action_dim=2).update(random_chunk())
+
+
 @pytest.mark.parametrize("name", ["quantum", "cuda:x"])
 def test_unknown_device_is_one_line(name):
     with pytest.raises(ValueError, match="device: got"):

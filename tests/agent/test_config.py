@@ -66,11 +66,31 @@ def test_overrides_win_over_the_preset_and_keep_their_types():
         (["--replay.capacity_gb", "-1"], "replay.capacity_gb"),
         (["--replay.capacity_steps", "8"], "replay.batch_length"),
         (["stray"], "stray"),
+        (["--losses.beta", "-1"], "losses.beta: got -1.0, expected a number >= 0 or points"),
+        (["--losses.beta", "[[5, 1], [4, 1]]"], "losses.beta: got .* expected a number >= 0 or points"),
+        (["--losses.beta", "often"], r'"losses.beta": Expected one of .* Given value: often$'),
+        (["--replay.capacity_gb", "x"], r'"replay.capacity_gb": Expected one of .* Given value: x$'),
     ],
 )
 def test_bad_overrides_are_one_line_naming_the_key(arguments, expected):
     with pytest.raises(ValueError, match=expected) as caught:
         parse_overrides(arguments, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("beta", [0.5, [[0.0, 0.0], [5000.0, 1.0]]])
+def test_beta_is_a_number_or_points_on_the_command_line_and_in_a_file(tmp_path, beta):
+    config = parse_overrides(["--losses.beta", str(beta)], "cpu")
+    assert config.losses.beta == beta
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert make_config("cpu", overrides={"losses.beta": beta}) == config
+
+
+@pytest.mark.parametrize("beta", ["often", [[0, "a"]], [[0, 1], [0, 2]], None])
+def test_a_broken_beta_in_a_file_is_one_line(beta):
+    with pytest.raises(ValueError, match=r"losses\.beta: got") as caught:
+        make_config("cpu", overrides={"losses.beta": beta})
     assert "\n" not in str(caught.value)
 
 

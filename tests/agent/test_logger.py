@@ -158,3 +158,28 @@ def test_a_terminal_gets_a_bar_with_the_same_words():
     assert "500/1,000 env_frames" in screen.text
     assert "eval 7.0" in screen.text
     assert "50 %" in screen.text
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_note_is_shown_as_it_is_and_above_the_bar(is_terminal):
+    screen = Screen(is_terminal)
+    with screen.display:
+        screen.display.update(1, 1, {})
+        screen.display.note("x 1 is below 2: try [more] of rgb_nonfinite/total_elbo")
+    assert "x 1 is below 2: try [more] of rgb_nonfinite/total_elbo\n" in screen.text
+
+
+def test_a_quiet_display_shows_no_note():
+    screen = Screen(quiet=True)
+    screen.display.note("something")
+    assert screen.text == ""
+
+
+def test_notes_are_kept_at_the_env_frames_of_the_last_line(tmp_path):
+    logger = Logger(tmp_path)
+    logger.write(counters(70, 3), {"loss": 1.0})
+    logger.note("x 1 is below 2")
+    logger.close()
+    (event,) = board(tmp_path).Tensors("health/text_summary")
+    assert event.step == 70
+    assert event.tensor_proto.string_val == [b"x 1 is below 2"]

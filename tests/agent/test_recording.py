@@ -11,7 +11,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from agent.agent import Agent, to_frames
 from agent.config import make_config
 from agent.evaluation import play_episode
-from agent.recording import open_loop, psnr, record, record_dream
+from agent.recording import open_loop, psnr, record, record_dream, watched
 from envs import make_env
 
 
@@ -99,7 +99,7 @@ def test_open_loop_sees_only_what_came_before_and_the_actions(agent):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             outputs = agent.model.forward_sequence(frames, actions, generator=generator, sample=False)
-            return open_loop(agent, outputs, actions, starts, horizon, generator.manual_seed(1))
+            return open_loop(agent, watched(outputs, actions), starts, horizon, generator.manual_seed(1))
 
     dreamt = dream(frames, actions, [4], 10)
     assert dreamt.shape == (1, 10, 3, 64, 64)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from agent.schedule import Deadline, Every, Ratio
+from agent.schedule import Deadline, Every, Ratio, check_schedule, value_at
 
 
 def test_every_is_due_at_multiples_only():
@@ -95,3 +95,36 @@ def test_deadline_passes_after_its_minutes_and_never_without():
 def test_bad_intervals_are_named(make, name):
     with pytest.raises(ValueError, match=f"^{name}: got .*, expected a positive number$"):
         make()
+
+
+POINTS = [[100, 0.0], [200, 1.0], [600, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("updates", "expected"),
+    [(0, 0.0), (100, 0.0), (125, 0.25), (150, 0.5), (200, 1.0), (400, 0.75), (600, 0.5), (10**9, 0.5)],
+)
+def test_a_schedule_is_linear_between_its_points_and_constant_outside(updates, expected):
+    assert value_at(POINTS, updates) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("updates", [0, 7, 10**6])
+def test_a_number_and_a_single_point_are_constant(updates):
+    assert value_at(0.7, updates) == 0.7
+    assert value_at([[500, 0.7]], updates) == 0.7
+
+
+@pytest.mark.parametrize("schedule", [0, 0.0, 1.5, [[0, 0]], POINTS])
+def test_sound_schedules_pass(schedule):
+    check_schedule("beta", schedule)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [-1.0, math.nan, math.inf, True, "1", None, [], [1, 2], [[0]], [[0, 1, 2]], [[0, -1]], [[-1, 0]], [[0, "a"]],
+     [[0, math.nan]], [[0, 1], [0, 2]], [[5, 1], [4, 2]], [[0, True]], {"0": 1}],
+)  # fmt: skip
+def test_broken_schedules_are_one_line(schedule):
+    with pytest.raises(ValueError, match=r"^beta: got .*, expected a number >= 0 or points") as caught:
+        check_schedule("beta", schedule)
+    assert "\n" not in str(caught.value)

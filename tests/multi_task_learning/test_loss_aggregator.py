@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from multi_task_learning import LossAggregator
+from multi_task_learning import LossAggregator, task_names
 from multi_task_learning.loss_aggregator import GROUPS
 
 # the table of ALGORITHM.md section 2, written out a second time with the default weights
@@ -23,6 +23,7 @@ DEFAULT_WEIGHTS = {
         "attention_kl": 1.0,
         "attention_dynamics_loss": 0.1,
         "attention_diversity": 1.0,
+        "slot_recon": 1.0,
         "context_nll": 0.1,
         "reward_nll": 1.0,
         "continue_nll": 1.0,
@@ -99,6 +100,14 @@ def test_absent_pillars_and_targets() -> None:
     losses, tasks = LossAggregator().compute_losses(make_outputs(*(set(TERMS) - only)))
     assert set(losses) == {*only, "total_elbo"}
     assert len(tasks) == 1
+
+
+def test_task_names_are_those_of_the_list() -> None:
+    assert task_names(LossAggregator().compute_losses(make_outputs())[0]) == list(DEFAULT_WEIGHTS)
+    losses, tasks = LossAggregator().compute_losses(make_outputs("vq_recon", "vq_commit", "next_token_ce"))
+    names = task_names(losses)
+    assert names == ["total_elbo", "total_predictive"]
+    assert all(losses[name] is task for name, task in zip(names, tasks, strict=True))
 
 
 @pytest.mark.parametrize("name", ["recon_loss", "kl_z"])

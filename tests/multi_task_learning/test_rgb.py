@@ -87,6 +87,70 @@ def test_mgda_is_the_shortest_vector_of_the_hull() -> None:
     torch.testing.assert_close(trunk_gradient(model), share * a + (1 - share) * b, atol=1e-4, rtol=1e-3)
 
 
+def linear_losses(matrix: torch.Tensor, method: str) -> torch.Tensor:
+    """The gradient that `method` makes of losses whose gradients are the rows of matrix [n, P]."""
+    point = nn.Parameter(torch.zeros(matrix.shape[1]))
+    try:
+        rgb = RGB(method=method)
+    except ValueError:
+        pytest.skip("its solvers are in the extra `compare`")
+    rgb.get_share_params = lambda: [point]
+    rgb.backward([row @ point for row in matrix])
+    assert point.grad is not None
+    return point.grad
+
+
+CONFLICT = torch.tensor([[1.0, 0.5, 0.0], [-0.6, 1.0, 0.3], [0.2, -0.4, 2.0]])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_cagrad_is_the_best_worst_case_near_the_mean() -> None:
+    """max_d min_i g_i·d over |d - g0| <= c |g0|, c = 0.4: no direction of a fine grid of the ball does better."""
+    found = linear_losses(CONFLICT, "cagrad")
+    mean = CONFLICT.mean(0)
+    radius = 0.4 * mean.norm()
+    assert (found - mean).norm().item() == pytest.approx(radius.item(), rel=1e-2)
+    offsets = torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0))
+    others = mean + radius * offsets / offsets.norm(dim=1, keepdim=True)
+    assert (CONFLICT @ found).min() >= (others @ CONFLICT.T).amin(1).max() - 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_nash_mtl_gains_the_same_share_for_every_task() -> None:
+    """d = Σ α_i g_i with g_i·d = 1/α_i; torchjd caps the length of d at 1."""
+    found = linear_losses(CONFLICT, "nash_mtl")
+    alpha = torch.linalg.solve(CONFLICT.T, found)
+    products = alpha * (CONFLICT @ found)
+    torch.testing.assert_close(products / products.mean(), torch.ones(3), rtol=0.05, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_upgrad_harms_no_task() -> None:
+    found = linear_losses(CONFLICT, "upgrad")
+    assert (CONFLICT @ found).min() >= -1e-4
+    assert found.norm() > 0.1
+
+
+@pytest.mark.parametrize("scale", ["sum", "per_task", "unit"])
+def test_tasks_without_a_gradient_are_as_absent(scale: str) -> None:
+    """No graph at all, no path to the parameters, and a gradient of zero: all three leave the other two as they are."""
+    rows = torch.tensor([[1.0, 0.2, 0.0], [-3.0, 0.5, 1.0]])
+    found = []
+    for with_others in (False, True):
+        point, elsewhere = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(2))
+        rgb = RGB(scale=scale)  # type: ignore[arg-type]
+        rgb.get_share_params = lambda parameters=(point, elsewhere): parameters
+        for _ in range(2):
+            losses = [row @ point for row in rows]
+            if with_others:
+                losses = [torch.tensor(2.0), losses[0], elsewhere.square().sum(), (0 * point).sum(), losses[1]]
+            rgb.backward(losses)
+        found.append(point.grad)
+        assert elsewhere.grad is not None
+        torch.testing.assert_close(elsewhere.grad, torch.full((2,), 2.0 if with_others else 0.0))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_pcgrad_for_two_tasks_by_hand() -> None:
     point = nn.Parameter(torch.zeros(2))
     a, b = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
@@ -165,6 +229,8 @@ def test_bad_input_is_one_line() -> None:
         RGB(method="adam")
     with pytest.raises(ValueError, match=r"^every: came as 0"):
         RGB(every=0)
+    with pytest.raises(ValueError, match=r"^every: came as 1.5"):
+        RGB(every=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^every: came as 2 with method 'mgda'"):
         RGB(method="mgda", every=2)
     with pytest.raises(ValueError, match=r"^state: came with the keys \['calls'\]"):

@@ -110,6 +110,37 @@ def test_finite_and_bounded_everywhere(name: str, scale: Any) -> None:
         assert (balanced.theta <= torch.pi + 1e-6).all()
 
 
+def explicit_objective(matrix: Tensor, consensus: Tensor, alpha: Tensor, lambd: float) -> float:
+    """Φ from the rotated vectors themselves, in float64; tasks without a gradient take no part."""
+    explicit = ExplicitRGB(0.0, lambd, 0, 0.0)
+    explicit.d = consensus.double().numpy()
+    norms = matrix.double().norm(dim=1).numpy()
+    units = [row / norm for row, norm in zip(matrix.double().numpy(), norms, strict=True) if norm >= 1e-10]
+    rotated, turned = [], [a for a, norm in zip(alpha.double().numpy(), norms, strict=True) if norm >= 1e-10]
+    for unit, angle in zip(units, turned, strict=True):
+        theta = np.arccos(np.clip(unit @ explicit.d, -1, 1))
+        is_fixed = theta < 1e-3 or np.pi - theta < 1e-3
+        rotated.append(unit if is_fixed else explicit.rotate(unit, theta, min(max(angle, 0.0), theta)))
+    n = len(units)
+    pairs = sum(1 - rotated[i] @ rotated[j] for i in range(n) for j in range(i + 1, n)) / max(1, n * (n - 1))
+    price = lambd / (4 * max(1, n)) * sum(np.sum((r - u) ** 2) for r, u in zip(rotated, units, strict=True))
+    return float(pairs + price)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize("lambd", [0.0, 1.0, 5.0])
+def test_the_objective_never_rises_from_where_the_last_call_left_it(name: str, lambd: float) -> None:
+    aggregator, noise = RGBAggregator(lambd=lambd), torch.Generator().manual_seed(0)
+    for call in range(6):
+        matrix = MATRICES[name] * (1 if call % 2 else -1)
+        matrix = matrix * (1 + 0.3 * torch.randn(matrix.shape, generator=noise))
+        start = aggregator.alpha.clone() if call else torch.zeros(len(matrix))
+        alpha = aggregator.balance(matrix).alpha
+        if aggregator.d.any():
+            before, after = (explicit_objective(matrix, aggregator.d, x, lambd) for x in (start, alpha))
+            assert after <= before + 1e-6  # float32 angles
+
+
 def test_one_task_is_the_identity() -> None:
     aggregator = RGBAggregator()
     for seed in range(4):
@@ -212,6 +243,9 @@ def test_reset_forgets_and_a_changed_shape_is_refused() -> None:
     aggregator(random_matrix(0, 3, 6))
     with pytest.raises(ValueError, match=r"matrix: came with shape \[2, 6\], expected \[3, 6\]"):
         aggregator(random_matrix(0, 2, 6))
+    for shape in ((6,), (0, 6), (1, 3, 6)):
+        with pytest.raises(ValueError, match=r"^matrix: came with shape .*, expected \[tasks, params\]$"):
+            aggregator.balance(torch.zeros(shape))
     aggregator.reset()
     matrix = random_matrix(1, 2, 4)
     assert torch.equal(aggregator(matrix), RGBAggregator()(matrix))
@@ -226,7 +260,15 @@ def test_autocast_does_not_reach_the_products() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("mu", 1.5), ("mu", -0.1), ("lambd", -1.0), ("alpha_steps", -1), ("lr_inner", 0.0), ("scale", "mean")],
+    [
+        ("mu", 1.5),
+        ("mu", -0.1),
+        ("lambd", -1.0),
+        ("alpha_steps", -1),
+        ("alpha_steps", 2.5),
+        ("lr_inner", 0.0),
+        ("scale", "mean"),
+    ],
 )
 def test_bad_settings_are_named_in_one_line(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name}: came as .*expected .*$"):

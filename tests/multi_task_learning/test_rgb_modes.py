@@ -111,6 +111,32 @@ def test_a_broken_task_zeroes_the_step_and_is_counted(settings: dict[str, Any], 
         torch.testing.assert_close(found, trunk_gradient(model))
 
 
+@pytest.mark.parametrize("settings", [{}, {"method": "sum"}, {"every": 2}])
+def test_a_fused_optimizer_that_is_told_does_not_move_in_a_skipped_step(settings: dict[str, Any]) -> None:
+    """A step of zeros would still follow the momentum, and shrink it."""
+    models = [TwoHeads(), TwoHeads()]
+    rgbs = [make_rgb(model, **settings) for model in models]
+    optimizers = [torch.optim.Adam([p for p in m.parameters() if p.requires_grad], 1e-2, fused=True) for m in models]
+
+    def step(which: int, seed: int, is_broken: bool = False) -> None:
+        model, rgb, optimizer = models[which], rgbs[which], optimizers[which]
+        losses = model.losses(model.features(batch(seed)))
+        rgb.backward([*losses[:2], losses[2] * (torch.nan if is_broken else 1.0)])
+        optimizer.found_inf = rgb.last_metrics["found_inf"]  # type: ignore[attr-defined]
+        optimizer.step()
+
+    for call in range(4):
+        step(0, call)
+        step(1, call)
+        kept = [p.clone() for p in models[1].parameters()]
+        for _ in range(2):  # an even number, so that the lazy mode keeps its turn
+            step(1, 99, is_broken=True)
+        for now, then in zip(models[1].parameters(), kept, strict=True):
+            assert torch.equal(now, then)
+    for touched, untouched in zip(models[1].parameters(), models[0].parameters(), strict=True):
+        assert torch.equal(touched, untouched)
+
+
 def test_the_guilty_task_is_named() -> None:
     model = TwoHeads()
     rgb = make_rgb(model)
@@ -118,6 +144,10 @@ def test_the_guilty_task_is_named() -> None:
     losses[2] = losses[2] * torch.inf
     rgb.backward(losses)
     assert rgb.last_metrics["nonfinite"].tolist() == [False, False, True]
+    assert rgb.last_metrics["found_inf"] == 1.0
+    rgb.backward(model.losses(model.features(batch(0))))
+    assert rgb.last_metrics["nonfinite"].tolist() == [False, False, False]
+    assert rgb.last_metrics["found_inf"] == 0.0
 
 
 def test_metrics() -> None:
@@ -128,7 +158,15 @@ def test_metrics() -> None:
     torch.testing.assert_close(rgb.last_metrics["task_grad_norm"], matrix.norm(dim=1), rtol=1e-4, atol=1e-6)
     unit = nn.functional.normalize(matrix, dim=1)
     torch.testing.assert_close(rgb.last_metrics["task_cosine"], unit @ unit.T, rtol=1e-4, atol=1e-5)
-    assert set(rgb.last_metrics) == {"task_grad_norm", "task_cosine", "theta", "alpha", "nonfinite", "skipped"}
+    assert set(rgb.last_metrics) == {
+        "task_grad_norm",
+        "task_cosine",
+        "theta",
+        "alpha",
+        "nonfinite",
+        "skipped",
+        "found_inf",
+    }
     assert not any(value.requires_grad for value in rgb.last_metrics.values())
 
 

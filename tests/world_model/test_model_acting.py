@@ -29,6 +29,23 @@ def test_a_dream_of_posterior_latents_is_the_training_pass_bit_for_bit(
         assert torch.equal(dreamed, trained), name
 
 
+@torch.no_grad()
+def test_acting_equals_training_with_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampled latents, resets at different times, three windows of the Perceiver."""
+    steps = 3 * WINDOW
+    model, sample = make_model().eval(), make_sample(batch=3, steps=steps)
+    is_first = torch.zeros(3, steps, dtype=torch.bool)
+    is_first[1, 5] = is_first[2, [1, 2, 7]] = True
+    noise = torch.randn(steps, 3, 6, generator=rng(4))
+    queue = iter(noise.unbind(0))
+    monkeypatch.setattr("world_model.model._noise", lambda shape, *_: noise if len(shape) == 3 else next(queue))
+    trained = model.forward_sequence(sample.observations, sample.actions, is_first)["states"]
+    is_first[:, 0] = True  # acting has no chunk whose beginning would say so
+    played = play(model, sample.observations, sample.actions, is_first)
+    for name, left, right in zip(State._fields, played, trained, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4, msg=name)
+
+
 def test_h_is_the_next_carry_except_across_a_reset() -> None:
     model, sample = make_model(), make_sample(steps=5, resets=(3,))
     outputs = model.forward_sequence(*sample, rng())

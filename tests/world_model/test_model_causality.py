@@ -8,9 +8,20 @@ import torch
 from small_model import Sample, make_model, make_sample, rng
 from torch import Tensor, nn
 
+from world_model import DPGMMVariationalRecurrentAutoencoder
+
 STEPS = 6
 POOLED = {"cluster_entropy", "vq_perplexity", "effective_components"}  # statistics over the whole chunk
 USES_ACTION = {"h_t", "next_token_ce"}  # at index t itself
+
+
+def make_awake(**changes: Any) -> DPGMMVariationalRecurrentAutoencoder:
+    """The toy model with heads that say something: at first their outputs are constant and hide what they read."""
+    model = make_model(**changes)
+    for last in (model.reward_head.net[-1], model.continue_head.net[-1]):
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, generator=rng())
+    return model
 
 
 def per_step(outputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -30,7 +41,7 @@ def assert_equal_steps(left: dict[str, Any], right: dict[str, Any], steps: slice
 @pytest.mark.parametrize("tau", [1, 3, 5])
 @pytest.mark.parametrize("resets", [(), (2,)])
 def test_later_frames_and_actions_change_nothing_before(mode: str, tau: int, resets: tuple[int, ...]) -> None:
-    model = make_model(n_lstm_layers=2)
+    model = make_awake(n_lstm_layers=2)
     sample = make_sample(steps=STEPS, resets=resets)
     model.forward_sequence(*sample, rng())  # the first training forward fills the codebook from all its frames
     model.train(mode == "train")
@@ -47,21 +58,33 @@ def test_later_frames_and_actions_change_nothing_before(mode: str, tau: int, res
 
 
 def test_an_action_affects_what_comes_after_it_only() -> None:
-    model, sample, tau = make_model().eval(), make_sample(steps=STEPS), 3
+    model, sample, tau = make_awake().eval(), make_sample(steps=STEPS), 3
     changed = sample._replace(actions=sample.actions.clone())
     changed.actions[:, tau] *= -1
     before, after = model.forward_sequence(*sample, rng()), model.forward_sequence(*changed, rng())
     assert_equal_steps(before, after, slice(0, tau), set())
     assert_equal_steps(before, after, slice(tau, tau + 1), USES_ACTION)
     assert not torch.equal(before["h_t"][:, tau], after["h_t"][:, tau])
-    assert not torch.equal(before["carry"][:, tau + 1], after["carry"][:, tau + 1])
+    for name in ("carry", "reward_nll", "continue_nll"):
+        assert not torch.equal(before[name][:, tau + 1], after[name][:, tau + 1]), name
+
+
+@pytest.mark.parametrize("tau", [0, 3, STEPS - 1])
+def test_a_target_concerns_its_own_index_only(tau: int) -> None:
+    model, sample = make_awake().eval(), make_sample(steps=STEPS, resets=(3,))
+    changed = sample._replace(rewards=sample.rewards.clone(), is_terminal=sample.is_terminal.clone())
+    changed.rewards[:, tau] += 3.0
+    changed.is_terminal[:, tau] ^= True
+    before, after = (per_step(model.forward_sequence(*chunk, rng())) for chunk in (sample, changed))
+    for name in before:
+        is_changed = (before[name] != after[name]).view(2, STEPS, -1).any(-1)
+        expected = torch.zeros_like(is_changed)
+        expected[:, tau] = name in ("reward_nll", "continue_nll")
+        assert torch.equal(is_changed, expected), name
 
 
 def test_causality_by_gradient() -> None:
-    model, tau = make_model(), 2
-    for last in (model.reward_head.net[-1], model.continue_head.net[-1]):
-        assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, generator=rng())  # their first output is constant
+    model, tau = make_awake(), 2
     sample = make_sample(batch=1, steps=4)
     frames, actions = sample.observations.requires_grad_(), sample.actions.requires_grad_()
     outputs = model.forward_sequence(*sample, rng())
@@ -91,7 +114,7 @@ def reached(gradient: Tensor) -> list[int]:
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("tau", range(1, STEPS))
 def test_nothing_crosses_a_reset(mode: str, tau: int) -> None:
-    model = make_model(n_lstm_layers=2)
+    model = make_awake(n_lstm_layers=2)
     sample = make_sample(steps=STEPS, resets=(tau,))
     model.forward_sequence(*sample, rng())
     model.train(mode == "train")
@@ -108,18 +131,41 @@ def test_an_episode_inside_a_chunk_equals_the_episode_alone() -> None:
     model, sample, tau = make_model().eval(), make_sample(steps=STEPS, resets=(2,)), 2
     whole = model.forward_sequence(*sample, sample=False)
     alone = model.forward_sequence(*Sample(*(x[:, tau:] for x in sample)), sample=False)
-    for name in (
-        "carry",
-        "h_t",
-        "z_mean",
-        "context",
-        "pi",
-        "attention_maps",
-        "prior_attention_maps",
-        "reconstructions",
-    ):
+    assert_same_episode(whole, alone, slice(tau, None))
+
+
+@pytest.mark.parametrize(("start", "end"), [(1, 2), (2, 4), (3, 5)])
+def test_an_episode_shorter_than_the_chunk_knows_neither_neighbour(start: int, end: int) -> None:
+    model, sample = make_model(n_lstm_layers=2).eval(), make_sample(steps=STEPS, resets=(start, end))
+    whole = model.forward_sequence(*sample, sample=False)
+    alone = model.forward_sequence(*Sample(*(x[:, start:end] for x in sample)), sample=False)
+    assert_same_episode(whole, alone, slice(start, end))
+    # What crosses a boundary is not trained: no next tokens for its last frame, no movement into its first.
+    assert (whole["next_token_ce"][:, end - 1] == 0).all()
+    assert (whole["attention_dynamics_loss"][:, start] == 0).all()
+
+
+def assert_same_episode(whole: dict[str, Any], alone: dict[str, Any], steps: slice) -> None:
+    for name in ("carry", "h_t", "z_mean", "context", "context_pred", "pi", "reconstructions", "vq_indices", "kl_z"):
         # other matrix sizes, other order of sums
-        torch.testing.assert_close(whole[name][:, tau:], alone[name], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(whole[name][:, steps], alone[name], rtol=1e-4, atol=1e-4, msg=name)
+    for name in ("attention_maps", "prior_attention_maps", "decoder_maps"):
+        torch.testing.assert_close(whole[name][:, steps], alone[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_rows_of_a_batch_do_not_see_each_other(mode: str) -> None:
+    model, sample = make_model(n_lstm_layers=2), make_sample(batch=3, steps=STEPS, resets=(4,))
+    model.forward_sequence(*sample, rng())
+    model.train(mode == "train")
+    twin = copy.deepcopy(model)
+    other = make_sample(batch=1, steps=STEPS, seed=2)
+    changed = Sample(*(torch.cat([new, old[1:]]) for new, old in zip(other, sample, strict=True)))
+    before, after = per_step(model.forward_sequence(*sample, rng())), per_step(twin.forward_sequence(*changed, rng()))
+    # Masked losses are scaled by the number of valid steps of the whole batch, and other resets make another number.
+    for name in before.keys() - {"next_token_ce", "attention_dynamics_loss"}:
+        assert torch.equal(before[name][1:], after[name][1:]), name
+    assert not torch.equal(before["z_mean"][0], after["z_mean"][0])
 
 
 def test_the_first_index_is_a_reset_whatever_is_first_says() -> None:

@@ -19,7 +19,12 @@ BAD_CHUNKS: list[tuple[str, Any]] = [
     ("actions", torch.rand(2, 5, 2)),
     ("actions", torch.zeros(2, 6, 2, dtype=torch.long)),
     ("is_first", torch.zeros(6, dtype=torch.bool)),
+    ("is_first", torch.zeros(2, 6, 1, dtype=torch.bool)),
+    ("is_first", torch.zeros(2, 6, dtype=torch.uint8)),  # as acting: a flag is a bool
+    ("is_first", torch.zeros(2, 6, dtype=torch.long)),
+    ("is_first", torch.zeros(2, 6)),
     ("rewards", torch.rand(2, 5)),
+    ("rewards", torch.zeros(2, 6, dtype=torch.bool)),
     ("is_terminal", torch.rand(2, 6, 1)),
 ]
 
@@ -29,6 +34,20 @@ def test_chunks(name: str, value: torch.Tensor) -> None:
     model, sample = make_model(), make_sample()
     with pytest.raises(ValueError, match=rf"^{name}: got .*, expected .*$"):
         model.forward_sequence(*sample._replace(**{name: value}))
+
+
+@pytest.mark.parametrize("rewards", [torch.float64, torch.int64])
+@pytest.mark.parametrize("is_terminal", [torch.float32, torch.uint8])
+def test_targets_may_have_any_dtype_of_numbers(rewards: torch.dtype, is_terminal: torch.dtype) -> None:
+    model, sample = make_model(head_config={"num_bins": 5}), make_sample()
+    with torch.no_grad():
+        model.reward_head.net[-1].bias.copy_(torch.arange(5.0))  # else every reward costs the same
+    whole = sample._replace(rewards=sample.rewards.gt(0).float())
+    other = whole._replace(rewards=whole.rewards.to(rewards), is_terminal=whole.is_terminal.to(is_terminal))
+    model.eval()
+    before, after = model.forward_sequence(*whole, sample=False), model.forward_sequence(*other, sample=False)
+    for name in ("reward_nll", "continue_nll"):
+        torch.testing.assert_close(before[name], after[name].float(), msg=name)
 
 
 @pytest.mark.parametrize("shape", [(0, 6), (2, 0)])
@@ -52,6 +71,14 @@ def test_acting(name: str, frames: torch.Tensor, is_first: torch.Tensor, enabled
     model = make_model(perceiver_config={"enabled": enabled})
     with pytest.raises(ValueError, match=rf"^{name}: got .*, expected .*$"):
         model.observe_step(model.initial(2), frames, is_first)
+
+
+def test_an_action_of_another_width_is_refused_in_a_dream() -> None:
+    model, sample = make_model(), make_sample()
+    start = model.observe(*sample[:2]).states.map(lambda x: x[:, 0])
+    for action in (torch.zeros(2, 3), torch.zeros(2, 1)):
+        with pytest.raises(ValueError, match=r"^\w+: got shape .*, expected \(2, .*\)$"):
+            model.imagine(start, lambda _, action=action: action, 1)
 
 
 def test_a_dream_has_a_length() -> None:

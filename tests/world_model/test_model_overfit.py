@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_model import make_model, make_sample, rng, total
+from small_model import SWITCHES, make_model, make_sample, rng, total
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -30,20 +30,21 @@ def test_one_chunk_is_learned_by_heart() -> None:
         if last < first / 10:
             break
     assert last < first / 10
-    shuffled = outputs["states"]._replace(
-        latent=outputs["states"].latent.flip(0), hidden=outputs["states"].hidden.flip(0)
-    )
-    wrong = (model.decode(shuffled) - sample.observations).square().sum((2, 3, 4)).mean()
-    assert wrong > 2 * last  # another sequence's state draws another frame
+    states = outputs["states"]
+    for swapped in (states._replace(latent=states.latent.flip(0)), states.map(lambda x: x.flip(0))):
+        frames = model.decode(swapped, outputs["decoder_maps"])
+        wrong = (frames - sample.observations).square().sum((2, 3, 4)).mean()
+        assert wrong > 2 * last  # another sequence's latent, and all the more its whole state, draws another frame
 
 
-@pytest.mark.parametrize("frames", ["black", "white", "noise"])
+@pytest.mark.parametrize("frames", ["black", "white", "noise", "loud"])
 def test_extreme_chunks_stay_finite(frames: str) -> None:
     model, sample = make_model(), make_sample(steps=4, resets=(2,))
     observations = {
         "black": torch.zeros_like(sample.observations),
         "white": torch.ones_like(sample.observations),
         "noise": torch.randn(sample.observations.shape, generator=rng()),
+        "loud": 1e4 * torch.randn(sample.observations.shape, generator=rng()),  # any finite frames are taken
     }[frames]
     sample = sample._replace(
         observations=observations, actions=sample.actions.sign(), rewards=1e4 * sample.rewards.sign()
@@ -64,9 +65,17 @@ def test_extreme_chunks_stay_finite(frames: str) -> None:
     assert model.reward_head.predict(dream.features).isfinite().all()
 
 
-def test_a_chunk_of_one_frame_trains() -> None:
-    model, sample = make_model(), make_sample(steps=1)
-    losses, _ = model.compute_total_loss(*sample, rng())
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_chunk_of_one_frame_trains(name: str, batch: int) -> None:
+    model, sample = make_model(**SWITCHES[name]), make_sample(batch=batch, steps=1)
+    losses, outputs = model.compute_total_loss(*sample, rng())
     total(losses).backward()
+    model.after_update(outputs, rng())
     assert all(loss.isfinite() for loss in losses.values())
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), parameter_name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), parameter_name
+    assert model.decoder.project.weight.grad is not None
+    for absent in {"next_token_ce", "attention_dynamics_loss"} & losses.keys():  # both need a second frame
+        assert losses[absent] == 0, absent

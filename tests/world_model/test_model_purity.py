@@ -62,6 +62,23 @@ def test_training_moves_the_codebook_only_and_only_after_the_outputs() -> None:
     assert torch.equal(again.indices, first["vq_indices"])
 
 
+@pytest.mark.parametrize("where", ["rewards", "actions"])
+def test_a_broken_batch_leaves_nothing_behind(where: str) -> None:
+    """Its gradient step is skipped; its buffers must not stay broken either."""
+    model, sample = make_model(), make_sample()
+    model.forward_sequence(*sample, rng())
+    broken = sample._replace(**{where: getattr(sample, where).clone()})
+    getattr(broken, where)[0, 2] = torch.nan
+    losses, outputs = model.compute_total_loss(*broken, rng())
+    assert not total(losses).isfinite()
+    model.after_update(outputs, rng())
+    for name, value in model.state_dict().items():
+        assert value.isfinite().all(), name
+    losses, outputs = model.compute_total_loss(*sample, rng())
+    model.after_update(outputs, rng())
+    assert all(loss.isfinite() for loss in losses.values())
+
+
 def test_after_update_moves_the_teacher_a_little_towards_the_trunk() -> None:
     model, sample = make_model(), make_sample()
     outputs = model.forward_sequence(*sample, rng())

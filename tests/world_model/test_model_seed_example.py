@@ -30,7 +30,7 @@ SHAPES = {
     **dict.fromkeys(("is_first", "alpha"), (B, T)),
     **dict.fromkeys(("recon_loss", "kl_z", "kl_bound", "hierarchical_kl", "cluster_entropy", "gram_enc_loss"), (B, T)),
     **dict.fromkeys(("vq_recon", "vq_commit", "next_token_ce", "context_nll"), (B, T)),
-    **dict.fromkeys(("attention_kl", "attention_dynamics_loss", "attention_diversity"), (B, T)),
+    **dict.fromkeys(("attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"), (B, T)),
 }
 
 

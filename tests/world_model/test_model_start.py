@@ -8,7 +8,49 @@ from small_model import make_model, make_sample, rng
 from torch import nn
 
 from world_model.encoder_decoder import Posterior
-from world_model.temporal_dynamics import OrthogonalLSTM
+from world_model.temporal_dynamics import ContextPredictor, OrthogonalLSTM
+
+
+def test_without_orthogonal_the_recurrent_blocks_are_xavier() -> None:
+    torch.manual_seed(0)
+    lstm = OrthogonalLSTM(10, 64, orthogonal=False)
+    assert isinstance(lstm.cells[0], nn.LSTMCell)
+    for block in lstm.cells[0].weight_hh.detach().chunk(4):
+        assert (block @ block.T - torch.eye(64)).abs().max() > 0.1
+        assert block.std().item() == pytest.approx(math.sqrt(2 / 128), rel=0.1)  # 4096 draws
+        assert block.abs().max() <= math.sqrt(6 / 128)
+
+
+def test_input_blocks_are_xavier_gate_by_gate_and_reset_states_zero() -> None:
+    torch.manual_seed(0)
+    lstm = OrthogonalLSTM(100, 60)
+    assert isinstance(lstm.cells[0], nn.LSTMCell)
+    for block in lstm.cells[0].weight_ih.detach().chunk(4):
+        assert block.std().item() == pytest.approx(math.sqrt(2 / 160), rel=0.05)  # 6000 draws
+    for state in lstm.initial(3):
+        assert state.shape == (3, 1, 60)
+        assert not state.any()
+
+
+@pytest.mark.parametrize("name", ["input_dim", "hidden_dim", "num_layers"])
+@pytest.mark.parametrize("size", [0, -2])
+def test_lstm_sizes_are_positive(name: str, size: int) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: got {size}, expected at least 1$"):
+        OrthogonalLSTM(**({"input_dim": 4, "hidden_dim": 8} | {name: size}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["carry_dim", "latent_dim", "context_dim", "hidden_dim"])
+def test_context_predictor_sizes_are_positive(name: str) -> None:
+    sizes = {"carry_dim": 8, "latent_dim": 2, "context_dim": 4, "hidden_dim": 8} | {name: 0}
+    with pytest.raises(ValueError, match=rf"^{name}: got 0, expected at least 1$"):
+        ContextPredictor(**sizes)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 4), (3, 2, 4)])
+def test_lstm_inputs_of_another_shape_are_named(shape: tuple[int, ...]) -> None:
+    lstm = OrthogonalLSTM(4, 8)
+    with pytest.raises(ValueError, match=r"^inputs: got shape \(.*\), expected \(3, 4\)$"):
+        lstm(torch.zeros(shape), *lstm.initial(3))
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
@@ -79,6 +121,24 @@ def test_the_mixture_starts_uniform() -> None:
     outputs = model.forward_sequence(*sample, rng())
     fresh = outputs["pi"][:, 0]  # carry 0: biases alone
     torch.testing.assert_close(fresh, torch.full_like(fresh, 0.25), rtol=0, atol=0.03)
+
+
+def test_concentration_and_prior_samples_of_the_uniform_mixture() -> None:
+    """Biases alone give a = 1, b = 3, 2, 1: S = 1/b, so E[α] = (1 + 3) / (1 + 1/3 + 1/2 + 1) = 24/17."""
+    model, sample = make_model().eval(), make_sample(batch=20, steps=20)
+    with torch.no_grad():
+        model.prior.head.weight.zero_()
+        model.prior.component_means[:, 0] = torch.tensor([-9.0, -3.0, 3.0, 9.0])
+        model.prior.std_offsets.fill_(-100.0)  # σ = 0.1
+        outputs = model.forward_sequence(*sample, rng())
+    torch.testing.assert_close(outputs["alpha"], torch.full((20, 20), 24 / 17), rtol=1e-5, atol=0)
+    torch.testing.assert_close(outputs["effective_components"], outputs["cluster_entropy"][0, 0].exp())
+    drawn = outputs["z_prior"][..., 0].flatten()
+    counts = [int((drawn - place).abs().lt(0.6).sum()) for place in (-9, -3, 3, 9)]
+    assert sum(counts) == 400  # on a component, never between two
+    assert all(abs(count - 100) < 4 * math.sqrt(400 * 3 / 16) for count in counts)
+    nearest = (drawn[:, None] - torch.tensor([-9.0, -3.0, 3.0, 9.0])).abs().amin(1)
+    assert nearest.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.15)
 
 
 def test_one_seed_one_model() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_model import SWITCHES, make_model, make_sample, rng, total
+from small_model import SWITCHES, TOTALS, make_model, make_sample, rng, total
 
 
 @pytest.mark.parametrize("name", SWITCHES)
@@ -64,8 +64,22 @@ def test_absent_pillars_leave_no_key_behind() -> None:
     gone = {"context", "context_pred", "context_nll", "vq_indices", "vq_perplexity", "vq_recon", "vq_commit"}
     gone |= {"next_token_ce", "gram_enc_loss", "attention_maps", "prior_attention_maps", "slot_responsibilities"}
     gone |= {"attention_precision", "predicted_movement", "attention_kl", "attention_dynamics_loss"}
-    assert on.keys() - off.keys() == gone | {"attention_diversity"}
+    assert on.keys() - off.keys() == gone | {"attention_diversity", "slot_recon"}
     assert not off.keys() - on.keys()
+
+
+def test_the_task_losses_are_the_weighted_terms_each_in_one_task() -> None:
+    """The names that the model gives its losses are the names that have a weight: none is dropped in silence."""
+    losses, outputs = make_model().compute_total_loss(*make_sample(), rng())
+    weights = {"recon_loss": 1, "kl_z": 1, "hierarchical_kl": 1, "cluster_entropy": -0.1, "gram_enc_loss": 0.05}
+    weights |= {"vq_recon": 1, "vq_commit": 0.25, "next_token_ce": 1, "attention_kl": 1, "attention_diversity": 1}
+    weights |= {"attention_dynamics_loss": 0.1, "slot_recon": 1, "context_nll": 0.1, "reward_nll": 1, "continue_nll": 1}
+    assert losses.keys() == weights.keys() | set(TOTALS)
+    expected = sum(weight * outputs[name].detach().double().mean().item() for name, weight in weights.items())
+    assert total(losses).item() == pytest.approx(expected, rel=1e-5)
+    not_losses = {"is_first", "kl_bound", "alpha"}  # what else is [B, T]
+    per_step = {name for name, value in outputs.items() if name != "states" and value.shape == (2, 6)}
+    assert per_step - not_losses == weights.keys()
 
 
 def test_a_part_of_the_frames_gives_the_full_loss_on_average() -> None:

@@ -16,6 +16,7 @@ class AttentionOutput(NamedTuple):
     mass: Tensor  # [B, T, S], sums to 1 over the slots
     predicted_movement: Tensor  # [B, T, S, 2], expected change of the centre since t-1
     log_precision: Tensor  # [B, T, S], in [-4, 8]
+    slot_recon: Tensor  # [B, T], squared error of the features that the slots draw, 1 where they explain nothing
 
 
 class AttentionSchema(nn.Module):
@@ -70,6 +71,7 @@ class AttentionSchema(nn.Module):
             mass=attended.mass.unflatten(0, shape),
             predicted_movement=movement.unflatten(0, shape),
             log_precision=log_precision.unflatten(0, shape),
+            slot_recon=attended.recon_error.unflatten(0, shape),
         )
 
     def dream(
@@ -93,7 +95,7 @@ class AttentionSchema(nn.Module):
         return torch.stack(dreamed, 1)
 
     def losses(self, output: AttentionOutput, is_first: Tensor) -> dict[str, Tensor]:
-        """The pillar's three losses, [B, T] each: attention_kl, attention_dynamics_loss, attention_diversity."""
+        """The pillar's losses, [B, T] each: attention_kl, attention_dynamics_loss, attention_diversity, slot_recon."""
         precision = output.log_precision if self.use_precision else None
         return {
             "attention_kl": attention_kl(output.maps, output.prior_maps, output.mass),
@@ -101,6 +103,7 @@ class AttentionSchema(nn.Module):
                 output.maps, output.mass, output.predicted_movement, precision, is_first
             ),
             "attention_diversity": diversity(output.maps),
+            "slot_recon": output.slot_recon,
         }
 
 

@@ -15,6 +15,7 @@ class SlotOutput(NamedTuple):
     maps: Tensor  # [N, S, 8, 8], each slot's distribution over the cells (sums to 1 over cells)
     responsibilities: Tensor  # [N, S, 8, 8], each cell's distribution over the slots (sums to 1 over slots)
     mass: Tensor  # [N, S], share of the frame that a slot won (sums to 1 over slots)
+    recon_error: Tensor  # [N], squared error of the features that the slots draw, per entry
 
 
 class SlotAttention(nn.Module):
@@ -23,6 +24,9 @@ class SlotAttention(nn.Module):
     rho_mn = softmax over slots m of q(LN(s_m)) . k_n / sqrt d,   w_mn = (rho_mn + eps) / sum_n (rho_mn + eps),
     s_m <- GRU(sum_n w_mn v_n, s_m),   s_m <- s_m + MLP(LN(s_m)), for a few iterations;
     maps = (1 - mix) w + mix / 64,   mass_m = mean_n rho_mn.
+
+    Slots have to draw what they hold: recon_error = mean_n |sum_m rho_mn (W s_m) - sg(LN(F_n))|^2 / Cf, 1 where they
+    explain nothing (DINOSAUR, arXiv 2209.14860). Without it no loss needs a slot to follow anything that moves.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class SlotAttention(nn.Module):
         self.queries = nn.Parameter(torch.randn(num_slots, slot_dim))
         self.top_down = nn.Linear(carry_dim, slot_dim, bias=False)
         self.to_query = nn.Sequential(nn.LayerNorm(slot_dim, bias=False), nn.Linear(slot_dim, slot_dim, bias=False))
+        self.to_features = nn.Linear(slot_dim, feature_channels)
         self.gru = nn.GRUCell(slot_dim, slot_dim)
         self.mlp = nn.Sequential(
             nn.LayerNorm(slot_dim), nn.Linear(slot_dim, 2 * slot_dim), nn.SiLU(), nn.Linear(2 * slot_dim, slot_dim)
@@ -54,8 +59,15 @@ class SlotAttention(nn.Module):
         slots = self.queries + self.top_down(carry).unsqueeze(1)  # [N, S, d]
         slots, shares, weights = self.compete(self.input_norm(cells), slots)
         maps = (1.0 - self.map_mix) * weights + self.map_mix / NUM_CELLS
+        error = self._recon_error(features, shares, slots)
         grid = (GRID, GRID)
-        return SlotOutput(slots, maps.unflatten(-1, grid), shares.unflatten(-1, grid), shares.mean(-1))
+        return SlotOutput(slots, maps.unflatten(-1, grid), shares.unflatten(-1, grid), shares.mean(-1), error)
+
+    def _recon_error(self, features: Tensor, shares: Tensor, slots: Tensor) -> Tensor:
+        """features [N, Cf, 8, 8], rho [N, S, 64], slots [N, S, d] -> [N], float32."""
+        cells = features.detach().flatten(-2).mT.float()  # [N, 64, Cf]
+        target = nn.functional.layer_norm(cells, cells.shape[-1:])
+        return (shares.mT @ self.to_features(slots).float() - target).square().mean((-2, -1))
 
     def compete(self, cells: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Let slots [N, S, d] compete for cells [N, M, d]: the new slots, rho [N, S, M] and w [N, S, M], float32."""

@@ -118,7 +118,9 @@ class DPGMMPrior(nn.Module):
         return self.head(hidden).float().split(self._splits, dim=-1)
 
     def forward(self, carry: Tensor) -> PriorParams:
-        """Return the mixture of each state: carry [..., H] -> PriorParams, in float32."""
+        """Return the mixture of each state: carry [..., H] -> PriorParams, in float32. ValueError on another width."""
+        if carry.shape[-1:] != (self.trunk.in_features,):
+            raise ValueError(f"carry: got shape {tuple(carry.shape)}, expected [..., {self.trunk.in_features}]")
         u_a, u_b, drift, std_drift, residual = self._heads(carry)
         residual = residual.unflatten(-1, (self.max_components, self.latent_dim))  # [..., K*D] -> [..., K, D]
         log_a, log_b = squash(u_a, self.squash_limit), squash(u_b, self.squash_limit)
@@ -165,14 +167,16 @@ class DPGMMPrior(nn.Module):
         """Follow each component's usage and move dead ones; call at the end of an update. Does nothing in eval mode.
 
         A component with mean responsibility below 1e-3 (moving average) for 1000 updates gets M_k <- m - m_0(t) of a
-        random row. responsibilities [..., K], posterior_mean m [..., D], carry [..., H]; generator on their device.
+        random row. responsibilities [..., K], posterior_mean m [..., D], carry [..., H]; generator on their device. A
+        batch whose responsibilities are not finite, so that its step is skipped, changes nothing.
         """
         if not self.training:
             return
         usage = responsibilities.float().flatten(0, -2).mean(0)  # [..., K] -> [K]
-        self.usage.lerp_(usage, 1 - USAGE_DECAY)
-        self.dead_updates.add_(1).mul_(self.usage < DEAD_USAGE)
-        dead = self.dead_updates >= DEAD_PATIENCE
+        is_good = torch.isfinite(usage).all()
+        self.usage.copy_(torch.where(is_good, self.usage.lerp(usage, 1 - USAGE_DECAY), self.usage))
+        self.dead_updates.add_(is_good).mul_(self.usage < DEAD_USAGE)
+        dead = (self.dead_updates >= DEAD_PATIENCE) & is_good
         # Rows are drawn for all K at every update: asking whether any is dead would wait for the device.
         means, carries = posterior_mean.flatten(0, -2), carry.flatten(0, -2)  # [N, D], [N, H]
         rows = torch.randint(means.shape[0], (self.max_components,), generator=generator, device=means.device)

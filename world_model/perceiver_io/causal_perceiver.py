@@ -106,6 +106,8 @@ class CausalPerceiver(nn.Module):
         Equals `forward` on the whole sequence, however long. Changes no state of the module.
         """
         self._check(features, is_first, 4)
+        if len(cache.keys) != len(features):
+            raise ValueError(f"cache: got {len(cache.keys)} rows, expected the features' {len(features)}")
         latents = self._read_frames(self.tokenizer.quantizer(self.tokenizer.encode(features)).values)  # [N, L, width]
         is_valid = torch.cat([cache.is_valid & ~is_first.unsqueeze(-1), torch.ones_like(is_first).unsqueeze(-1)], -1)
         mask = is_valid[:, None, None]  # [N, 1, 1, W]

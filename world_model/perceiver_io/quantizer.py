@@ -23,7 +23,8 @@ class VectorQuantizer(nn.Module):
     N <- decay N + (1 - decay) n,   M <- decay M + (1 - decay) s,   E_i = M_i / N~_i,
     N~_i = (N_i + eps) / (sum N + K eps) * sum N.
     A code whose share of N stays below `dead_share` / K for `patience` updates is replaced by a recent vector.
-    Nothing changes in eval mode. Generators must live on the codebook's device.
+    Nothing changes in eval mode, nor by a batch with a vector that is not finite, whose step is skipped. Generators
+    must live on the codebook's device.
     """
 
     codebook: Tensor
@@ -47,6 +48,8 @@ class VectorQuantizer(nn.Module):
             raise ValueError(f"codebook_size and code_dim: got {codebook_size} and {code_dim}, expected at least 1")
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay: got {decay}, expected a number in [0, 1)")
+        if not 0.0 <= max_revived_share <= 1.0:
+            raise ValueError(f"max_revived_share: got {max_revived_share}, expected a number in [0, 1]")
         self.codebook_size, self.code_dim = codebook_size, code_dim
         self.decay, self.epsilon = decay, epsilon
         self.dead_share, self.patience = dead_share, patience
@@ -59,7 +62,9 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
 
     def forward(self, vectors: Tensor) -> Quantized:
-        """Quantise vectors [..., code_dim]; the lowest index wins a tie. Changes no state."""
+        """Quantise vectors [..., code_dim] (ValueError otherwise); the lowest index wins a tie. Changes no state."""
+        if vectors.shape[-1:] != (self.code_dim,):
+            raise ValueError(f"vectors: got shape {tuple(vectors.shape)}, expected [..., {self.code_dim}]")
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = vectors.float()
             indices = self._nearest(vectors.detach())
@@ -89,10 +94,12 @@ class VectorQuantizer(nn.Module):
         stretch = torch.arange(size, device=device) + torch.rand(size, generator=generator, device=device)
         picks = flat[(stretch * (len(flat) / size)).long().clamp_(max=len(flat) - 1)]  # [K, code_dim]
         # A flag on the device and `where` instead of an `if`: no wait for the device.
-        self.codebook.copy_(torch.where(self.is_initialised, self.codebook, picks))
-        self.sums.copy_(torch.where(self.is_initialised, self.sums, picks))
-        self.counts.copy_(torch.where(self.is_initialised, self.counts, torch.ones_like(self.counts)))
-        self.is_initialised.fill_(True)
+        is_good = torch.isfinite(picks).all()
+        is_taken = is_good & ~self.is_initialised
+        self.codebook.copy_(torch.where(is_taken, picks, self.codebook))
+        self.sums.copy_(torch.where(is_taken, picks, self.sums))
+        self.counts.copy_(torch.where(is_taken, torch.ones_like(self.counts), self.counts))
+        self.is_initialised.logical_or_(is_good)
 
     @torch.no_grad()
     def update(self, vectors: Tensor, indices: Tensor, generator: torch.Generator | None = None) -> None:
@@ -102,6 +109,8 @@ class VectorQuantizer(nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             flat = vectors.detach().float().reshape(-1, self.code_dim)
             flat_indices = indices.reshape(-1)
+            state = (self.codebook, self.counts, self.sums, self.idle_updates)
+            before = [buffer.clone() for buffer in state]
             sums = torch.zeros_like(self.sums).index_add_(0, flat_indices, flat)
             self.counts.lerp_(self._count(flat_indices), 1.0 - self.decay)
             self.sums.lerp_(sums, 1.0 - self.decay)
@@ -109,6 +118,9 @@ class VectorQuantizer(nn.Module):
             smoothed = (self.counts + self.epsilon) / (total + self.codebook_size * self.epsilon) * total
             self.codebook.copy_(self.sums / smoothed.unsqueeze(-1))
             self._revive(flat, generator)
+            is_good = torch.isfinite(sums).all()  # it holds every vector
+            for buffer, old in zip(state, before, strict=True):
+                buffer.copy_(torch.where(is_good, buffer, old))
 
     def _revive(self, flat: Tensor, generator: torch.Generator | None) -> None:
         """Replace the longest dead codes by random rows of flat [M, code_dim], with the mean count."""

@@ -7,10 +7,17 @@ from world_model.layers import head
 
 
 class ContextPredictor(nn.Module):
-    """carry g [..., H], latent z [..., D] -> predicted context ĉ [..., C]; the target has ‖c‖² = C."""
+    """carry g [..., H], latent z [..., D] -> predicted context ĉ [..., C]; the target has ‖c‖² = C.
+
+    Raises ValueError for sizes below 1.
+    """
 
     def __init__(self, carry_dim: int, latent_dim: int, context_dim: int, hidden_dim: int) -> None:
         super().__init__()
+        sizes = {"carry_dim": carry_dim, "latent_dim": latent_dim, "context_dim": context_dim, "hidden_dim": hidden_dim}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name}: got {size}, expected at least 1")
         self.net = head(carry_dim + latent_dim, hidden_dim, 1, context_dim)
 
     def forward(self, carry: Tensor, latent: Tensor) -> Tensor:

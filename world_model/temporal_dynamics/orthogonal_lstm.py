@@ -8,12 +8,16 @@ class OrthogonalLSTM(nn.Module):
     """One step of a stacked LSTM: inputs [N, I], hidden [N, L, H], cell [N, L, H] -> next hidden, next cell.
 
     Recurrent matrices are orthogonal per gate block (`orthogonal=False`: Xavier), input matrices Xavier, biases 0 but
-    for the forget gate's 1. `initial(batch)` is the learned reset state (hidden starts at 0; the cell is 0).
+    for the forget gate's 1. `initial(batch)` is the learned reset state (hidden starts at 0; the cell is 0). Raises
+    ValueError for sizes below 1 and for inputs of another width.
     """
 
     def __init__(self, input_dim: int, hidden_dim: int, num_layers: int = 1, orthogonal: bool = True) -> None:
         super().__init__()
-        self.hidden_dim = hidden_dim
+        for name, size in {"input_dim": input_dim, "hidden_dim": hidden_dim, "num_layers": num_layers}.items():
+            if size < 1:
+                raise ValueError(f"{name}: got {size}, expected at least 1")
+        self.input_dim, self.hidden_dim = input_dim, hidden_dim
         self.cells = nn.ModuleList(
             nn.LSTMCell(input_dim if layer == 0 else hidden_dim, hidden_dim) for layer in range(num_layers)
         )
@@ -34,6 +38,9 @@ class OrthogonalLSTM(nn.Module):
         return hidden, torch.zeros_like(hidden)
 
     def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        if inputs.shape != (len(hidden), self.input_dim):
+            expected = (len(hidden), self.input_dim)
+            raise ValueError(f"inputs: got shape {tuple(inputs.shape)}, expected {expected}")
         hiddens, cells = [], []
         for layer, lstm_cell in enumerate(self.cells):
             inputs, next_cell = lstm_cell(inputs, (hidden[:, layer], cell[:, layer]))

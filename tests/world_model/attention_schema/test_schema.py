@@ -210,7 +210,7 @@ def test_losses_are_per_step_and_every_parameter_learns(use_precision: bool) -> 
     schema = make(use_precision=use_precision)
     *data, is_first = make_data(resets=(2,))
     losses = schema.losses(schema(*data, is_first), is_first)
-    assert set(losses) == {"attention_kl", "attention_dynamics_loss", "attention_diversity"}
+    assert set(losses) == {"attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"}
     for name, loss in losses.items():
         assert loss.shape == (B, T), name
         assert loss.isfinite().all(), name
@@ -243,7 +243,14 @@ def test_the_prior_learns_a_moving_blob() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"num_slots": 0}, "num_slots: got 0"), ({"iterations": 0}, "iterations: got 0"), ({"map_mix": 0.0}, "map_mix")],
+    [
+        ({"num_slots": 0}, "num_slots: got 0"),
+        ({"slot_dim": -8}, "slot_dim: got -8"),
+        ({"iterations": 0}, "iterations: got 0"),
+        ({"prior_channels": 0}, "prior_channels: got 0"),
+        ({"map_mix": 0.0}, "map_mix: got 0.0"),
+        ({"map_mix": 1.0}, "map_mix: got 1.0"),
+    ],
 )
 def test_bad_settings(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

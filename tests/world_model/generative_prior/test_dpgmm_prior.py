@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -29,9 +31,12 @@ def test_shapes_and_ranges():
     assert params.log_weights.shape == (2, 3, 5)
     assert params.means.shape == params.stds.shape == (2, 3, 5, 4)
     np.testing.assert_allclose(params.log_weights.detach().exp().sum(-1), 1, rtol=2e-6)
-    extreme = build()(carries(50) * 1e4)
+    loud = build()
+    with torch.no_grad():
+        loud.head.weight.mul_(1e4)  # a large carry would not do: it is normalised
+    extreme = loud(carries(50))
     for log_parameter in (extreme.log_a, extreme.log_b):
-        assert log_parameter.abs().max() <= 3
+        assert 2.99 < log_parameter.abs().max() <= 3
     assert extreme.stds.min() >= 0.1
     assert extreme.stds.max() <= 2
 
@@ -204,6 +209,20 @@ def test_a_dead_component_is_moved_to_a_recent_posterior_mean():
     torch.testing.assert_close(prior.component_means.detach(), moved, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_broken_batch_leaves_usage_and_components_alone(bad):
+    prior = build()
+    dead_case(prior, 1526)
+    assert prior.dead_updates[2] == 999  # the next update would move component 2
+    before = {name: value.clone() for name, value in prior.state_dict().items()}
+    means, carry, shares = torch.full((3, 4), bad), carries(3), torch.full((3, 5), 0.2)
+    shares[1] = math.nan  # what a broken posterior mean makes of them
+    for _ in range(3):
+        prior.update_usage(shares, means, carry, torch.Generator().manual_seed(0))
+    for name, value in prior.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
 def test_usage_changes_nothing_in_eval_mode():
     prior = build().eval()
     before = {name: value.clone() for name, value in prior.state_dict().items()}
@@ -226,5 +245,10 @@ def test_usage_changes_nothing_in_eval_mode():
     ],
 )
 def test_settings_out_of_range_are_named(name, value):
-    with pytest.raises(ValueError, match=f"{name}: got"):
+    with pytest.raises(ValueError, match=rf"^{name}: got .*, expected .*$"):
         build(**{name: value})
+
+
+def test_a_carry_of_another_width_is_named():
+    with pytest.raises(ValueError, match=r"^carry: got shape \(2, 15\), expected \[\.\.\., 16\]$"):
+        build()(torch.zeros(2, 15))

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -100,12 +102,30 @@ def test_a_zero_weight_counts_as_an_absent_component_without_nan():
     masked.requires_grad_()
     means.requires_grad_()
     kept = [0, 1, 3]
+    assert responsibilities(mean, std, masked, means, stds)[2] == 0
+    noise = [torch.Generator().manual_seed(0) for _ in range(2)]
+    drawn = mixture_kl_monte_carlo(mean, std, masked, means, stds, 8, noise[0])
+    absent = mixture_kl_monte_carlo(mean, std, masked[kept], means[kept], stds[kept], 8, noise[1])
+    torch.testing.assert_close(drawn, absent)
     for bound in (mixture_kl_upper_bound, mixture_kl_lower_bound):
         value = bound(mean, std, masked, means, stds)
         torch.testing.assert_close(value, bound(mean, std, masked[kept], means[kept], stds[kept]))
         for gradient in torch.autograd.grad(value, (masked, means)):
             assert torch.isfinite(gradient).all()
             assert (gradient[2] == 0).all()
+
+
+def test_components_far_away_give_a_large_and_finite_kl():
+    """No overflow where a narrow posterior lies far from all components, and the nearest one decides."""
+    mean, std = torch.tensor([300.0, -300.0]), torch.tensor([0.05, 0.05])
+    means = torch.tensor([[0.0, 0.0], [-300.0, 300.0]], requires_grad=True)
+    stds, log_weights = torch.full((2, 2), 0.1), torch.tensor([0.5, 0.5]).log()
+    upper, shares = mixture_kl_and_responsibilities(mean, std, log_weights, means, stds)
+    nearest = gaussian_kl(mean.double(), std.double(), means[0].detach().double(), stds[0].double())
+    assert upper.item() == pytest.approx(nearest.item() + math.log(2), rel=1e-5)
+    np.testing.assert_array_equal(shares.detach(), [1.0, 0.0])
+    (gradient,) = torch.autograd.grad(upper, means)
+    np.testing.assert_allclose(gradient, [[-300 / 0.01, 300 / 0.01], [0, 0]], rtol=1e-5)
 
 
 def test_gradients_equal_central_differences():

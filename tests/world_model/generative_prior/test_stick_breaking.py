@@ -85,9 +85,17 @@ def test_expected_weights_equal_the_mean_of_samples():
     assert ((draws.mean(0) - expected_stick_weights(log_a, log_b)).abs() < 4 * deviation).all()
 
 
+def test_expected_sticks_stay_between_1e_6_and_its_complement():
+    """At a = e^-3, b = e^3 the mean stick is B(1 + e^3, e^3) e^3 = 1e-11."""
+    low, high = torch.tensor([-3.0]), torch.tensor([8.0])
+    np.testing.assert_allclose(expected_stick_log_weights(low, -low)[0], math.log(1e-6), rtol=1e-6)
+    np.testing.assert_allclose(expected_stick_log_weights(2 * high, -high)[1], math.log(1e-6), rtol=1e-3)
+
+
 def test_expected_weights_and_gradients_are_finite_at_the_edges_of_the_squash_range():
     corners = torch.cartesian_prod(*[torch.tensor([-3.0, 3.0])] * 4).requires_grad_()
     log_weights = expected_stick_log_weights(corners[:, :2], corners[:, 2:])
+    np.testing.assert_allclose(log_weights.detach().exp().sum(-1), 1, rtol=2e-6)
     loss = log_weights.sum() + concentration_kl(corners[:, :2], corners[:, 2:]).sum()
     (gradient,) = torch.autograd.grad(loss, corners)
     assert torch.isfinite(log_weights).all()
@@ -99,9 +107,15 @@ def test_hierarchical_kl_has_the_specified_values():
     assert concentration_kl(torch.zeros(14), torch.zeros(14)).item() == pytest.approx(1.430, abs=1e-3)
 
 
+EDGES = torch.tensor([[-3.0, -3.0, 3.0, 3.0, 0.0, 3.0], [-3.0, 3.0, -3.0, 3.0, -3.0, 0.0]])  # of the squash range
+
+
+@pytest.mark.parametrize("sticks", [random_sticks(6, seed=3), EDGES], ids=["random", "edges"])
 @pytest.mark.parametrize(("prior_shape", "prior_rate"), [(1.0, 1.0), (2.5, 0.4)])
-def test_collapsed_kl_is_the_explicit_sum_at_the_conjugate_posterior_and_minimal(expectation, prior_shape, prior_rate):
-    log_a, log_b = random_sticks(6, seed=3)
+def test_collapsed_kl_is_the_explicit_sum_at_the_conjugate_posterior_and_minimal(
+    expectation, prior_shape, prior_rate, sticks
+):
+    log_a, log_b = sticks
     neg_entropy = neg_log1m = 0.0
     for x, y in zip(log_a.tolist(), log_b.tolist(), strict=True):
         a, b = math.exp(x), math.exp(y)

@@ -73,15 +73,17 @@ def test_next_token_logits_see_the_present_action_only() -> None:
     assert is_changed.flatten(2).any(-1).nonzero().tolist() == [[1, 5]]
 
 
-def test_episodes_are_isolated() -> None:
+@pytest.mark.parametrize("tau", range(1, T))
+def test_episodes_are_isolated(tau: int) -> None:
     perceiver = make().eval()
-    features, is_first = make_data(resets=(5,))
+    features, is_first = make_data(resets=(tau,))
     changed = features.clone()
-    changed[:, :5] = 0.0
+    changed[:, :tau] = 0.0
     before, after = perceiver(features, is_first), perceiver(changed, is_first)
-    assert torch.equal(before.context[:, 5:], after.context[:, 5:])
-    alone = perceiver(features[:, 5:], is_first[:, 5:])
-    torch.testing.assert_close(before.context[:, 5:], alone.context, rtol=0, atol=1e-5)
+    assert torch.equal(before.context[:, tau:], after.context[:, tau:])
+    assert (before.context[:, :tau] != after.context[:, :tau]).any(-1).all()
+    alone = perceiver(features[:, tau:], is_first[:, tau:])
+    torch.testing.assert_close(before.context[:, tau:], alone.context, rtol=0, atol=1e-5)
 
 
 def test_index_zero_is_a_reset_whatever_is_first_says() -> None:
@@ -232,6 +234,15 @@ def test_perplexity_is_that_of_the_indices() -> None:
         ({"window": 0}, "window: got 0"),
         ({"num_blocks": -1}, "num_blocks: got -1"),
         ({"codebook_size": 0}, "codebook_size"),
+        (
+            {"width": 4, "num_heads": 8},
+            "width: got 4, expected a multiple of 2 \\* num_heads = 16",
+        ),  # more heads than width
+        ({"num_heads": 0}, "num_heads: got 0"),
+        ({"width": -16}, "width: got -16"),
+        ({"context_dim": 0}, "context_dim: got 0"),
+        ({"code_dim": 0}, "code_dim"),
+        ({"mlp_ratio": 0}, "mlp_ratio: got 0"),
     ],
 )
 def test_bad_sizes(sizes: dict[str, int], message: str) -> None:
@@ -248,5 +259,9 @@ def test_bad_inputs() -> None:
         perceiver(features, is_first.float())
     with pytest.raises(ValueError, match=r"is_first: got torch\.bool \(3, 11\)"):
         perceiver(features, is_first[:, 1:])
+    with pytest.raises(ValueError, match=r"^cache: got 2 rows, expected the features' 3$"):
+        perceiver.step(features[:, 0], is_first[:, 0], perceiver.initial_cache(2))
+    with pytest.raises(ValueError, match=r"features: got shape \(8, 8, 8\)"):
+        perceiver.step(features[0, 0], is_first[:, 0], perceiver.initial_cache(3))
     with pytest.raises(ValueError, match="actions: got shape"):
         perceiver.next_token_logits(torch.zeros(B, T, 3, 16), torch.zeros(B, T, ACTIONS + 1))

@@ -165,6 +165,23 @@ def test_revived_code_gets_the_mean_count_and_a_recent_vector() -> None:
     torch.testing.assert_close(quantizer.sums[1], quantizer.counts[1] * quantizer.codebook[1])
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_broken_batch_leaves_the_codebook_alone(vectors: torch.Tensor, bad: float) -> None:
+    broken = vectors.clone()
+    broken[1, :, 3] = bad  # so many that some would be among the first codes
+    quantizer = make(decay=0.5, patience=1)
+    quantizer.initialise(broken, generator())
+    assert not quantizer.is_initialised
+    for _ in range(4):  # codes die in between
+        before = state_of(quantizer)
+        quantizer.update(broken, quantizer(broken).indices, generator())
+        for name, value in quantizer.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        quantizer.initialise(vectors, generator(3))
+        quantizer.update(vectors, torch.zeros(3, 20, dtype=torch.int64), generator())
+        assert not torch.equal(quantizer.codebook, before["codebook"])
+
+
 @pytest.mark.parametrize("num_used", [1, 3, 8])
 def test_perplexity_of_a_uniform_use_is_the_number_of_codes(num_used: int) -> None:
     quantizer = make()
@@ -190,8 +207,18 @@ def test_distances_stay_in_float32_under_autocast(vectors: torch.Tensor) -> None
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"codebook_size": 0}, "codebook_size"), ({"code_dim": 0}, "code_dim"), ({"decay": 1.0}, "decay: got 1.0")],
+    [
+        ({"codebook_size": 0}, "codebook_size"),
+        ({"code_dim": -1}, "codebook_size and code_dim: got 256 and -1"),
+        ({"decay": 1.0}, "decay: got 1.0"),
+        ({"max_revived_share": 1.5}, "max_revived_share: got 1.5"),
+    ],
 )
 def test_bad_settings(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VectorQuantizer(**options)  # type: ignore[arg-type]
+
+
+def test_vectors_of_another_width_are_named() -> None:
+    with pytest.raises(ValueError, match=r"^vectors: got shape \(3, 20, 8\), expected \[\.\.\., 4\]$"):
+        make()(torch.zeros(3, 20, 8))

@@ -1,0 +1,245 @@
+"""Take the world model of a trained run apart: what each pillar does on episodes that it has never seen.
+
+    python benchmarks/examine.py runs/walker_walk [--episodes 8] [--seed 500000] [--json out.json] [--pictures folder]
+
+The agent plays held-out episodes (actions sampled); every figure is of them, none of training data. Pictures:
+open_loop.png, dream.png (50 steps under the policy from 32 starts), attention.png, components.png.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import describe_machine
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from agent.agent import Agent, to_frames
+from agent.evaluation import agent_env, play_episode, seeded
+from agent.recording import open_loop, psnr, watched
+from envs import Step
+from world_model import monitors
+from world_model.losses import squared_error
+from world_model.state import State
+
+AHEAD = (1, 5, 15, 30, 50)  # steps of an open loop that are judged
+STARTS, DREAM_STEPS, CONTEXT = 32, 50, 5
+# Okabe and Ito's colours, which the colour-blind can tell apart
+COLOURS = np.array(
+    [(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)]
+)
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass
+class HeldOut:
+    """Episodes of one length: frames [B, L, 3, 64, 64], actions [B, L, A], rewards [B, L], is_terminal [B, L]."""
+
+    frames: Tensor
+    actions: Tensor
+    rewards: Tensor
+    is_terminal: Tensor
+
+
+def play(agent: Agent, episodes: int, seed: int) -> HeldOut:
+    """Episodes with the seeds seed, seed + 1, ...; all are cut to the length of the shortest."""
+    played: list[list[Step]] = []
+    with agent_env(agent.config) as env, seeded(agent, seed):
+        for i in range(episodes):
+            played.append([])
+            play_episode(agent, env, seed + i, "sample", played[-1].append)
+    length = min(map(len, played))
+
+    def field(name: str) -> Tensor:
+        stacked = np.stack([np.concatenate([getattr(row, name) for row in rows[:length]]) for rows in played])
+        return torch.from_numpy(stacked).to(agent.device)
+
+    return HeldOut(to_frames(field("image")), field("action"), field("reward"), field("is_terminal"))
+
+
+def reconstruction_figures(agent: Agent, outputs: dict[str, Any], frames: Tensor) -> dict[str, float]:
+    """Squared error of a frame (sum over pixels) under each kind of map, with another sequence's z, and of controls."""
+    model, states = agent.model, outputs["states"]
+
+    def error(state: State, maps: Tensor | None) -> float:
+        return float(squared_error(frames, model.decode(state, maps)).mean())
+
+    dreamed = model.dream_maps(states)
+    swapped = states._replace(latent=states.latent.roll(1, 0))
+    best_frame = frames.mean((0, 1), keepdim=True).expand_as(frames)
+    found = {
+        "recon": error(states, dreamed),
+        "recon/another sequence's z": error(swapped, model.dream_maps(swapped)),
+        "recon/mean frame": float(squared_error(frames, best_frame).mean()),
+    }
+    if model.attention is not None:
+        found |= {
+            "recon/posterior maps": error(states, outputs["attention_maps"]),
+            "recon/prior maps": error(states, outputs["prior_attention_maps"]),
+            "recon/uniform maps": error(states, None),
+        }
+    return found
+
+
+def open_loop_figures(
+    agent: Agent, outputs: dict[str, Any], data: HeldOut, generator: torch.Generator
+) -> dict[str, float]:
+    """PSNR in dB k steps after the last frame seen, over starts all along every episode, under the logged actions."""
+    length = data.frames.shape[1]
+    steps = [k for k in AHEAD if k < length - CONTEXT]
+    starts = [int(s) for s in np.linspace(CONTEXT - 1, length - 1 - steps[-1], 16)]
+    figures: dict[int, list[Tensor]] = {k: [] for k in steps}
+    for b in range(len(data.frames)):
+        dream = open_loop(agent, watched(outputs, data.actions, b), starts, steps[-1], generator)
+        for k in steps:
+            figures[k].append((dream[:, k - 1] - data.frames[b, [s + k for s in starts]]).square().mean())
+    found = {f"open loop/+{k}": float(-10 * torch.stack(errors).mean().log10()) for k, errors in figures.items()}
+    best_frame = data.frames.mean((0, 1), keepdim=True).expand_as(data.frames)
+    return {
+        "open loop/reconstruction": psnr(outputs["reconstructions"], data.frames),
+        **found,
+        "open loop/mean frame": psnr(best_frame, data.frames),
+    }
+
+
+def dream_picture(agent: Agent, outputs: dict[str, Any], generator: torch.Generator) -> Picture:
+    """One row a start, one column every fifth step of a dream under the policy; the first column was seen."""
+    states: State = outputs["states"].map(lambda x: x[:, CONTEXT:].flatten(0, 1))
+    maps = outputs["decoder_maps"][:, CONTEXT:].flatten(0, 1)
+    rows = torch.linspace(0, len(maps) - 1, STARTS).long()
+    start, actor = states.map(lambda x: x[rows]), agent.actor_critic.actor
+    dream, _ = agent.model.imagine(start, lambda s: actor(s.features).sample(generator)[1], DREAM_STEPS, generator)
+    drawn = agent.model.decode(dream, agent.model.dream_maps(dream, maps[rows]))[:, ::5]
+    halves = [grid([[to_picture(x) for x in row] for row in part]) for part in drawn.chunk(2)]
+    return grid([halves], gap=8)
+
+
+def open_loop_picture(agent: Agent, outputs: dict[str, Any], data: HeldOut, generator: torch.Generator) -> Picture:
+    """For four episodes: the real frames over those dreamt after CONTEXT of them, in the columns 1, 2, 3, 5, ... 50."""
+    length = data.frames.shape[1]
+    columns = [k for k in (1, 2, 3, 5, 8, 11, 15, 20, 30, 40, 50) if k < length - CONTEXT]
+    rows = []
+    for b in range(min(4, len(data.frames))):
+        at = (length // 4) * b % (length - columns[-1] - CONTEXT) + CONTEXT - 1
+        dream = open_loop(agent, watched(outputs, data.actions, b), [at], columns[-1], generator)[0]
+        rows.append([to_picture(data.frames[b, at + k]) for k in columns])
+        rows.append([to_picture(dream[k - 1]) for k in columns])
+    return grid(rows)
+
+
+def attention_picture(outputs: dict[str, Any], dreamed: Tensor, frames: Tensor) -> Picture:
+    """Frames of one episode; below, who owns each cell (a colour a slot); then each slot's map, and its dreamed one."""
+    shown = torch.linspace(CONTEXT, frames.shape[1] - 1, 10).long()
+    share, maps = outputs["slot_responsibilities"][0, shown].cpu().numpy(), outputs["attention_maps"][0, shown].cpu()
+    colours = COLOURS[: share.shape[1]] / 255
+    owners = np.einsum("tsij,sc->tijc", share, colours).repeat(8, 1).repeat(8, 2)
+    pictures = [to_picture(x) for x in frames[0, shown]]
+    rows = [pictures, [to_uint8(0.5 * x / 255 + 0.5 * o) for x, o in zip(pictures, owners, strict=True)]]
+    for slot in range(share.shape[1]):
+        for of in (maps[:, slot], dreamed[0, shown, slot].cpu()):
+            bright = (of / of.amax((-2, -1), keepdim=True)).numpy().repeat(8, 1).repeat(8, 2)[..., None]
+            rows.append([to_uint8(x / 255 * (0.15 + 0.85 * o)) for x, o in zip(pictures, bright, strict=True)])
+    return grid(rows)
+
+
+def components_picture(outputs: dict[str, Any], rewards: Tensor, episodes: int = 6) -> Picture:
+    """Per episode: a strip whose colours are the responsibilities of the mixture's components, over one of rewards."""
+    shares = outputs["responsibilities"][:episodes].cpu().numpy()  # [E, L, K]
+    colours = (
+        COLOURS[np.arange(shares.shape[-1]) % len(COLOURS)] * np.where(np.arange(shares.shape[-1]) < 7, 1, 0.5)[:, None]
+    )
+    paid = rewards[:episodes].cpu().numpy()
+    paid = paid / max(1e-8, float(np.abs(paid).max()))
+    rows = []
+    for share, reward in zip(shares, paid, strict=True):
+        strip = to_uint8((share @ colours / 255)[None].repeat(24, 0))
+        rows.append([np.concatenate([strip, to_uint8(reward.clip(0, 1)[None, :, None].repeat(6, 0).repeat(3, 2))])])
+    width = shares.shape[1]
+    return grid([[x.repeat(max(1, 750 // width), axis=1)] for (x,) in rows], gap=4)
+
+
+def to_uint8(values: NDArray[Any]) -> Picture:
+    """Numbers in [0, 1] as bytes."""
+    return (values.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def to_picture(frame: Tensor) -> Picture:
+    """float [3, 64, 64] -> uint8 [64, 64, 3]."""
+    return to_uint8(frame.movedim(0, -1).cpu().numpy())
+
+
+def grid(rows: Sequence[Sequence[Picture]], gap: int = 2) -> Picture:
+    """Pictures of one size, row by row on white."""
+    height, width, _ = rows[0][0].shape
+    canvas = np.full((len(rows) * (height + gap) - gap, len(rows[0]) * (width + gap) - gap, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            canvas[i * (height + gap) :, j * (width + gap) :][:height, :width] = picture
+    return canvas
+
+
+@torch.no_grad()
+def examine(agent: Agent, data: HeldOut, seed: int, pictures: Path | None = None) -> dict[str, float]:
+    """All figures of the held-out episodes; the pictures go into a folder."""
+    agent.model.eval()
+    generator = torch.Generator(agent.device).manual_seed(seed)
+    outputs = agent.model.forward_sequence(
+        data.frames, data.actions, None, data.rewards, data.is_terminal, generator, sample=False
+    )
+    found = reconstruction_figures(agent, outputs, data.frames) | open_loop_figures(agent, outputs, data, generator)
+    found |= {"kl_bound": float(outputs["kl_bound"].mean()), "vq_perplexity": float(outputs.get("vq_perplexity", 0))}
+    measured = monitors.measure(agent.model, outputs, data.actions, data.rewards, generator)
+    found |= {name: float(value) for name, value in measured.items()}
+    found |= {name: float(outputs[name].mean()) for name in ("attention_kl", "reward_nll") if name in outputs}
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        drawn = {
+            "open_loop": open_loop_picture(agent, outputs, data, generator),
+            "dream": dream_picture(agent, outputs, generator),
+            "components": components_picture(outputs, data.rewards),
+        }
+        if agent.model.attention is not None:
+            drawn["attention"] = attention_picture(outputs, agent.model.dream_maps(outputs["states"]), data.frames)
+        for name, picture in drawn.items():
+            Image.fromarray(picture).save(pictures / f"{name}.png")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("logdir", type=Path)
+    parser.add_argument("--episodes", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=500_000, help="of the first held-out episode")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    options = parser.parse_args(argv)
+    if options.episodes < 2:
+        parser.error(f"--episodes: got {options.episodes}, expected at least 2 (z is swapped between them)")
+    try:
+        agent = Agent.load(options.logdir)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    found = examine(agent, play(agent, options.episodes, options.seed), options.seed, options.pictures)
+    run = {"task": agent.config.task, "updates": agent.updates, "episodes": options.episodes, "seed": options.seed}
+    table = Table("figure", "value", title=f"{run['task']} after {run['updates']} updates")
+    for name, value in found.items():
+        table.add_row(name, f"{value:.3g}")
+    Console().print(table)
+    if options.json is not None:
+        machine = describe_machine(agent.device, torch.get_num_threads())
+        options.json.write_text(json.dumps({"run": run, "machine": machine, "figures": found}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
