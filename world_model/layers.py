@@ -7,6 +7,13 @@ import torch
 from torch import Tensor, nn
 
 
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError, naming the first of `sizes` that is below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}: got {size}, expected at least 1")
+
+
 def mlp(in_dim: int, hidden_dim: int, num_layers: int) -> nn.Sequential:
     """`num_layers` times Linear -> LayerNorm -> SiLU: [..., in_dim] -> [..., hidden_dim]."""
     blocks: list[nn.Module] = []

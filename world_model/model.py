@@ -23,6 +23,7 @@ from world_model.encoder_decoder import Decoder, Posterior
 from world_model.frame_norm import FrameNorm
 from world_model.generative_prior import DPGMMPrior
 from world_model.heads import ContinueHead, RewardHead
+from world_model.layers import check_sizes
 from world_model.perceiver_io import CausalPerceiver
 from world_model.state import Memory, Observed, State, stack_states
 from world_model.temporal_dynamics import ContextPredictor, OrthogonalLSTM
@@ -90,6 +91,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
 
     def advance(self, state: State, action: Tensor) -> tuple[Tensor, Tensor]:
         """g_{t+1}, κ_{t+1} = LSTM([z_t, ĉ_t, a_t], (g_t, κ_t)): hidden and cell [N, L, H] after action [N, A]."""
+        if action.shape != (len(state.latent), self.config.action_dim):
+            expected = (len(state.latent), self.config.action_dim)
+            raise ValueError(f"action: got shape {tuple(action.shape)}, expected {expected}")
         inputs = torch.cat([state.latent, state.context, action], -1)
         return self.dynamics(inputs, state.hidden, state.cell)
 
@@ -104,7 +108,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     # ---------------------------------------------------------------- acting
 
     def initial(self, batch: int) -> Memory:
-        """Memory of `batch` environments before their first frame."""
+        """Memory of `batch` environments before their first frame. ValueError below 1."""
+        check_sizes(batch=batch)
         hidden, cell = self.dynamics.initial(batch)
         return Memory(hidden, cell, None if self.perceiver is None else self.perceiver.initial_cache(batch))
 
@@ -248,8 +253,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self, state: State, policy: Callable[[State], Tensor], horizon: int, generator: Generator | None = None
     ) -> tuple[State, Tensor]:
         """Dream from state [N, ...]: states [N, horizon + 1, ...] (the start first), actions [N, horizon, A]."""
-        if horizon < 1:
-            raise ValueError(f"horizon: got {horizon}, expected at least 1")
+        check_sizes(horizon=horizon)
         states, actions = [state], []
         for _ in range(horizon):
             actions.append(policy(states[-1]))

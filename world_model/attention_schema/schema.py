@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from world_model.attention_schema.attention_prior import AttentionPrior
 from world_model.attention_schema.slot_attention import GRID, NUM_CELLS, SlotAttention
+from world_model.layers import check_sizes
 
 
 class AttentionOutput(NamedTuple):
@@ -38,15 +39,11 @@ class AttentionSchema(nn.Module):
         use_precision: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {"feature_channels": feature_channels, "carry_dim": carry_dim, "latent_dim": latent_dim,
-                 "num_slots": num_slots, "slot_dim": slot_dim, "iterations": iterations,
-                 "prior_channels": prior_channels}  # fmt: skip
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name}: got {size}, expected at least 1")
+        check_sizes(carry_dim=carry_dim, latent_dim=latent_dim, prior_channels=prior_channels)
         if not 0.0 < map_mix < 1.0:
             raise ValueError(f"map_mix: got {map_mix}, expected a number in (0, 1)")
-        self.feature_channels, self.num_slots, self.use_precision = feature_channels, num_slots, use_precision
+        self.feature_channels, self.carry_dim = feature_channels, carry_dim
+        self.num_slots, self.use_precision = num_slots, use_precision
         self.posterior = SlotAttention(feature_channels, carry_dim, num_slots, slot_dim, iterations, map_mix)
         self.prior = AttentionPrior(carry_dim + latent_dim, num_slots, prior_channels, map_mix)
 
@@ -59,6 +56,10 @@ class AttentionSchema(nn.Module):
         if features.shape[2:] != (self.feature_channels, GRID, GRID):
             expected = f"[B, T, {self.feature_channels}, {GRID}, {GRID}]"
             raise ValueError(f"features: got shape {tuple(features.shape)}, expected {expected}")
+        if is_first.shape != shape or is_first.dtype != torch.bool:
+            raise ValueError(f"is_first: got {is_first.dtype} {tuple(is_first.shape)}, expected bool {tuple(shape)}")
+        if carry.shape != (*shape, self.carry_dim):
+            raise ValueError(f"carry: got shape {tuple(carry.shape)}, expected {(*shape, self.carry_dim)}")
         attended = self.posterior(features.flatten(0, 1), carry.flatten(0, 1))
         maps = attended.maps.unflatten(0, shape)  # [B, T, S, 8, 8]
         for_maps, for_movement = self.prior.embed(torch.cat([carry, latent], -1).flatten(0, 1))

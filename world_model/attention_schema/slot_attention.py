@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_model.layers import check_sizes
+
 GRID = 8  # cells per side of a frame
 NUM_CELLS = GRID * GRID
 
@@ -39,6 +41,7 @@ class SlotAttention(nn.Module):
         map_mix: float = 0.01,
     ) -> None:
         super().__init__()
+        check_sizes(feature_channels=feature_channels, num_slots=num_slots, slot_dim=slot_dim, iterations=iterations)
         self.iterations, self.map_mix = iterations, map_mix
         self.embed = nn.Linear(feature_channels, slot_dim)
         self.position = nn.Parameter(0.02 * torch.randn(NUM_CELLS, slot_dim))

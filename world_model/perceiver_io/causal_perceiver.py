@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_model.layers import check_sizes
 from world_model.perceiver_io.attention import (
     LatentBlock,
     QueryAttention,
@@ -55,11 +56,15 @@ class CausalPerceiver(nn.Module):
         mlp_ratio: float = 2.0,
     ) -> None:
         super().__init__()
-        sizes = {"action_dim": action_dim, "context_dim": context_dim, "num_latents": num_latents, "width": width,
-                 "num_heads": num_heads, "num_blocks": num_blocks, "window": window}  # fmt: skip
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name}: got {size}, expected at least 1")
+        check_sizes(
+            action_dim=action_dim,
+            context_dim=context_dim,
+            num_latents=num_latents,
+            width=width,
+            num_heads=num_heads,
+            num_blocks=num_blocks,
+            window=window,
+        )
         if width % (2 * num_heads):
             raise ValueError(f"width: got {width}, expected a multiple of 2 * num_heads = {2 * num_heads}")
         if int(mlp_ratio * width) < 1:

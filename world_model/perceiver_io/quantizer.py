@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_model.layers import check_sizes
+
 NOISE_OF_REVIVED_CODES = 1e-3
 
 
@@ -44,8 +46,7 @@ class VectorQuantizer(nn.Module):
         max_revived_share: float = 0.05,
     ) -> None:
         super().__init__()
-        if codebook_size < 1 or code_dim < 1:
-            raise ValueError(f"codebook_size and code_dim: got {codebook_size} and {code_dim}, expected at least 1")
+        check_sizes(codebook_size=codebook_size, code_dim=code_dim)
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay: got {decay}, expected a number in [0, 1)")
         if not 0.0 <= max_revived_share <= 1.0:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from world_model.layers import check_sizes
 from world_model.perceiver_io.quantizer import VectorQuantizer
 
 GRID = 8  # cells per side of a frame
@@ -19,8 +20,7 @@ class Tokenizer(nn.Module):
 
     def __init__(self, feature_channels: int, codebook_size: int = 256, code_dim: int = 64) -> None:
         super().__init__()
-        if feature_channels < 1:
-            raise ValueError(f"feature_channels: got {feature_channels}, expected at least 1")
+        check_sizes(feature_channels=feature_channels)
         self.code_dim = code_dim
         self.quantizer = VectorQuantizer(codebook_size, code_dim)
         self.project = nn.Linear(feature_channels, code_dim)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from world_model.layers import head
+from world_model.layers import check_sizes, head
 
 
 class ContextPredictor(nn.Module):
@@ -14,10 +14,7 @@ class ContextPredictor(nn.Module):
 
     def __init__(self, carry_dim: int, latent_dim: int, context_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        sizes = {"carry_dim": carry_dim, "latent_dim": latent_dim, "context_dim": context_dim, "hidden_dim": hidden_dim}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name}: got {size}, expected at least 1")
+        check_sizes(carry_dim=carry_dim, latent_dim=latent_dim, context_dim=context_dim, hidden_dim=hidden_dim)
         self.net = head(carry_dim + latent_dim, hidden_dim, 1, context_dim)
 
     def forward(self, carry: Tensor, latent: Tensor) -> Tensor:

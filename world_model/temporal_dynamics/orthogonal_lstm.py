@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from world_model.layers import check_sizes
+
 
 class OrthogonalLSTM(nn.Module):
     """One step of a stacked LSTM: inputs [N, I], hidden [N, L, H], cell [N, L, H] -> next hidden, next cell.
@@ -14,9 +16,7 @@ class OrthogonalLSTM(nn.Module):
 
     def __init__(self, input_dim: int, hidden_dim: int, num_layers: int = 1, orthogonal: bool = True) -> None:
         super().__init__()
-        for name, size in {"input_dim": input_dim, "hidden_dim": hidden_dim, "num_layers": num_layers}.items():
-            if size < 1:
-                raise ValueError(f"{name}: got {size}, expected at least 1")
+        check_sizes(input_dim=input_dim, hidden_dim=hidden_dim, num_layers=num_layers)
         self.input_dim, self.hidden_dim = input_dim, hidden_dim
         self.cells = nn.ModuleList(
             nn.LSTMCell(input_dim if layer == 0 else hidden_dim, hidden_dim) for layer in range(num_layers)

@@ -261,3 +261,14 @@ def test_bad_features() -> None:
     features, carry, latent, is_first = make_data()
     with pytest.raises(ValueError, match=r"features: got shape \(2, 6, 6, 8, 7\)"):
         make()(features[..., :7], carry, latent, is_first)
+
+
+def test_resets_and_carries_of_another_shape_are_refused() -> None:
+    schema = make()
+    features, carry, latent, is_first = make_data()
+    with pytest.raises(ValueError, match=r"is_first: got torch.int64 \(.*\), expected bool"):
+        schema(features, carry, latent, is_first.long())
+    with pytest.raises(ValueError, match="is_first: got"):
+        schema(features, carry, latent, is_first[:, 1:])
+    with pytest.raises(ValueError, match="carry: got shape"):
+        schema(features, carry[..., 1:], latent, is_first)
