@@ -23,6 +23,7 @@ class PerceiverConfig:
     num_heads: int = 4
     num_blocks: int = 2
     window: int = 16  # frames that temporal attention looks back, the present one included
+    train_fraction: float = 1.0  # share of frames that the pillar's own losses are taken on (unbiased: rescaled)
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,12 @@ class WorldModelConfig:
             raise ValueError(f"encoder_config.min_std, max_std: got {stds}, expected 0 < min_std < max_std")
         if not 0 <= encoder.gram_fraction <= 1:
             raise ValueError(f"encoder_config.gram_fraction: got {encoder.gram_fraction}, expected [0, 1]")
-        if not 0 < decoder.train_fraction <= 1:
-            raise ValueError(f"decoder_config.train_fraction: got {decoder.train_fraction}, expected (0, 1]")
+        for name, fraction in (
+            ("perceiver", self.perceiver_config.train_fraction),
+            ("decoder", decoder.train_fraction),
+        ):
+            if not 0 < fraction <= 1:
+                raise ValueError(f"{name}_config.train_fraction: got {fraction}, expected (0, 1]")
         share = self.attention_config.dreamed_share
         if not 0 <= share <= 1:
             raise ValueError(f"attention_config.dreamed_share: got {share}, expected [0, 1]")

@@ -19,8 +19,10 @@ def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
 
 
 def choose_frames(shape: torch.Size, fraction: float, generator: Generator | None, device: torch.device) -> Tensor:
-    """A random share of the B * T frame indices, at least one, without repetition: [n]."""
+    """A random share of the B * T frame indices, at least one, without repetition: [n]; all in order where it is 1."""
     frames = shape[0] * shape[1]
+    if fraction == 1.0:
+        return torch.arange(frames, device=device)
     return torch.randperm(frames, generator=generator, device=device)[: max(1, round(fraction * frames))]
 
 
@@ -58,18 +60,16 @@ def usage_entropy(responsibilities: Tensor) -> Tensor:
     return -(usage * usage.log()).sum()
 
 
-def next_token_loss(logits: Tensor, indices: Tensor, is_first: Tensor) -> Tensor:
-    """Cross entropy of frame t+1's token ids under logits from time t, mean over cells.
+def next_token_loss(logits: Tensor, indices: Tensor, is_first: Tensor, chosen: Tensor) -> Tensor:
+    """Cross entropy of frame t+1's token ids under logits from time t, mean over cells, of the chosen frames.
 
-    logits [B, T, 64, codes], indices [B, T, 8, 8], is_first [B, T] -> [B, T]. Pairs that cross a reset are skipped,
-    and so is the last index, whose successor is not in the chunk.
+    logits [n, 64, codes] of the frames chosen [n] of B * T, indices [B, T, 8, 8], is_first [B, T] -> [B, T]. Pairs that
+    cross a reset are skipped, and so is the last index, whose successor is not in the chunk.
     """
-    batch, steps = is_first.shape
-    targets = indices.flatten(2)[:, 1:]  # [B, T-1, 64]
-    loss = functional.cross_entropy(logits[:, :-1].flatten(0, 2).float(), targets.flatten(), reduction="none")
-    loss = loss.view(batch, steps - 1, -1).mean(-1) if steps > 1 else logits.new_zeros(batch, 0)
-    padded = functional.pad(loss, (0, 1))  # [B, T]
-    return over_valid(padded, functional.pad(~is_first[:, 1:], (0, 1)))
+    following = indices.flatten(2).roll(-1, 1).flatten(0, 1)[chosen]  # [n, 64]; the last index's are those of the first
+    loss = functional.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), reduction="none")
+    loss = spread(loss.view(following.shape).mean(-1), chosen, is_first.shape)  # [B, T]
+    return over_valid(loss, functional.pad(~is_first[:, 1:], (0, 1)))
 
 
 def context_nll(context: Tensor, predicted: Tensor) -> Tensor:

@@ -51,7 +51,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         channels = self.trunk.out_channels
         self.perceiver: CausalPerceiver | None = None  # pillar 1
         if perceiver.enabled:
-            self.perceiver = CausalPerceiver(channels, config.action_dim, **arguments(perceiver, "enabled"))
+            self.perceiver = CausalPerceiver(
+                channels, config.action_dim, **arguments(perceiver, "enabled", "train_fraction")
+            )
         sizes = arguments(encoder, "base_channels", "residual", "stem_stride", "gram_fraction")
         self.posterior = Posterior(channels, context_dim, carry_dim, latent_dim, **sizes)
         self.prior = DPGMMPrior(  # pillar 2
@@ -202,8 +204,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         outputs |= terms.reconstruction_terms(self.decode, observations, states, maps, fraction, generator)
         outputs |= terms.prior_terms(self.prior, self.config.prior_config, seen, generator)
         if self.perceiver is not None and perceived is not None:
-            drawn = self.frame_norm.restore(self.perceiver.reconstruct(perceived.values))
-            outputs |= terms.perceiver_terms(self.perceiver, perceived, drawn, observations, actions, is_first)
+            fraction = self.config.perceiver_config.train_fraction if self.training else 1.0
+            inputs = (self.frame_norm, observations, actions, is_first)
+            outputs |= terms.perceiver_terms(self.perceiver, perceived, *inputs, fraction, generator)
         if self.context_predictor is not None:
             teacher = self.context_mode == "teacher"
             predicted = self.context_predictor(states.carry, states.latent) if teacher else states.context

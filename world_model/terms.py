@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from world_model import losses
 from world_model.attention_schema import AttentionOutput, AttentionSchema
 from world_model.config import PriorConfig
+from world_model.frame_norm import FrameNorm
 from world_model.generative_prior import DPGMMPrior
 from world_model.perceiver_io import CausalPerceiver, PerceiverOutput
 from world_model.state import Observed, State
@@ -29,20 +30,26 @@ def state_terms(seen: Observed) -> Terms:
 def perceiver_terms(
     perceiver: CausalPerceiver,
     perceived: PerceiverOutput,
-    drawn: Tensor,
+    frame_norm: FrameNorm,
     observations: Tensor,
     actions: Tensor,
     is_first: Tensor,
+    fraction: float,
+    generator: Generator | None,
 ) -> Terms:
-    """Pillar 1: tokens, context, losses of the tokenizer (it has `drawn` the frames) and of next-token prediction."""
-    logits = perceiver.next_token_logits(perceived.latents, actions)
+    """Pillar 1: tokens, context, and what tokenizer and next-token prediction lose on a `fraction` of the frames."""
+    shape = is_first.shape
+    chosen = losses.choose_frames(shape, fraction, generator, is_first.device)
+    drawn = frame_norm.restore(perceiver.reconstruct(perceived.values.flatten(0, 1)[chosen]))
+    error = losses.squared_error(observations.flatten(0, 1)[chosen], drawn)
+    logits = perceiver.next_token_logits(perceived.latents.flatten(0, 1)[chosen], actions.flatten(0, 1)[chosen])
     return {
         "context": perceived.context,
         "vq_indices": perceived.indices,
         "vq_perplexity": perceiver.perplexity(perceived.indices),
-        "vq_recon": losses.squared_error(observations, drawn),
+        "vq_recon": losses.spread(error, chosen, shape),
         "vq_commit": perceived.commitment,
-        "next_token_ce": losses.next_token_loss(logits, perceived.indices, is_first),
+        "next_token_ce": losses.next_token_loss(logits, perceived.indices, is_first, chosen),
     }
 
 

@@ -35,8 +35,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "two LSTM layers": {"n_lstm_layers": 2},
     "Xavier LSTM": {"use_orthogonal": False},
     "coarse stem": {"encoder_config": {"stem_stride": 4}},
-    "posterior maps in half": {"attention_config": {"dreamed_share": 0.5}},
-    "half the frames": {"decoder_config": {"train_fraction": 0.5}},
+    "dreamed maps only": {"attention_config": {"dreamed_share": 1.0}},
+    "half the frames": {"decoder_config": {"train_fraction": 0.5}, "perceiver_config": {"train_fraction": 0.5}},
     "all off": {
         "attention_config": {"enabled": False},
         "perceiver_config": {"enabled": False},

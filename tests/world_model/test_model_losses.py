@@ -66,13 +66,16 @@ def test_next_token_loss_skips_resets_and_the_last_index() -> None:
     first = -0.5 * math.log(3 / 4) - 0.5 * math.log(1 / 4)
     third = -math.log(4 / 5)
     expected = torch.tensor([[2 * first, 0.0, 2 * third, 0.0]])  # two of four entries are valid
-    torch.testing.assert_close(losses.next_token_loss(logits, indices, is_first), expected)
+    found = losses.next_token_loss(logits.flatten(0, 1), indices, is_first, torch.arange(4))
+    torch.testing.assert_close(found, expected)
+    # two of the frames, in any order: the one that counts stands for both, scaled by 4/2 for the frames left out
+    found = losses.next_token_loss(logits[0, [3, 2]], indices, is_first, torch.tensor([3, 2]))
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0, 2 * 2 * third, 0.0]]))
 
 
 def test_next_token_loss_of_one_frame_is_zero() -> None:
-    loss = losses.next_token_loss(
-        torch.randn(2, 1, 64, 5), torch.zeros(2, 1, 8, 8, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool)
-    )
+    indices, is_first = torch.zeros(2, 1, 8, 8, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool)
+    loss = losses.next_token_loss(torch.randn(2, 64, 5), indices, is_first, torch.arange(2))
     assert torch.equal(loss, torch.zeros(2, 1))
 
 

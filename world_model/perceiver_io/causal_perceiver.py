@@ -134,16 +134,16 @@ class CausalPerceiver(nn.Module):
         return Cache(empty, empty.clone(), place.new_zeros(batch_size, self.window - 1, dtype=torch.bool))
 
     def reconstruct(self, values: Tensor) -> Tensor:
-        """Decode quantised values [B, T, 64, code_dim] to frames [B, T, 3, 64, 64], for the codebook's own loss."""
-        return self.tokenizer.decode(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        """Decode quantised values [..., 64, code_dim] to frames [..., 3, 64, 64], for the codebook's own loss."""
+        return self.tokenizer.decode(values.flatten(0, -3)).unflatten(0, values.shape[:-2])
 
     def next_token_logits(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Logits [B, T, 64, codebook_size] of frame t+1's tokens, from latents [B, T, L, width] and a_t [B, T, A]."""
-        if actions.shape != (*latents.shape[:2], self.action_dim):
-            expected = (*latents.shape[:2], self.action_dim)
-            raise ValueError(f"actions: got shape {tuple(actions.shape)}, expected {expected}")
-        tokens = torch.cat([latents, self.embed_action(actions).unsqueeze(2)], 2).flatten(0, 1)  # [N, L+1, width]
-        return self.read_next_tokens(tokens).unflatten(0, actions.shape[:2])
+        """Logits [..., 64, codebook_size] of frame t+1's tokens, from latents [..., L, width] and a_t [..., A]."""
+        lead = latents.shape[:-2]
+        if actions.shape != (*lead, self.action_dim):
+            raise ValueError(f"actions: got shape {tuple(actions.shape)}, expected {(*lead, self.action_dim)}")
+        tokens = torch.cat([latents, self.embed_action(actions).unsqueeze(-2)], -2)  # [..., L+1, width]
+        return self.read_next_tokens(tokens.flatten(0, -3)).unflatten(0, lead)
 
     def perplexity(self, indices: Tensor) -> Tensor:
         """Effective number of codes in indices [...], a scalar in [1, codebook_size]."""
