@@ -64,7 +64,7 @@ def expected_ranges(config: Config) -> dict[str, Range]:
             settled=2000,
         ),
         "attention_kl": Range(
-            0.0005,
+            0.01,
             2.0,
             "the maps hardly move or their prior copies them; try more num_slots",
             "the prior cannot foresee the maps; try a lower optimizer.model_lr",

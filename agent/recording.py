@@ -93,16 +93,15 @@ def record_dream(agent: Agent, path: str | Path, seed: int = 0, context: int = 5
 
 
 class Watched(NamedTuple):
-    """What the model made of one episode: states [L, ...], maps [L, S, 8, 8]; and the actions taken [L, A]."""
+    """What the model made of one episode, states [L, ...], and the actions taken [L, A]."""
 
     states: State
-    maps: Tensor
     actions: Tensor
 
 
 def watched(outputs: dict[str, Any], actions: Tensor, row: int = 0) -> Watched:
     """One row of `forward_sequence`'s outputs, with the actions [B, L, A] that it was given."""
-    return Watched(outputs["states"].map(lambda x: x[row]), outputs["decoder_maps"][row], actions[row])
+    return Watched(outputs["states"].map(lambda x: x[row]), actions[row])
 
 
 def open_loop(agent: Agent, episode: Watched, starts: list[int], horizon: int, generator: torch.Generator) -> Tensor:
@@ -111,8 +110,7 @@ def open_loop(agent: Agent, episode: Watched, starts: list[int], horizon: int, g
     logged = torch.stack([episode.actions[s : s + horizon] for s in starts])  # [N, horizon, A]
     following: Iterator[Tensor] = iter(logged.unbind(1))
     dreamt, _ = model.imagine(episode.states.map(lambda x: x[starts]), lambda _: next(following), horizon, generator)
-    dreamt = dreamt.map(lambda x: x[:, 1:])  # the start itself was seen
-    return model.decode(dreamt, model.dream_maps(dreamt, episode.maps[starts]))
+    return model.decode(dreamt.map(lambda x: x[:, 1:]))  # the start itself was seen
 
 
 def _play(agent: Agent, seed: int) -> tuple[Tensor, Tensor, float]:

@@ -3,7 +3,7 @@
     python benchmarks/examine.py runs/walker_walk [--episodes 8] [--seed 500000] [--json out.json] [--pictures folder]
 
 The agent plays held-out episodes (actions sampled); every figure is of them, none of training data. Pictures:
-open_loop.png, dream.png (50 steps under the policy from 32 starts), attention.png, components.png.
+open_loop.png, dream.png (50 steps under the policy from 32 starts, every fifth), attention.png, components.png.
 """
 
 import argparse
@@ -74,19 +74,17 @@ def reconstruction_figures(agent: Agent, outputs: dict[str, Any], frames: Tensor
     def error(state: State, maps: Tensor | None) -> float:
         return float(squared_error(frames, model.decode(state, maps)).mean())
 
-    dreamed = model.dream_maps(states)
     swapped = states._replace(latent=states.latent.roll(1, 0))
     best_frame = frames.mean((0, 1), keepdim=True).expand_as(frames)
     found = {
-        "recon": error(states, dreamed),
-        "recon/another sequence's z": error(swapped, model.dream_maps(swapped)),
+        "recon/prior maps": error(states, None),
+        "recon/another sequence's z": error(swapped, None),
         "recon/mean frame": float(squared_error(frames, best_frame).mean()),
     }
     if model.attention is not None:
         found |= {
             "recon/posterior maps": error(states, outputs["attention_maps"]),
-            "recon/prior maps": error(states, outputs["prior_attention_maps"]),
-            "recon/uniform maps": error(states, None),
+            "recon/uniform maps": error(states, torch.full_like(outputs["attention_maps"], 1 / 64)),
         }
     return found
 
@@ -115,11 +113,10 @@ def open_loop_figures(
 def dream_picture(agent: Agent, outputs: dict[str, Any], generator: torch.Generator) -> Picture:
     """One row a start, one column every fifth step of a dream under the policy; the first column was seen."""
     states: State = outputs["states"].map(lambda x: x[:, CONTEXT:].flatten(0, 1))
-    maps = outputs["decoder_maps"][:, CONTEXT:].flatten(0, 1)
-    rows = torch.linspace(0, len(maps) - 1, STARTS).long()
+    rows = torch.linspace(0, len(states.latent) - 1, STARTS).long()
     start, actor = states.map(lambda x: x[rows]), agent.actor_critic.actor
     dream, _ = agent.model.imagine(start, lambda s: actor(s.features).sample(generator)[1], DREAM_STEPS, generator)
-    drawn = agent.model.decode(dream, agent.model.dream_maps(dream, maps[rows]))[:, ::5]
+    drawn = agent.model.decode(dream.map(lambda x: x[:, ::5]))
     halves = [grid([[to_picture(x) for x in row] for row in part]) for part in drawn.chunk(2)]
     return grid([halves], gap=8)
 
@@ -137,16 +134,17 @@ def open_loop_picture(agent: Agent, outputs: dict[str, Any], data: HeldOut, gene
     return grid(rows)
 
 
-def attention_picture(outputs: dict[str, Any], dreamed: Tensor, frames: Tensor) -> Picture:
-    """Frames of one episode; below, who owns each cell (a colour a slot); then each slot's map, and its dreamed one."""
+def attention_picture(outputs: dict[str, Any], frames: Tensor) -> Picture:
+    """Frames of one episode; below, who owns each cell (a colour a slot); then each slot's map over its prior's."""
     shown = torch.linspace(CONTEXT, frames.shape[1] - 1, 10).long()
-    share, maps = outputs["slot_responsibilities"][0, shown].cpu().numpy(), outputs["attention_maps"][0, shown].cpu()
+    share = outputs["slot_responsibilities"][0, shown].cpu().numpy()
     colours = COLOURS[: share.shape[1]] / 255
     owners = np.einsum("tsij,sc->tijc", share, colours).repeat(8, 1).repeat(8, 2)
     pictures = [to_picture(x) for x in frames[0, shown]]
     rows = [pictures, [to_uint8(0.5 * x / 255 + 0.5 * o) for x, o in zip(pictures, owners, strict=True)]]
     for slot in range(share.shape[1]):
-        for of in (maps[:, slot], dreamed[0, shown, slot].cpu()):
+        for name in ("attention_maps", "prior_attention_maps"):
+            of = outputs[name][0, shown, slot].cpu()
             bright = (of / of.amax((-2, -1), keepdim=True)).numpy().repeat(8, 1).repeat(8, 2)[..., None]
             rows.append([to_uint8(x / 255 * (0.15 + 0.85 * o)) for x, o in zip(pictures, bright, strict=True)])
     return grid(rows)
@@ -209,7 +207,7 @@ def examine(agent: Agent, data: HeldOut, seed: int, pictures: Path | None = None
             "components": components_picture(outputs, data.rewards),
         }
         if agent.model.attention is not None:
-            drawn["attention"] = attention_picture(outputs, agent.model.dream_maps(outputs["states"]), data.frames)
+            drawn["attention"] = attention_picture(outputs, data.frames)
         for name, picture in drawn.items():
             Image.fromarray(picture).save(pictures / f"{name}.png")
     return found

@@ -73,9 +73,9 @@ class AttentionConfig:
     num_slots: int = 5
     slot_dim: int = 64
     iterations: int = 3
-    prior_channels: int = 32
+    prior_dim: int = 256  # hidden layer of the top-down prior
     map_mix: float = 0.01
-    dreamed_share: float = 0.5  # of sequences that the decoder sees under dreamed maps in training, else posterior ones
+    prior_share: float = 1.0  # of sequences that the decoder sees under prior maps in training, else posterior ones
     use_precision: bool = True  # False: plain Huber loss on the predicted movement
 
 
@@ -139,9 +139,9 @@ class WorldModelConfig:
         ):
             if not 0 < fraction <= 1:
                 raise ValueError(f"{name}_config.train_fraction: got {fraction}, expected (0, 1]")
-        share = self.attention_config.dreamed_share
+        share = self.attention_config.prior_share
         if not 0 <= share <= 1:
-            raise ValueError(f"attention_config.dreamed_share: got {share}, expected [0, 1]")
+            raise ValueError(f"attention_config.prior_share: got {share}, expected [0, 1]")
         if prior.free_nats < 0:
             raise ValueError(f"prior_config.free_nats: got {prior.free_nats}, expected 0 or more")
         if heads.num_bins < 2:

@@ -5,7 +5,7 @@ x_t -> trunk -> Perceiver IO -> c_t                        pillar 1   perceiver_
 [z_t, ĉ_t, a_t] -> orthogonal LSTM -> g_{t+1}              pillar 3   temporal_dynamics/
 x_t, g_t -> slot attention -> A_t ; its prior in dreams    pillar 4   attention_schema/
 losses -> three task gradients -> rotation                 pillar 5   multi_task_learning/
-[z_t, g_t, dreamed maps] -> decoder -> x̂_t
+[z_t, g_t, prior maps] -> decoder -> x̂_t
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             self.context_predictor = ContextPredictor(carry_dim, latent_dim, context_dim, encoder.hidden_dim)
         self.attention: AttentionSchema | None = None  # pillar 4
         if attention.enabled:
-            sizes = arguments(attention, "enabled", "dreamed_share")
+            sizes = arguments(attention, "enabled", "prior_share")
             self.attention = AttentionSchema(channels, carry_dim, latent_dim, **sizes)
         base = config.decoder_config.base_channels
         self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride)
@@ -193,12 +193,13 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         states, perceived = seen.states, seen.perceived
         outputs: dict[str, Any] = {"observations": observations, "is_first": is_first, "states": states}
         outputs |= terms.state_terms(seen)
-        maps = self._uniform_maps(states)
-        if self.attention is not None:
-            attention = self.attention(seen.features, states.carry, states.latent, is_first)
+        if self.attention is None:
+            maps = self.prior_maps(states)
+        else:
+            attention = self.attention(seen.features, states.carry, states.latent)
             outputs |= terms.attention_terms(self.attention, attention, is_first)
-            share = self.config.attention_config.dreamed_share if self.training else 1.0
-            maps = terms.decoder_maps(self.attention, attention, states, is_first, share, generator)
+            share = self.config.attention_config.prior_share if self.training else 1.0
+            maps = terms.decoder_maps(attention, share, generator)
         outputs["decoder_maps"] = maps
         fraction = self.config.decoder_config.train_fraction if self.training else 1.0
         outputs |= terms.reconstruction_terms(self.decode, observations, states, maps, fraction, generator)
@@ -263,24 +264,18 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             states.append(self.imagine_step(states[-1], actions[-1], generator))
         return stack_states(states, 1), torch.stack(actions, 1)
 
-    def dream_maps(self, states: State, previous_maps: Tensor | None = None) -> Tensor:
-        """Attention maps of a dream, by the top-down prior alone: states [N, T, ...] -> [N, T, S, 8, 8].
-
-        previous_maps [N, S, 8, 8] are those of the frame before the first state; uniform where there was none.
-        """
+    def prior_maps(self, states: State) -> Tensor:
+        """Attention maps [..., S, 8, 8] that the top-down prior expects of states [..., ·]; uniform without pillar 4."""
         if self.attention is not None:
-            return self.attention.dream(states.carry, states.latent, previous_maps=previous_maps)
-        return self._uniform_maps(states)
+            return self.attention.expect(states.carry, states.latent).maps
+        return states.latent.new_full((*states.latent.shape[:-1], self.num_slots, 8, 8), 1 / 64)
 
     def decode(self, states: State, maps: Tensor | None = None) -> Tensor:
-        """Frames [..., 3, 64, 64] of states [..., ·] under maps [..., S, 8, 8] (None: uniform maps)."""
-        maps = self._uniform_maps(states) if maps is None else maps
+        """Frames [..., 3, 64, 64] of states [..., ·] under maps [..., S, 8, 8] (None: those that the prior expects)."""
+        maps = self.prior_maps(states) if maps is None else maps
         features = states.features.reshape(-1, self.config.feature_dim)
         frames = self.decoder(features, maps.reshape(-1, self.num_slots, 8, 8))
         return self.frame_norm.restore(frames).unflatten(0, states.latent.shape[:-1])
-
-    def _uniform_maps(self, states: State) -> Tensor:
-        return states.latent.new_full((*states.latent.shape[:-1], self.num_slots, 8, 8), 1 / 64)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -88,24 +88,12 @@ def attention_terms(schema: AttentionSchema, attention: AttentionOutput, is_firs
     }
 
 
-def decoder_maps(
-    schema: AttentionSchema,
-    attention: AttentionOutput,
-    states: State,
-    is_first: Tensor,
-    dreamed_share: float,
-    generator: Generator | None,
-) -> Tensor:
-    """What the decoder sees [B, T, S, 8, 8]: dreamed for a random `dreamed_share` of the sequences, else posterior.
-
-    Dreamed, not the teacher-forced prior's: those contain A_{t-1}, and a decoder that is told where things were a frame
-    ago leaves the latent empty (docs/findings.md).
-    """
-    dreamed = schema.dream(states.carry, states.latent, is_first)
-    if dreamed_share == 1.0:
-        return dreamed
-    use_dreamed = torch.rand(len(dreamed), generator=generator, device=dreamed.device) < dreamed_share
-    return torch.where(use_dreamed[:, None, None, None, None], dreamed, attention.maps)
+def decoder_maps(attention: AttentionOutput, prior_share: float, generator: Generator | None) -> Tensor:
+    """What the decoder sees [B, T, S, 8, 8]: prior maps for a random `prior_share` of the sequences, else posterior."""
+    if prior_share == 1.0:
+        return attention.prior_maps
+    draws = torch.rand(len(attention.maps), generator=generator, device=attention.maps.device)
+    return torch.where((draws < prior_share)[:, None, None, None, None], attention.prior_maps, attention.maps)
 
 
 def reconstruction_terms(

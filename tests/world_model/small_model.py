@@ -17,7 +17,7 @@ SMALL: dict[str, Any] = {
     "prior_config": {"trunk_dim": 16},
     "encoder_config": {"base_channels": 8, "embedding_dim": 32, "hidden_dim": 32},
     "decoder_config": {"base_channels": 8},
-    "attention_config": {"num_slots": 3, "slot_dim": 8, "prior_channels": 8},
+    "attention_config": {"num_slots": 3, "slot_dim": 8, "prior_dim": 16},
     "head_config": {"hidden_dim": 32},
 }  # fmt: skip
 
@@ -35,7 +35,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "two LSTM layers": {"n_lstm_layers": 2},
     "Xavier LSTM": {"use_orthogonal": False},
     "coarse stem": {"encoder_config": {"stem_stride": 4}},
-    "dreamed maps only": {"attention_config": {"dreamed_share": 1.0}},
+    "posterior maps in half": {"attention_config": {"prior_share": 0.5}},
     "half the frames": {"decoder_config": {"train_fraction": 0.5}, "perceiver_config": {"train_fraction": 0.5}},
     "all off": {
         "attention_config": {"enabled": False},

@@ -117,19 +117,18 @@ def test_a_dream_touches_no_pixels() -> None:
     assert set(called) == {"context_predictor", "dynamics", "prior"}
     assert dream.latent.shape == (2, 5, 6)
     assert actions.shape == (2, 4, 2)
-    model.decode(dream, model.dream_maps(dream))
+    model.decode(dream)
     assert set(called) == {"context_predictor", "dynamics", "prior", "attention", "decoder"}
 
 
-def test_dreamed_maps_follow_the_schema_and_start_where_told() -> None:
+def test_a_dream_is_drawn_under_the_maps_that_its_prior_expects() -> None:
     model, sample = make_model().eval(), make_sample()
     outputs = model.forward_sequence(*sample, rng())
-    states, maps = outputs["states"], outputs["attention_maps"]
-    one_step = model.dream_maps(states.map(lambda x: x[:, 3:4]), maps[:, 2])
-    torch.testing.assert_close(one_step[:, 0], outputs["prior_attention_maps"][:, 3], rtol=1e-5, atol=1e-7)
-    from_nothing = model.dream_maps(states.map(lambda x: x[:, :1]))
-    torch.testing.assert_close(from_nothing[:, 0], outputs["prior_attention_maps"][:, 0], rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(model.dream_maps(states).sum((-2, -1)), torch.ones(2, 6, 3), rtol=0, atol=1e-5)
+    maps = model.prior_maps(outputs["states"])
+    torch.testing.assert_close(maps, outputs["prior_attention_maps"])
+    torch.testing.assert_close(model.decode(outputs["states"]), model.decode(outputs["states"], maps))
+    uniform = torch.full_like(maps, 1 / 64)
+    assert not torch.allclose(model.decode(outputs["states"]), model.decode(outputs["states"], uniform), atol=1e-4)
 
 
 def test_dreams_carry_gradients_to_actions() -> None:

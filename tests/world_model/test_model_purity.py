@@ -135,23 +135,23 @@ def test_no_path_from_a_frame_to_its_reconstruction_but_latent_carry_and_maps() 
 
 
 @pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 0, 0), (0.5, 10, 30), (1.0, 40, 40)])
-def test_the_decoder_trains_on_dreamed_maps_in_a_share_of_the_sequences(share: float, fewest: int, most: int) -> None:
+def test_the_decoder_trains_on_prior_maps_in_a_share_of_the_sequences(share: float, fewest: int, most: int) -> None:
     """40 fair coins fall outside 10 to 30 with probability 0.001; the seed is fixed."""
-    model, sample = make_model(attention_config={"dreamed_share": share}), make_sample(batch=40, steps=2)
+    model, sample = make_model(attention_config={"prior_share": share}), make_sample(batch=40, steps=2)
     outputs = model.forward_sequence(*sample, rng())
-    dreamed = model.dream_maps(outputs["states"])
+    prior = model.prior_maps(outputs["states"])
     distance = [
-        (outputs["decoder_maps"] - maps).abs().amax((1, 2, 3, 4)) for maps in (outputs["attention_maps"], dreamed)
+        (outputs["decoder_maps"] - maps).abs().amax((1, 2, 3, 4)) for maps in (outputs["attention_maps"], prior)
     ]
-    is_posterior, is_dream = (d < 1e-6 for d in distance)
-    assert (is_posterior ^ is_dream).all()
-    assert fewest <= is_dream.sum() <= most
+    is_posterior, is_prior = (d < 1e-6 for d in distance)
+    assert (is_posterior ^ is_prior).all()
+    assert fewest <= is_prior.sum() <= most
     again = model.decode(outputs["states"], outputs["decoder_maps"])
     torch.testing.assert_close(outputs["reconstructions"], again, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluation_decodes_what_a_dream_would_show() -> None:
-    model, sample = make_model(attention_config={"dreamed_share": 0.0}).eval(), make_sample()
+    model, sample = make_model(attention_config={"prior_share": 0.0}).eval(), make_sample()
     outputs = model.forward_sequence(*sample, rng())
-    seen = model.decode(outputs["states"], model.dream_maps(outputs["states"]))
+    seen = model.decode(outputs["states"])
     torch.testing.assert_close(outputs["reconstructions"], seen, rtol=1e-5, atol=1e-6)

@@ -17,7 +17,7 @@ def test_it_trains_dreams_and_acts(name: str) -> None:
         assert loss.isfinite(), loss_name
     start = outputs["states"].map(lambda x: x.detach().flatten(0, 1))
     dream, _ = model.imagine(start, lambda state: state.features[:, :2].tanh(), 3, rng())
-    frames = model.decode(dream, model.dream_maps(dream))
+    frames = model.decode(dream)
     assert frames.shape == (10, 4, 3, 64, 64)
     assert frames.isfinite().all()
     state, memory = model.observe_step(model.initial(2), sample.observations[:, 0], sample.is_first[:, 0], rng(), True)
@@ -112,7 +112,7 @@ def test_half_precision_runs_without_a_warning() -> None:
         losses, outputs = model.compute_total_loss(*sample, rng())
         start = outputs["states"].map(lambda x: x[:, -1].detach())
         dream, _ = model.imagine(start, lambda state: state.features[:, :2].tanh(), 2, rng())
-        model.decode(dream, model.dream_maps(dream))
+        model.decode(dream)
     total(losses).backward()
     for name, loss in losses.items():
         assert loss.dtype == torch.float32, name

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from world_model.attention_schema.attention_prior import AttentionPrior
-from world_model.attention_schema.slot_attention import GRID, NUM_CELLS, SlotAttention
+from world_model.attention_schema.attention_prior import AttentionExpected, AttentionPrior
+from world_model.attention_schema.slot_attention import GRID, SlotAttention
 from world_model.layers import check_sizes
 
 
@@ -34,69 +34,48 @@ class AttentionSchema(nn.Module):
         num_slots: int = 5,
         slot_dim: int = 64,
         iterations: int = 3,
-        prior_channels: int = 32,
+        prior_dim: int = 256,
         map_mix: float = 0.01,
         use_precision: bool = True,
     ) -> None:
         super().__init__()
-        check_sizes(carry_dim=carry_dim, latent_dim=latent_dim, prior_channels=prior_channels)
+        check_sizes(carry_dim=carry_dim, latent_dim=latent_dim)
         if not 0.0 < map_mix < 1.0:
             raise ValueError(f"map_mix: got {map_mix}, expected a number in (0, 1)")
         self.feature_channels, self.carry_dim = feature_channels, carry_dim
         self.num_slots, self.use_precision = num_slots, use_precision
         self.posterior = SlotAttention(feature_channels, carry_dim, num_slots, slot_dim, iterations, map_mix)
-        self.prior = AttentionPrior(carry_dim + latent_dim, num_slots, prior_channels, map_mix)
+        self.prior = AttentionPrior(carry_dim + latent_dim, num_slots, prior_dim, map_mix)
 
-    def forward(self, features: Tensor, carry: Tensor, latent: Tensor, is_first: Tensor) -> AttentionOutput:
-        """Maps of chunks: features [B, T, Cf, 8, 8], carry [B, T, H], latent [B, T, D], is_first bool [B, T].
-
-        The prior of frame t starts from the posterior maps of t-1, from uniform maps at a reset and at index 0.
-        """
+    def forward(self, features: Tensor, carry: Tensor, latent: Tensor) -> AttentionOutput:
+        """Maps of chunks: features [B, T, Cf, 8, 8], carry [B, T, H], latent [B, T, D]; frames are independent."""
         shape = features.shape[:2]
         if features.shape[2:] != (self.feature_channels, GRID, GRID):
             expected = f"[B, T, {self.feature_channels}, {GRID}, {GRID}]"
             raise ValueError(f"features: got shape {tuple(features.shape)}, expected {expected}")
-        if is_first.shape != shape or is_first.dtype != torch.bool:
-            raise ValueError(f"is_first: got {is_first.dtype} {tuple(is_first.shape)}, expected bool {tuple(shape)}")
         if carry.shape != (*shape, self.carry_dim):
             raise ValueError(f"carry: got shape {tuple(carry.shape)}, expected {(*shape, self.carry_dim)}")
         attended = self.posterior(features.flatten(0, 1), carry.flatten(0, 1))
-        maps = attended.maps.unflatten(0, shape)  # [B, T, S, 8, 8]
-        for_maps, for_movement = self.prior.embed(torch.cat([carry, latent], -1).flatten(0, 1))
-        prior_maps = self.prior.maps(shift_maps(maps, is_first).flatten(0, 1), for_maps)
-        movement, log_precision = self.prior.movement(for_movement)
+        prior = self.expect(carry, latent)
         return AttentionOutput(
-            maps=maps,
-            prior_maps=prior_maps.unflatten(0, shape),
+            maps=attended.maps.unflatten(0, shape),
+            prior_maps=prior.maps,
             responsibilities=attended.responsibilities.unflatten(0, shape),
             mass=attended.mass.unflatten(0, shape),
-            predicted_movement=movement.unflatten(0, shape),
-            log_precision=log_precision.unflatten(0, shape),
+            predicted_movement=prior.movement,
+            log_precision=prior.log_precision,
             slot_recon=attended.recon_error.unflatten(0, shape),
         )
 
-    def dream(
-        self, carry: Tensor, latent: Tensor, is_first: Tensor | None = None, previous_maps: Tensor | None = None
-    ) -> Tensor:
-        """Maps [B, T, S, 8, 8] that the prior draws by itself, each from its own last one: no frame enters.
-
-        carry [B, T, H], latent [B, T, D]; uniform maps precede a reset (is_first [B, T]) and index 0, unless
-        previous_maps [B, S, 8, 8] says what was there before it.
-        """
-        batch, steps = carry.shape[:2]
-        for_maps = self.prior.embed(torch.cat([carry, latent], -1).flatten(0, 1))[0].unflatten(0, (batch, steps))
-        uniform = carry.new_full((batch, self.num_slots, GRID, GRID), 1 / NUM_CELLS)
-        maps = uniform if previous_maps is None else previous_maps
-        dreamed = []
-        for t in range(steps):
-            if is_first is not None:
-                maps = torch.where(is_first[:, t, None, None, None], uniform, maps)
-            maps = self.prior.maps(maps, for_maps[:, t])
-            dreamed.append(maps)
-        return torch.stack(dreamed, 1)
+    def expect(self, carry: Tensor, latent: Tensor) -> AttentionExpected:
+        """What the prior expects of states carry [..., H], latent [..., D]: no frame enters, so dreams have it too."""
+        return self.prior(torch.cat([carry, latent], -1))
 
     def losses(self, output: AttentionOutput, is_first: Tensor) -> dict[str, Tensor]:
         """The pillar's losses, [B, T] each: attention_kl, attention_dynamics_loss, attention_diversity, slot_recon."""
+        shape = output.slot_recon.shape
+        if is_first.shape != shape or is_first.dtype != torch.bool:
+            raise ValueError(f"is_first: got {is_first.dtype} {tuple(is_first.shape)}, expected bool {tuple(shape)}")
         precision = output.log_precision if self.use_precision else None
         return {
             "attention_kl": attention_kl(output.maps, output.prior_maps, output.mass),
@@ -106,12 +85,6 @@ class AttentionSchema(nn.Module):
             "attention_diversity": diversity(output.maps),
             "slot_recon": output.slot_recon,
         }
-
-
-def shift_maps(maps: Tensor, is_first: Tensor) -> Tensor:
-    """The maps before each frame: maps [B, T, S, 8, 8] one step later, uniform at index 0 and where is_first [B, T]."""
-    previous = torch.cat([torch.full_like(maps[:, :1], 1 / NUM_CELLS), maps[:, :-1]], 1)
-    return torch.where(is_first[:, :, None, None, None], 1 / NUM_CELLS, previous)
 
 
 def centre_of_mass(maps: Tensor) -> Tensor:

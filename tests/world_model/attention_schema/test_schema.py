@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from world_model.attention_schema import AttentionSchema, attention_kl, centre_of_mass, diversity, movement_loss
-from world_model.attention_schema.schema import shift_maps
 
 B, T, CHANNELS, CARRY, LATENT, SLOTS = 2, 6, 6, 10, 4, 3
 
 
 def make(**options: float) -> AttentionSchema:
     torch.manual_seed(0)
-    sizes = {"num_slots": SLOTS, "slot_dim": 8, "prior_channels": 8}
+    sizes = {"num_slots": SLOTS, "slot_dim": 8, "prior_dim": 16}
     return AttentionSchema(CHANNELS, CARRY, LATENT, **(sizes | options))  # type: ignore[arg-type]
 
 
@@ -41,8 +40,8 @@ def one_hot_map(row: int, column: int) -> Tensor:
 
 
 def test_shapes() -> None:
-    *data, is_first = make_data()
-    output = make()(*data, is_first)
+    *data, _ = make_data()
+    output = make()(*data)
     for maps in (output.maps, output.prior_maps, output.responsibilities):
         assert maps.shape == (B, T, SLOTS, 8, 8)
     assert output.mass.shape == output.log_precision.shape == (B, T, SLOTS)
@@ -92,50 +91,23 @@ def test_kl_is_balanced_and_its_mass_has_no_gradient() -> None:
     assert mass.grad is None
 
 
-def test_prior_starts_uniform_at_resets_and_at_index_zero() -> None:
-    maps = random_maps(B, T, SLOTS)
-    is_first = make_data(resets=(4,))[-1]
-    previous = shift_maps(maps, is_first)
-    for t in range(T):
-        expected = torch.full_like(maps[:, 0], 1 / 64) if t in (0, 4) else maps[:, t - 1]
-        assert torch.equal(previous[:, t], expected), t
-
-
-def test_one_dreamed_step_is_the_prior_of_training() -> None:
+def test_the_prior_of_training_is_that_of_dreams_and_sees_no_frame() -> None:
     schema = make()
-    features, carry, latent, is_first = make_data(resets=(3,))
-    output = schema(features, carry, latent, is_first)
-    previous = shift_maps(output.maps, is_first)
-    for t in range(T):
-        dreamed = schema.dream(carry[:, t : t + 1], latent[:, t : t + 1], previous_maps=previous[:, t])
-        torch.testing.assert_close(dreamed[:, 0], output.prior_maps[:, t], rtol=1e-5, atol=1e-7)
+    features, carry, latent, _ = make_data()
+    output = schema(features, carry, latent)
+    dreamed = schema.expect(carry, latent)
+    assert torch.equal(dreamed.maps, output.prior_maps)
+    assert torch.equal(schema(torch.randn_like(features), carry, latent).prior_maps, output.prior_maps)
 
 
-def test_a_dream_feeds_on_its_own_maps_and_starts_anew_at_a_reset() -> None:
+def test_frames_are_independent() -> None:
     schema = make()
-    _, carry, latent, is_first = make_data(resets=(3,))
-    whole = schema.dream(carry, latent, is_first)
-    maps = None
-    for t in range(T):
-        step = schema.dream(carry[:, t : t + 1], latent[:, t : t + 1], is_first[:, t : t + 1], maps)
-        maps = step[:, 0]
-        torch.testing.assert_close(whole[:, t], maps, rtol=1e-5, atol=1e-7)
-    alone = schema.dream(carry[:1, 3:], latent[:1, 3:])  # make_data resets row 0 at step 3
-    torch.testing.assert_close(whole[:1, 3:], alone, rtol=1e-5, atol=1e-7)
-
-
-def test_causality_and_isolation() -> None:
-    schema = make()
-    features, carry, latent, is_first = make_data(resets=(3,))
-    before = schema(features, carry, latent, is_first)
+    features, carry, latent, _ = make_data()
+    before = schema(features, carry, latent)
     changed = features.clone()
     changed[0, 1] += 1.0
-    after = schema(changed, carry, latent, is_first)
+    after = schema(changed, carry, latent)
     assert (after.maps != before.maps).flatten(2).any(-1).nonzero().tolist() == [[0, 1]]
-    assert (after.prior_maps != before.prior_maps).flatten(2).any(-1).nonzero().tolist() == [[0, 2]]
-    changed[0, 2] += 1.0  # the frame before the reset: no prior map follows it
-    last = schema(changed, carry, latent, is_first)
-    assert torch.equal(last.prior_maps[0, 3:], before.prior_maps[0, 3:])
 
 
 def moving_maps() -> Tensor:
@@ -209,7 +181,7 @@ def test_diversity_of_disjoint_identical_and_random_maps() -> None:
 def test_losses_are_per_step_and_every_parameter_learns(use_precision: bool) -> None:
     schema = make(use_precision=use_precision)
     *data, is_first = make_data(resets=(2,))
-    losses = schema.losses(schema(*data, is_first), is_first)
+    losses = schema.losses(schema(*data), is_first)
     assert set(losses) == {"attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"}
     for name, loss in losses.items():
         assert loss.shape == (B, T), name
@@ -221,24 +193,23 @@ def test_losses_are_per_step_and_every_parameter_learns(use_precision: bool) -> 
         assert parameter.grad.abs().sum() > 0 or (not use_precision and "to_movement" in name), name
 
 
-def test_the_prior_learns_a_moving_blob() -> None:
-    """Maps that shift one cell per step: the prior's KL falls well below that of expecting no movement."""
+def test_the_prior_learns_where_a_moving_thing_is() -> None:
+    """Maps that shift one cell per step, each with its state: the KL falls to a tenth of that of uniform maps."""
     schema = make(num_slots=1)
-    steps = [0.99 * one_hot_map(3, column) + 0.01 / 64 for column in range(1, 7)]
-    maps = torch.stack(steps).view(1, 6, 1, 8, 8)
-    previous = shift_maps(maps, torch.zeros(1, 6, dtype=torch.bool)).flatten(0, 1)
-    mass, state = torch.ones(1, 6, 1), torch.zeros(6, CARRY + LATENT)
+    maps = torch.stack([0.99 * one_hot_map(3, column) + 0.01 / 64 for column in range(1, 7)]).view(1, 6, 1, 8, 8)
+    _, carry, latent, _ = make_data()
+    mass = torch.ones(1, 6, 1)
     optimizer = torch.optim.Adam(schema.prior.parameters(), lr=1e-2)
 
     def kl() -> Tensor:
-        return attention_kl(maps, schema.prior(previous, state).unflatten(0, (1, 6)), mass).mean()
+        return attention_kl(maps, schema.expect(carry[:1], latent[:1]).maps, mass).mean()
 
-    first = kl().item()
-    for _ in range(100):
+    for _ in range(200):
         optimizer.zero_grad()
         kl().backward()
         optimizer.step()
-    assert kl().item() < 0.3 * first
+    of_uniform = attention_kl(maps, torch.full_like(maps, 1 / 64), mass).mean()
+    assert kl() < 0.1 * of_uniform
 
 
 @pytest.mark.parametrize(
@@ -247,7 +218,7 @@ def test_the_prior_learns_a_moving_blob() -> None:
         ({"num_slots": 0}, "num_slots: got 0"),
         ({"slot_dim": -8}, "slot_dim: got -8"),
         ({"iterations": 0}, "iterations: got 0"),
-        ({"prior_channels": 0}, "prior_channels: got 0"),
+        ({"prior_dim": 0}, "prior_dim: got 0"),
         ({"map_mix": 0.0}, "map_mix: got 0.0"),
         ({"map_mix": 1.0}, "map_mix: got 1.0"),
     ],
@@ -258,17 +229,18 @@ def test_bad_settings(options: dict[str, float], message: str) -> None:
 
 
 def test_bad_features() -> None:
-    features, carry, latent, is_first = make_data()
+    features, carry, latent, _ = make_data()
     with pytest.raises(ValueError, match=r"features: got shape \(2, 6, 6, 8, 7\)"):
-        make()(features[..., :7], carry, latent, is_first)
+        make()(features[..., :7], carry, latent)
 
 
 def test_resets_and_carries_of_another_shape_are_refused() -> None:
     schema = make()
     features, carry, latent, is_first = make_data()
+    output = schema(features, carry, latent)
     with pytest.raises(ValueError, match=r"is_first: got torch.int64 \(.*\), expected bool"):
-        schema(features, carry, latent, is_first.long())
+        schema.losses(output, is_first.long())
     with pytest.raises(ValueError, match="is_first: got"):
-        schema(features, carry, latent, is_first[:, 1:])
+        schema.losses(output, is_first[:, 1:])
     with pytest.raises(ValueError, match="carry: got shape"):
-        schema(features, carry[..., 1:], latent, is_first)
+        schema(features, carry[..., 1:], latent)
