@@ -265,7 +265,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         return stack_states(states, 1), torch.stack(actions, 1)
 
     def prior_maps(self, states: State) -> Tensor:
-        """Attention maps [..., S, 8, 8] that the top-down prior expects of states [..., ·]; uniform without pillar 4."""
+        """Attention maps [..., S, 8, 8] that the prior expects of states [..., ·]; uniform without pillar 4."""
         if self.attention is not None:
             return self.attention.expect(states.carry, states.latent).maps
         return states.latent.new_full((*states.latent.shape[:-1], self.num_slots, 8, 8), 1 / 64)
