@@ -19,9 +19,10 @@ class Policy(NamedTuple):
     mean: Tensor
     std: Tensor
 
-    def sample(self, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """(raw sample, the same clamped to [-1, 1] with a straight-through gradient), both [..., A]."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+    def sample(self, generator: Generator | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(raw sample, the same clamped to [-1, 1] with a straight-through gradient), both like `noise` [..., A]."""
+        if noise is None:
+            noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
         raw = self.mean + self.std * noise
         return raw, raw + (raw.clamp(-1, 1) - raw).detach()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from agent.actor_critic import ActorCritic
 from agent.behavior import BehaviorLearner
 from agent.checkpoint import load_newest
+from agent.compiling import Compiled
 from agent.config import Config, load_config
 from agent.model_learner import ModelLearner
 from replay import Chunk
@@ -142,6 +143,11 @@ class Agent:
         metrics |= self.behavior_learner.update(start, root_continue, generator)
         self.updates += 1
         return metrics
+
+    def compile(self) -> None:
+        """Compile the two loops over time for the shapes of the next update; where that fails they stay as they are."""
+        self.model.scan = Compiled(self.model.scan, "scan over a chunk")  # type: ignore[assignment]
+        self.behavior_learner.roll = Compiled(self.behavior_learner.roll, "dream")  # type: ignore[assignment]
 
     def _dream_starts(self, states: State, is_terminal: Tensor) -> tuple[State, Tensor]:
         """Posterior states [B, T, ...] -> a random share of them [N, ...], detached, with their continue flags [N]."""

@@ -10,6 +10,7 @@ from agent.actor_critic import ActorCritic, Policy
 from agent.config import BehaviorConfig, OptimizerConfig
 from agent.returns import dream_weights, lambda_returns
 from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.generative_prior import MixtureNoise
 from world_model.state import State
 
 
@@ -98,18 +99,30 @@ class BehaviorLearner:
         self, start: State, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Policy, Tensor]:
         """A dream whose transitions, rewards and values stay differentiable with respect to the actions."""
+        horizon, latent = self.config.horizon, start.latent
+        noise = self.model.prior.draw_noise((horizon, *latent.shape), latent, generator)
+        shape = (horizon, len(latent), self.model.config.action_dim)
+        action_noise = torch.randn(shape, generator=generator, device=latent.device, dtype=latent.dtype)
+        features, means, stds, raws = self.roll(start, noise, action_noise)
+        return *self._judge(features), Policy(means, stds), raws
+
+    def roll(self, start: State, noise: MixtureNoise, action_noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The sequential part of a dream, a function of its arguments: noise [H, N, ...], action_noise [H, N, A].
+
+        Features [N, H + 1, F], and of the policy its means, stds and raw samples [N, H, A], the last without gradient.
+        """
         policies: list[Policy] = []
         raws: list[Tensor] = []
 
         def act(state: State) -> Tensor:
             policies.append(self.actor_critic.actor(state.features.detach()))
-            raw, action = policies[-1].sample(generator)
+            raw, action = policies[-1].sample(noise=action_noise[len(raws)])
             raws.append(raw)
             return action
 
-        states, _ = self.model.imagine(start, act, self.config.horizon, generator)
-        policy = Policy(*(torch.stack(parts, 1) for parts in zip(*policies, strict=True)))
-        return *self._judge(states.features), policy, torch.stack(raws, 1).detach()
+        states, _ = self.model.imagine(start, act, len(action_noise), noise=noise)
+        means, stds = (torch.stack(parts, 1) for parts in zip(*policies, strict=True))
+        return states.features, means, stds, torch.stack(raws, 1).detach()
 
     def _dream_reinforce(
         self, start: State, generator: Generator | None

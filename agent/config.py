@@ -17,6 +17,7 @@ from agent.schedule import Schedule, check_schedule
 from world_model.config import WorldModelConfig, from_mapping, unknown_key
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
+SIZE_FILE = PRESET_FOLDER / "sizes.yaml"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class ReplayConfig:
     """The sequence buffer and what is sampled from it."""
 
     capacity_steps: int = 500_000  # rows (agent_steps)
-    capacity_gb: float | None = None  # memory bound in GiB; the smaller of the two counts
+    capacity_gb: float | None = None  # bound in GiB; the smaller of the two counts
+    memmap: bool = False  # rows in a file of the run's folder instead of memory: for more than the memory holds
     batch_size: int = 16
     batch_length: int = 64
     prefill_frames: int = 5000  # env_frames of random actions before the first update
@@ -100,14 +102,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run. `preset` records where the values came from."""
+    """One run. `preset` and `size` record where the values came from; a run that goes on reads the values alone."""
 
     task: str = "cartpole_swingup"
     preset: str = "gpu"
+    size: str | None = None  # widths of presets/sizes.yaml instead of the preset's own, such as "10m"
     seed: int = 0
     env_frames: int = 1_000_000
     device: str = "auto"  # "auto": cuda where there is one, else cpu
     threads: int = 0  # torch CPU threads; 0 leaves torch's choice
+    compile: bool = False  # torch.compile the loops over time: faster updates after minutes of compiling at the start
     env: EnvConfig = field(default_factory=EnvConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
@@ -161,13 +165,21 @@ class Config:
 
 def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
-    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml") if path != SIZE_FILE)
 
 
-def load_preset(name: str, task: str | None = None) -> dict[str, Any]:
-    """Nested settings of a preset for a task: the file's values, then those under every `per_task` pattern that fits.
+def load_size(name: str) -> dict[str, Any]:
+    """Nested settings of a model size such as "10m": widths only. ValueError on an unknown name, naming the nearest."""
+    sizes = yaml.safe_load(SIZE_FILE.read_text())
+    if name not in sizes:
+        raise ValueError(unknown_key(name, list(sizes), "size"))
+    return sizes[name]
 
-    ValueError on an unknown name, naming the nearest.
+
+def load_preset(name: str, task: str | None = None, size: str | None = None) -> dict[str, Any]:
+    """Nested settings of a preset for a task: the file's, those under every `per_task` pattern that fits, a size's.
+
+    ValueError on an unknown preset or size, naming the nearest.
     """
     if name not in preset_names():
         raise ValueError(unknown_key(name, preset_names(), "preset"))
@@ -177,22 +189,31 @@ def load_preset(name: str, task: str | None = None) -> dict[str, Any]:
     for pattern, overrides in per_task.items():
         if fnmatch.fnmatch(task, pattern):
             values = merge(values, overrides)
-    return values | {"preset": name, "task": task}
+    if size is not None:
+        values = merge(values, load_size(size))
+    return values | {"preset": name, "task": task, "size": size}
 
 
 def make_config(preset: str, task: str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The preset's config with dotted overrides: make_config("cpu", "walker_walk", {"replay.batch_size": 8})."""
-    values = load_preset(preset, task)
-    for key, value in (overrides or {}).items():
+    """The preset's config with dotted overrides: make_config("cpu", "walker_walk", {"replay.batch_size": 8}).
+
+    They win over the widths of a "size" among them.
+    """
+    overrides = overrides or {}
+    values = load_preset(preset, task, overrides.get("size"))
+    for key, value in overrides.items():
         values = merge(values, nest(key, value))
     return from_mapping(Config, values)
 
 
-def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = None) -> Config:
-    """Config from `--any.key value` arguments on top of a preset; types are checked, ValueError in one line."""
+def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = None, size: str | None = None) -> Config:
+    """Config from `--any.key value` arguments on top of a preset and a size; types are checked, ValueError in one line.
+
+    A `--size` among the arguments takes the place of `size`; the other arguments win over its widths.
+    """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    base = make_config(preset, task)
+    base = make_config(preset, task, {"size": size})
     keys = [key for key, _ in flatten(asdict(base))]
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0]
@@ -207,6 +228,8 @@ def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = No
         line = " ".join(str(error).split())
         several = r"Does not validate against any of the Union subtypes Subtypes: (\[.*?\]) Errors:.*(?=Given value:)"
         raise ValueError(re.sub(several, r"Expected one of \1. ", line)) from None
+    if parsed["size"] != size:
+        return parse_overrides(arguments, preset, task, parsed["size"])
     return from_mapping(Config, parsed.as_dict())
 
 
@@ -226,7 +249,10 @@ def save_config(config: Config, path: Path) -> None:
     partial.replace(path)
 
 
-def differences(old: Config, new: Config, allowed: Sequence[str] = ("env_frames", "device", "threads")) -> list[str]:
+MAY_CHANGE = ("env_frames", "device", "threads", "compile", "replay.memmap")
+
+
+def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -> list[str]:
     """Keys in which two runs differ, those that may change at a resume aside: ["seed: 0 -> 1", ...]."""
     left, right = dict(flatten(asdict(old))), dict(flatten(asdict(new)))
     return [f"{k}: {left.get(k)} -> {right[k]}" for k in right if left.get(k) != right[k] and k not in allowed]

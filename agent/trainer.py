@@ -66,6 +66,8 @@ class Trainer:
         )
         try:
             self.agent = Agent(config, self.driver.action_dim)
+            if config.compile:
+                self.agent.compile()
             self._make_replay()
             replay = config.replay
             self.ratio = Ratio(config.train.train_ratio / (replay.batch_size * replay.batch_length))
@@ -101,9 +103,11 @@ class Trainer:
         row = row_bytes((64, 64, 3), self.driver.action_dim)
         needed = min(settings.capacity_steps * row, capacity_bytes if capacity_bytes is not None else sys.maxsize)
         folder, key = self.logdir / "episodes", "replay.capacity_steps"
-        check_budget(needed, memory_key=key, unit_bytes=row)
-        # Rendered frames compress at least fourfold (docs/dependencies.md), so disk is asked for a quarter.
-        check_budget(0, folder, needed // 4, disk_key=key, unit_bytes=row // 4)
+        if not settings.memmap:
+            check_budget(needed, memory_key=f"replay.memmap to true, or {key}", unit_bytes=row)
+        # Rendered frames compress at least fourfold (docs/dependencies.md), so episodes are given a quarter.
+        quarters = 5 if settings.memmap else 1
+        check_budget(0, folder, quarters * needed // 4, disk_key=key, unit_bytes=quarters * row // 4)
         self.store = EpisodeStore(folder)
         self.replay = ReplayBuffer(
             settings.capacity_steps,
@@ -112,6 +116,8 @@ class Trainer:
             num_envs=self.config.env.num_envs,
             seed=self.config.seed,
             store=self.store,
+            memmap_folder=folder if settings.memmap else None,
+            pin_memory=self.agent.device.type == "cuda",
         )
 
     def _restore(self, payload: dict[str, Any]) -> None:

@@ -1,6 +1,10 @@
-"""ReplayBuffer: one ring of rows in memory."""
+"""ReplayBuffer: one ring of rows, in memory or in a file."""
 
+import os
 from collections import deque
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,7 @@ class ReplayBuffer:
     """The newest `capacity` rows, in which any T consecutive ones are a legal chunk.
 
     Whole finished episodes are written back to back into one flat ring per field; rows of unfinished episodes wait in
-    a list per environment, outside of the capacity. So environments never mix, sampling is slicing, and the oldest rows
+    a list per environment, outside of the capacity. So environments never mix, any window is legal, and the oldest rows
     make room row by row. Memory is taken as the ring fills. A `store` gets every finished episode on disk.
 
     Canonical use::
@@ -39,8 +43,15 @@ class ReplayBuffer:
         image_shape: tuple[int, ...] = (64, 64, 3),
         seed: int = 0,
         store: EpisodeStore | None = None,
+        memmap_folder: Path | str | None = None,
+        pin_memory: bool = False,
     ) -> None:
-        """Capacity is the lesser of both, at least one given. Raises ValueError where a number is below 1."""
+        """Capacity is the lesser of both, at least one given. Raises ValueError where a number is below 1.
+
+        With a `memmap_folder` the ring is mapped from a nameless file there, so it may exceed the memory: the system
+        keeps the rows in memory that are used and takes back the others; OSError where the disk cannot hold it.
+        `pin_memory` (CUDA only) puts chunks where the GPU fetches them without the host waiting for it.
+        """
         numbers = {"capacity_steps": capacity_steps, "action_dim": action_dim, "num_envs": num_envs}
         for name, value in numbers.items():
             if value is not None and value < 1:
@@ -55,8 +66,10 @@ class ReplayBuffer:
             raise ValueError("capacity_steps: came as None like capacity_bytes, expected at least one of them")
         self.capacity = min(limits)
         shapes = field_shapes(self.image_shape, action_dim)
-        # np.empty commits no memory: the operating system gives pages as rows arrive
-        self._ring = {name: np.empty((self.capacity, *shapes[name]), DTYPES[name]) for name in Episode._fields}
+        self._ring = {
+            name: _empty((self.capacity, *shapes[name]), DTYPES[name], memmap_folder) for name in Episode._fields
+        }
+        self._pin_memory = pin_memory
         self._written = 0  # rows ever written; row number i lies at i % capacity
         self._size = 0
         self._ends: deque[int] = deque()  # row number behind the last row of each episode in the ring
@@ -134,9 +147,10 @@ class ReplayBuffer:
             raise ValueError(f"batch: came as {batch}, expected at least 1")
         if not self.can_sample(length):
             raise ValueError(f"length: came as {length}, expected 1 to {self._size} (the rows in the buffer)")
-        starts = self._rng.integers(0, self._size - length + 1, size=batch)
-        starts = (self._written - self._size + starts) % self.capacity
-        return Chunk(*(torch.from_numpy(self._gather(self._ring[name], starts, length)) for name in Chunk._fields))
+        starts = self._rng.integers(0, self._size - length + 1, size=batch) + self._written - self._size
+        rows = (starts[:, None] + np.arange(length)) % self.capacity  # [B, T]
+        chunk = Chunk(*(torch.from_numpy(self._ring[name][rows]) for name in Chunk._fields))
+        return Chunk(*(field.pin_memory() for field in chunk)) if self._pin_memory else chunk
 
     def state_dict(self) -> dict[str, Any]:
         """Sampler and counters (plain ints and strings). The rows are the store's; unfinished episodes are not kept."""
@@ -194,15 +208,6 @@ class ReplayBuffer:
         while self._ends[0] <= self._written - self._size:
             self._ends.popleft()
 
-    def _gather(self, ring: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-        """Windows of the ring at physical `starts` [B] -> [B, T, ...], each in at most two slices."""
-        out = np.empty((len(starts), length, *ring.shape[1:]), ring.dtype)
-        for window, start in zip(out, starts.tolist(), strict=True):
-            first = min(length, self.capacity - start)
-            window[:first] = ring[start : start + first]
-            window[first:] = ring[: length - first]
-        return out
-
     def _check_length(self, length: int) -> None:
         if length > self.capacity:
             raise ValueError(f"episode: came with {length} rows, expected at most the capacity of {self.capacity}")
@@ -210,3 +215,13 @@ class ReplayBuffer:
     def _refuse_rows(self, method: str) -> None:
         if self._size > 0 or self.num_staged > 0:
             raise ValueError(f"{method}: came for a buffer with {self._size} rows, expected an empty one")
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype, folder: Path | str | None) -> np.ndarray:
+    """An array that takes memory as it is written; with a folder, one whose disk space is taken now."""
+    if folder is None:
+        return np.empty(shape, dtype)
+    with TemporaryFile(dir=folder) as file:  # without a name: it goes when the process ends, however it ends
+        if hasattr(os, "posix_fallocate"):  # a disk that fills up later would be a crash at a write to memory
+            os.posix_fallocate(file.fileno(), 0, prod(shape) * dtype.itemsize)
+        return np.asarray(np.memmap(file, dtype, "w+", shape=shape))

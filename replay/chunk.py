@@ -20,5 +20,5 @@ class Chunk(NamedTuple):
     action: Tensor  # float32 [B, T, A] in [-1, 1], chosen after seeing the image; zeros where is_last
 
     def to(self, device: torch.device | str) -> "Chunk":
-        """The same chunk with every field on `device`."""
-        return Chunk(*(field.to(device) for field in self))
+        """The same chunk with every field on `device`. From pinned memory the host does not wait for the copy."""
+        return Chunk(*(field.to(device, non_blocking=field.is_pinned()) for field in self))

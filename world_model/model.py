@@ -21,7 +21,7 @@ from world_model.checks import check_chunk, check_frames
 from world_model.config import WorldModelConfig, arguments, from_mapping
 from world_model.encoder_decoder import Decoder, Posterior
 from world_model.frame_norm import FrameNorm
-from world_model.generative_prior import DPGMMPrior
+from world_model.generative_prior import DPGMMPrior, MixtureNoise
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
 from world_model.perceiver_io import CausalPerceiver
@@ -127,7 +127,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
 
         After the action is chosen: `hidden, cell = advance(state, action)` go into the memory of the next call.
         """
-        check_frames(frames, is_first, len(memory.hidden), self._dtype)
+        check_frames(frames, is_first, len(memory.hidden), self.frame_norm.mean.dtype)
         features = self.trunk(self.frame_norm(frames))
         context, cache = features.new_zeros(len(frames), self.context_dim), memory.cache
         if self.perceiver is not None and cache is not None:
@@ -151,7 +151,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
 
         The first index is a reset whatever is_first says. `sample=False` takes every latent at its mean.
         """
-        is_first = check_chunk(observations, actions, self.config.action_dim, self._dtype, is_first)
+        is_first = check_chunk(observations, actions, self.config.action_dim, self.frame_norm.mean.dtype, is_first)
         batch, steps = is_first.shape
         frames = observations.flatten(0, 1)
         self.frame_norm.initialise(frames)
@@ -160,17 +160,24 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected = self.posterior.project(features, context)
         noise = _noise((steps, batch, self.config.latent_dim), features, generator, sample)
-        hidden, cell = self.dynamics.initial(batch)
+        scanned = self.scan(projected, context, is_first, noise, actions)
+        return Observed(features, perceived, context, *scanned)
+
+    def scan(
+        self, projected: Tensor, context: Tensor, is_first: Tensor, noise: Tensor, actions: Tensor
+    ) -> tuple[State, Tensor, Tensor, Tensor]:
+        """The sequential part of `observe`, noise [T, B, D]: states, next carries, means and stds, [B, T, ·] each."""
+        hidden, cell = self.dynamics.initial(len(actions))
         states, means, stds, carries = [], [], [], []
-        for t in range(steps):  # the only sequential part
+        for t in range(actions.shape[1]):
             state, mean, std = self._infer(hidden, cell, projected[:, t], context[:, t], is_first[:, t], noise[t])
             hidden, cell = self.advance(state, actions[:, t])
             states.append(state)
             means.append(mean)
             stds.append(std)
             carries.append(hidden[:, -1])
-        mean, std, next_carry = (torch.stack(parts, 1) for parts in (means, stds, carries))
-        return Observed(features, perceived, context, stack_states(states, 1), next_carry, mean, std)
+        next_carry, mean, std = (torch.stack(parts, 1) for parts in (carries, means, stds))
+        return stack_states(states, 1), next_carry, mean, std
 
     def forward_sequence(
         self,
@@ -187,8 +194,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         Shapes as in `observe`; rewards and is_terminal [B, T]: without them their two losses are absent. The keys are
         listed in docs/world_model.md. In train mode the codebook moves at the very end, when all outputs exist.
         """
-        targets = {"rewards": rewards, "is_terminal": is_terminal}
-        is_first = check_chunk(observations, actions, self.config.action_dim, self._dtype, is_first, **targets)
+        dtype, targets = self.frame_norm.mean.dtype, {"rewards": rewards, "is_terminal": is_terminal}
+        is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, **targets)
         seen = self.observe(observations, actions, is_first, generator, sample)
         states, perceived = seen.states, seen.perceived
         outputs: dict[str, Any] = {"observations": observations, "is_first": is_first, "states": states}
@@ -246,22 +253,31 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
 
     # ---------------------------------------------------------------- dreaming
 
-    def imagine_step(self, state: State, action: Tensor, generator: Generator | None = None) -> State:
+    def imagine_step(self, state: State, action: Tensor, noise: MixtureNoise | None = None) -> State:
         """One step of a dream: the transition of training, then z' ~ prior(g'). Gradients pass by straight-through."""
         hidden, cell = self.advance(state, action)
-        prior = self.prior(hidden[:, -1])
-        latent = self.prior.sample(prior, generator, straight_through=torch.is_grad_enabled())
+        latent = self.prior.sample(self.prior(hidden[:, -1]), straight_through=torch.is_grad_enabled(), noise=noise)
         return self._state(hidden, cell, latent)
 
     def imagine(
-        self, state: State, policy: Callable[[State], Tensor], horizon: int, generator: Generator | None = None
+        self,
+        state: State,
+        policy: Callable[[State], Tensor],
+        horizon: int,
+        generator: Generator | None = None,
+        noise: MixtureNoise | None = None,
     ) -> tuple[State, Tensor]:
-        """Dream from state [N, ...]: states [N, horizon + 1, ...] (the start first), actions [N, horizon, A]."""
+        """Dream from state [N, ...]: states [N, horizon + 1, ...] (the start first), actions [N, horizon, A].
+
+        noise [horizon, N, ...] makes the dream a function of its arguments; without, it is drawn from the generator.
+        """
         check_sizes(horizon=horizon)
+        if noise is None:
+            noise = self.prior.draw_noise((horizon, *state.latent.shape), state.latent, generator)
         states, actions = [state], []
-        for _ in range(horizon):
+        for step_noise in map(MixtureNoise, *noise):
             actions.append(policy(states[-1]))
-            states.append(self.imagine_step(states[-1], actions[-1], generator))
+            states.append(self.imagine_step(states[-1], actions[-1], step_noise))
         return stack_states(states, 1), torch.stack(actions, 1)
 
     def prior_maps(self, states: State) -> Tensor:
@@ -273,13 +289,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     def decode(self, states: State, maps: Tensor | None = None) -> Tensor:
         """Frames [..., 3, 64, 64] of states [..., ·] under maps [..., S, 8, 8] (None: those that the prior expects)."""
         maps = self.prior_maps(states) if maps is None else maps
-        features = states.features.reshape(-1, self.config.feature_dim)
-        frames = self.decoder(features, maps.reshape(-1, self.num_slots, 8, 8))
+        frames = self.decoder(states.features.flatten(0, -2), maps.flatten(0, -4))
         return self.frame_norm.restore(frames).unflatten(0, states.latent.shape[:-1])
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.dynamics.initial_hidden.dtype
 
 
 def _noise(shape: tuple[int, ...], like: Tensor, generator: Generator | None, sample: bool) -> Tensor:

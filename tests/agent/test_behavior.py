@@ -36,7 +36,7 @@ def arranged():
     reward.latent_dim = model.config.latent_dim
     model.reward_head = reward
 
-    def imagine_step(state, action, generator=None):
+    def imagine_step(state, action, noise):
         latent = torch.cat([action, torch.zeros(len(action), model.config.latent_dim - 2)], -1)
         return state._replace(latent=latent)
 

@@ -1,7 +1,11 @@
 """Presets, per-task rows, overrides and one-line errors."""
 
+from argparse import Namespace
+
 import pytest
 
+from agent.agent import Agent
+from agent.command_line import resumed_config
 from agent.config import Config, differences, load_config, make_config, parse_overrides, preset_names, save_config
 
 
@@ -123,3 +127,68 @@ def test_differences_leave_out_what_may_change_at_a_resume():
     assert differences(old, make_config("cpu", "walker_walk", {"env_frames": 7, "device": "cpu"})) == []
     assert differences(old, make_config("cpu", "walker_walk", {"seed": 1})) == ["seed: 0 -> 1"]
     assert isinstance(old, Config)
+
+
+# ---------------------------------------------------------------- sizes
+
+SIZES = {"10m": 10.5e6, "18m": 17.9e6}  # trainable parameters of r2dreamer's size12M and of dreamerv3-torch
+
+
+@pytest.mark.parametrize(("size", "expected"), SIZES.items())
+@pytest.mark.parametrize(("preset", "task"), [("cpu", "walker_walk"), ("gpu", "walker_walk"), ("cpu", "reaching")])
+def test_a_size_has_its_number_of_parameters_over_every_preset(size, expected, preset, task):
+    config = make_config(preset, task, {"size": size, "device": "cpu"})
+    assert (config.size, config.preset) == (size, preset)
+    agent = Agent(config, action_dim=6)
+    assert config.world_model.perceiver_config.enabled
+    assert config.world_model.attention_config.enabled
+    assert config.world_model.use_rgb
+    networks = agent.actor_critic
+    trained = [*agent.model.parameters(), *networks.actor.parameters(), *networks.critic.parameters()]
+    count = sum(p.numel() for p in trained if p.requires_grad)
+    assert count == pytest.approx(expected, rel=0.03)
+    assert agent.num_parameters == count  # what a run prints
+
+
+def test_a_size_changes_widths_alone_and_overrides_win_over_it():
+    plain = make_config("cpu", "cartpole_swingup")
+    sized = make_config("cpu", "cartpole_swingup", {"world_model.latent_dim": 7, "size": "10m"})
+    assert sized.world_model.latent_dim == 7
+    assert sized.world_model.hidden_dim == make_config("gpu", None, {"size": "10m"}).world_model.hidden_dim
+    for block in ("env", "replay", "losses", "optimizer", "train"):
+        assert getattr(sized, block) == getattr(plain, block)
+    assert sized.world_model.rgb_config == plain.world_model.rgb_config
+    assert sized.world_model.decoder_config.train_fraction == plain.world_model.decoder_config.train_fraction
+    assert sized.behavior.start_fraction == plain.behavior.start_fraction
+    assert plain.size is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--size", "18m", "--behavior.hidden_dim=99"], ["--behavior.hidden_dim", "99", "--size=18m"]],
+)
+def test_size_on_the_command_line_is_the_same_as_in_python_wherever_it_stands(arguments):
+    config = parse_overrides(arguments, "cpu", "walker_walk")
+    assert config == make_config("cpu", "walker_walk", {"size": "18m", "behavior.hidden_dim": 99})
+    assert config.behavior.hidden_dim == 99
+    assert parse_overrides(["--size", "null"], "cpu") == make_config("cpu")
+
+
+@pytest.mark.parametrize("make", [lambda size: parse_overrides(["--size", size], "cpu"),
+                                  lambda size: make_config("cpu", None, {"size": size})])  # fmt: skip
+def test_an_unknown_size_names_the_nearest(make):
+    with pytest.raises(ValueError, match="unknown size '10'; the nearest known one is '10m'"):
+        make("10")
+
+
+def test_a_run_goes_on_with_the_widths_it_was_saved_with(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(make_config("debug", None, {"size": "10m", "world_model.hidden_dim": 24}), path)
+    text = path.read_text().replace("size: 10m", "size: of_another_version")  # what a size means may change
+    path.write_text(text)
+    assert load_config(path).world_model.hidden_dim == 24
+    assert load_config(path).behavior == make_config("debug", None, {"size": "10m"}).behavior
+    again = resumed_config(tmp_path, Namespace(preset=None, task=None), ["--env_frames", "7"])
+    assert again.world_model == load_config(path).world_model
+    with pytest.raises(ValueError, match="size: of_another_version -> 18m"):
+        resumed_config(tmp_path, Namespace(preset=None, task=None), ["--size", "18m"])

@@ -124,7 +124,11 @@ def test_max_minutes_ends_with_a_checkpoint(tmp_path):
 
 def test_a_replay_that_cannot_fit_is_refused_before_anything_is_written(tmp_path):
     config = make_config("debug", overrides={"replay.capacity_steps": 10**12})
-    with pytest.raises(ValueError, match=r"replay needs .* set replay.capacity_steps to \d+ or less"):
+    expected = r"replay needs .* of memory, .* set replay.memmap to true, or replay.capacity_steps to \d+ or less"
+    with pytest.raises(ValueError, match=expected):
+        Trainer(config, tmp_path / "run", quiet=True)
+    config = make_config("debug", overrides={"replay.capacity_steps": 10**12, "replay.memmap": True})
+    with pytest.raises(ValueError, match=r"replay needs .* of disk in .* set replay.capacity_steps to \d+ or less"):
         Trainer(config, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 

@@ -79,6 +79,13 @@ def test_the_executed_action_is_the_one_in_the_row():
         image, reward, *_ = env.step(row.action[0])
 
 
+def test_environments_step_before_the_next_tick_asks_for_the_row():
+    with Driver(make_vector_env("counting", 2, size=8)) as running:
+        running.tick(uniform)
+        assert all(pipe.poll(60) for pipe in running._workers.parent_pipes)  # the answers come without being asked for
+        assert decode_frame(running.tick(uniform).image)[2].tolist() == [1, 1]
+
+
 def test_rows_are_fresh_and_the_policy_sees_zero_actions():
     seen = []
 

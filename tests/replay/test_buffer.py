@@ -77,6 +77,54 @@ def test_memory_is_taken_as_the_ring_fills() -> None:
     assert buffer.num_bytes > 1.9e9
 
 
+def own_memory() -> int:
+    """Bytes of this process that only swapping could free: what is mapped from a file is not among them."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("no /proc here")
+    return 1024 * int(status.read_text().split("RssAnon:")[1].split()[0])
+
+
+def test_a_ring_in_a_file_takes_no_memory_of_its_own(tmp_path: Path) -> None:
+    rows = 5000
+    episode = make_episode(500)
+    wide = episode._replace(image=np.tile(episode.image, (1, 16, 16, 1)))  # 64 x 64: 61 MB in all
+
+    def taken(memmap_folder: Path | None) -> int:
+        buffer = ReplayBuffer(rows, action_dim=ACTION_DIM, memmap_folder=memmap_folder)
+        before = own_memory()
+        for _ in range(rows // 500):
+            buffer.add_episode(wide)
+        assert len(buffer) == rows
+        return own_memory() - before
+
+    assert taken(tmp_path) < 0.1 * rows * 64 * 64 * 3
+    assert taken(None) > 0.9 * rows * 64 * 64 * 3
+    assert not list(tmp_path.iterdir())  # the file has no name, so that nothing stays behind
+
+
+def test_a_ring_in_a_file_holds_what_one_in_memory_holds(tmp_path: Path) -> None:
+    buffers = [make_buffer(37, num_envs=2, seed=5, memmap_folder=folder) for folder in (None, tmp_path)]
+    for count, step in enumerate(islice(ticks(2, lambda worker, episode: 5 + worker), 100)):
+        for buffer in buffers:
+            buffer.add(step)
+        if count > 10:
+            for left, right in zip(*(buffer.sample(3, 9) for buffer in buffers), strict=True):
+                assert torch.equal(left, right)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pinned_chunks_reach_the_gpu_unchanged() -> None:
+    plain, pinned = make_buffer(seed=1), make_buffer(seed=1, pin_memory=True)
+    for buffer in (plain, pinned):
+        buffer.add_episode(make_episode(90))
+    for _ in range(50):  # often enough for pinned memory to be used again
+        left, right = plain.sample(8, 20), pinned.sample(8, 20)
+        assert all(field.is_pinned() for field in right)
+        for expected, field in zip(left, right.to("cuda"), strict=True):
+            assert torch.equal(expected, field.cpu())
+
+
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_workers_are_never_mixed_and_boundaries_are_marked(num_envs: int) -> None:
     buffer = make_buffer(97, num_envs=num_envs)

@@ -23,12 +23,10 @@ class MixtureNoise(NamedTuple):
     normal: Tensor
 
 
-def draw_noise(params: PriorParams, generator: torch.Generator | None = None) -> MixtureNoise:
-    """Return fresh noise for one sample of each mixture in `params`; the generator lives on their device."""
-    means = params.means
-    shape, device, dtype = (*means.shape[:-2], means.shape[-1]), means.device, means.dtype
-    uniform = torch.rand(shape[:-1], generator=generator, device=device, dtype=dtype)
-    return MixtureNoise(uniform, torch.randn(shape, generator=generator, device=device, dtype=dtype))
+def draw_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> MixtureNoise:
+    """Return fresh noise for samples of shape [..., D], on the device of `like`, where the generator lives too."""
+    uniform = torch.rand(shape[:-1], generator=generator, device=like.device, dtype=like.dtype)
+    return MixtureNoise(uniform, torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype))
 
 
 def sample_mixture(
@@ -42,7 +40,9 @@ def sample_mixture(
     straight_through: the same value, with the gradient of y = onehot(k) + w - sg(w), z = Σ_k y_k (μ_k + σ_k ε), so that
     it reaches the weights too. Given `noise`, z is a function of params and noise alone.
     """
-    uniform, normal = noise if noise is not None else draw_noise(params, generator)
+    if noise is None:
+        noise = draw_noise((*params.means.shape[:-2], params.means.shape[-1]), params.means, generator)
+    uniform, normal = noise
     weights = params.log_weights.exp()
     held = weights.detach().cumsum(-1)
     index = (held[..., :-1] <= uniform.unsqueeze(-1) * held[..., -1:]).sum(-1)  # inverse CDF, [..., K] -> [...]

@@ -113,7 +113,7 @@ def test_a_component_of_weight_zero_is_never_drawn():
 def test_sample_is_a_function_of_params_and_noise():
     prior = build()
     params = prior(carries(7))
-    noise = prior.draw_noise(params, torch.Generator().manual_seed(3))
+    noise = prior.draw_noise((7, 4), params.means, torch.Generator().manual_seed(3))
     assert noise.uniform.shape == (7,)
     assert noise.normal.shape == (7, 4)
     drawn = prior.sample(params, torch.Generator().manual_seed(3))
