@@ -111,7 +111,7 @@ def forward_parts(model: DPGMMVariationalRecurrentAutoencoder) -> list[Part]:
         Part("pillar 1: Perceiver IO, VQ", [perceiver], reading),
         Part("posterior, pillar 3: scan", [model.posterior, model.dynamics, predictor], scan),
         Part("pillar 2: mixture prior", [model.prior], calls(terms, "prior_terms")),
-        Part("pillar 4: attention, dreamed maps", [model.attention], attending),
+        Part("pillar 4: attention", [model.attention], attending),
         Part("decoder", [model.decoder], calls(terms, "reconstruction_terms")),
         Part("reward, continue heads", [model.reward_head, model.continue_head], judging),
         Part("gram teacher", [model.teacher], calls(model.teacher, "loss")),
