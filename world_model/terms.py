@@ -42,7 +42,7 @@ def perceiver_terms(
     chosen = losses.choose_frames(shape, fraction, generator, is_first.device)
     drawn = frame_norm.restore(perceiver.reconstruct(perceived.values.flatten(0, 1)[chosen]))
     error = losses.squared_error(observations.flatten(0, 1)[chosen], drawn)
-    logits = perceiver.next_token_logits(perceived.latents.flatten(0, 1)[chosen], actions.flatten(0, 1)[chosen])
+    logits = perceiver.next_token_logits(perceived.context.flatten(0, 1)[chosen], actions.flatten(0, 1)[chosen])
     return {
         "context": perceived.context,
         "vq_indices": perceived.indices,

@@ -18,7 +18,6 @@ from world_model.perceiver_io.tokenizer import GRID, NUM_CELLS, Tokenizer
 
 class PerceiverOutput(NamedTuple):
     context: Tensor  # [B, T, context_dim], squared norm context_dim
-    latents: Tensor  # [B, T, num_latents, width]
     values: Tensor  # [B, T, 64, code_dim], quantised, straight-through
     indices: Tensor  # int64 [B, T, 8, 8]
     commitment: Tensor  # [B, T], summed over the 64 cells
@@ -37,7 +36,8 @@ class CausalPerceiver(nn.Module):
     """Context c_t from the frames x_{<=t} of the current episode (Perceiver IO, arXiv 2107.14795, made causal).
 
     tokens = quantised cells + cell embedding; latents = read(tokens), mixed within the frame, then attended over the
-    last `window` steps of the episode per latent index; c = RMSNorm(read(latents)), so |c|^2 = context_dim.
+    last `window` steps of the episode per latent index; c = RMSNorm(read(latents)), so |c|^2 = context_dim. The next
+    frame's tokens are foretold from c_t and a_t alone: without that nothing needs a context, and it becomes a constant.
     Cost per frame is O(64 L + L^2 + L window). Raises ValueError for sizes that do not fit together.
     """
 
@@ -78,6 +78,7 @@ class CausalPerceiver(nn.Module):
         self.latent_block = LatentBlock(width, num_heads, mlp_ratio)
         self.temporal_blocks = nn.ModuleList(TemporalBlock(width, num_heads, mlp_ratio) for _ in range(num_blocks))
         self.read_context = QueryAttention(1, num_latents, width, width, num_heads, context_dim)
+        self.from_context = nn.Linear(context_dim, num_latents * width)
         self.embed_action = nn.Linear(action_dim, width)
         self.read_next_tokens = QueryAttention(NUM_CELLS, num_latents + 1, width, width, num_heads, codebook_size)
 
@@ -98,7 +99,6 @@ class CausalPerceiver(nn.Module):
             latents = block(latents, mask, angles)
         return PerceiverOutput(
             context=self._read_out(latents.flatten(0, 1)).unflatten(0, (batch, length)),
-            latents=latents,
             values=values.unflatten(0, (batch, length)),
             indices=indices.view(batch, length, GRID, GRID),
             commitment=commitment.sum(-1).view(batch, length),
@@ -137,12 +137,13 @@ class CausalPerceiver(nn.Module):
         """Decode quantised values [..., 64, code_dim] to frames [..., 3, 64, 64], for the codebook's own loss."""
         return self.tokenizer.decode(values.flatten(0, -3)).unflatten(0, values.shape[:-2])
 
-    def next_token_logits(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Logits [..., 64, codebook_size] of frame t+1's tokens, from latents [..., L, width] and a_t [..., A]."""
-        lead = latents.shape[:-2]
+    def next_token_logits(self, context: Tensor, actions: Tensor) -> Tensor:
+        """Logits [..., 64, codebook_size] of frame t+1's tokens, from c_t [..., context_dim] and a_t [..., A]."""
+        lead = context.shape[:-1]
         if actions.shape != (*lead, self.action_dim):
             raise ValueError(f"actions: got shape {tuple(actions.shape)}, expected {(*lead, self.action_dim)}")
-        tokens = torch.cat([latents, self.embed_action(actions).unsqueeze(-2)], -2)  # [..., L+1, width]
+        spread = self.from_context(context).unflatten(-1, (self.num_latents, -1))  # [..., L, width]
+        tokens = torch.cat([spread, self.embed_action(actions).unsqueeze(-2)], -2)  # [..., L+1, width]
         return self.read_next_tokens(tokens.flatten(0, -3)).unflatten(0, lead)
 
     def perplexity(self, indices: Tensor) -> Tensor:

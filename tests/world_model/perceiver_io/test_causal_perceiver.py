@@ -27,7 +27,6 @@ def test_shapes_and_scale() -> None:
     features, is_first = make_data()
     output = perceiver(features, is_first)
     assert output.context.shape == (B, T, 12)
-    assert output.latents.shape == (B, T, 3, 16)
     assert output.values.shape == output.vectors.shape == (B, T, 64, 8)
     assert output.indices.shape == (B, T, 8, 8)
     assert output.commitment.shape == (B, T)
@@ -35,7 +34,7 @@ def test_shapes_and_scale() -> None:
     expected = (output.vectors - output.values).square().sum((-1, -2))
     torch.testing.assert_close(output.commitment, expected)
     assert perceiver.reconstruct(output.values).shape == (B, T, 3, 64, 64)
-    assert perceiver.next_token_logits(output.latents, torch.zeros(B, T, ACTIONS)).shape == (B, T, 64, 32)
+    assert perceiver.next_token_logits(output.context, torch.zeros(B, T, ACTIONS)).shape == (B, T, 64, 32)
 
 
 @pytest.mark.parametrize("tau", [1, 6, T - 1])
@@ -62,15 +61,16 @@ def test_gradient_reaches_exactly_the_window() -> None:
     assert is_reached.int().tolist() == [[int(t - WINDOW < s <= t) for s in range(T)]] * B
 
 
-def test_next_token_logits_see_the_present_action_only() -> None:
+def test_next_token_logits_see_the_present_context_and_action_only() -> None:
     perceiver = make().eval()
     features, is_first = make_data()
-    latents = perceiver(features, is_first).latents
-    actions = torch.zeros(B, T, ACTIONS)
-    changed = actions.clone()
-    changed[1, 5] = 1.0
-    is_changed = perceiver.next_token_logits(latents, actions) != perceiver.next_token_logits(latents, changed)
-    assert is_changed.flatten(2).any(-1).nonzero().tolist() == [[1, 5]]
+    context, actions = perceiver(features, is_first).context, torch.zeros(B, T, ACTIONS)
+    before = perceiver.next_token_logits(context, actions)
+    for changed in (context, actions):
+        inputs = (context, actions.clone()) if changed is actions else (context.clone(), actions)
+        inputs[changed is actions][1, 5] += 1.0
+        is_changed = perceiver.next_token_logits(*inputs) != before
+        assert is_changed.flatten(2).any(-1).nonzero().tolist() == [[1, 5]]
 
 
 @pytest.mark.parametrize("tau", range(1, T))
@@ -186,7 +186,7 @@ def test_codebook_update_leaves_the_graph_intact_and_every_parameter_learns() ->
     features, is_first = make_data()
     features.requires_grad_()
     output = perceiver(features, is_first)
-    logits = perceiver.next_token_logits(output.latents, torch.randn(B, T, ACTIONS))
+    logits = perceiver.next_token_logits(output.context, torch.randn(B, T, ACTIONS))
     frames = perceiver.reconstruct(output.values)
     perceiver.update_codebook(output)
     weights = torch.arange(12.0)  # the squared norm alone is constant
@@ -264,4 +264,4 @@ def test_bad_inputs() -> None:
     with pytest.raises(ValueError, match=r"features: got shape \(8, 8, 8\)"):
         perceiver.step(features[0, 0], is_first[:, 0], perceiver.initial_cache(3))
     with pytest.raises(ValueError, match="actions: got shape"):
-        perceiver.next_token_logits(torch.zeros(B, T, 3, 16), torch.zeros(B, T, ACTIONS + 1))
+        perceiver.next_token_logits(torch.zeros(B, T, 12), torch.zeros(B, T, ACTIONS + 1))
