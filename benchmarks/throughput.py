@@ -1,6 +1,6 @@
 """How fast a preset runs on this machine: updates, environments with and without the agent, replay.
 
-    python benchmarks/throughput.py [--preset cpu] [--task walker_walk] [--threads 2] [--seconds 10] [--json out.json]
+    python benchmarks/throughput.py [--preset cpu] [--task walker_walk] [--threads 2] [--compile] [--json out.json]
 
 Every rate is the median of `REPEATS` slices of time; the table goes to the terminal, the same figures into the JSON.
 """
@@ -177,6 +177,8 @@ def measure(config: Config, threads: int, seconds: float) -> dict[str, Any]:
     )
     with Driver(env) as driver:
         agent = Agent(config, driver.action_dim)
+        if config.compile:
+            agent.compile()
         machine = describe_machine(agent.device, threads)
         results = measure_driver(config, driver, agent, seconds)
     rows = max(min(REPLAY_ROWS, config.replay.capacity_steps), *LONG_BATCH, config.replay.batch_length)
@@ -185,6 +187,7 @@ def measure(config: Config, threads: int, seconds: float) -> dict[str, Any]:
     chunk = buffer.sample(config.replay.batch_size, config.replay.batch_length)
     results |= measure_updates(config, agent, chunk, seconds)
     settings = {"preset": config.preset, "task": config.task, "seconds_each": seconds, "threads": threads}
+    settings["compile"] = config.compile
     sizes = {"device": str(agent.device), "env": asdict(config.env), "replay": asdict(config.replay)}
     return {
         "settings": settings | sizes,
@@ -218,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", default=None, help="default: the preset's own, else cartpole_swingup")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each figure")
+    parser.add_argument("--compile", action="store_true", help="with torch.compile, after minutes of compiling")
     parser.add_argument("--json", type=Path, default=None, help="file for the same figures")
     given = parser.parse_args(arguments)
     try:
@@ -227,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"seconds: got {given.seconds}, expected a positive number")
         if given.json is not None and not given.json.absolute().parent.is_dir():
             raise ValueError(f"json: got {str(given.json)!r}, expected a file in a folder that exists")
-        config = make_config(given.preset, given.task)
+        config = make_config(given.preset, given.task, {"compile": given.compile})
         report = measure(config, given.threads, given.seconds)
     except (ValueError, RenderingError) as error:
         print(f"throughput.py: error: {error}", file=sys.stderr)
