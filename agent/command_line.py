@@ -67,7 +67,7 @@ def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable
 def resumed_config(logdir: Path, options: argparse.Namespace, overrides: list[str]) -> Config:
     """The config of a run that exists. ValueError where the command line names a key and another value than the run's.
 
-    A few keys may change: env_frames, device and threads.
+    A few keys may change: those of `agent.config.MAY_CHANGE`.
     """
     saved = load_config(logdir / "config.yaml")
     preset = options.preset if options.preset is not None else saved.preset

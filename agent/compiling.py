@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 class Compiled:
     """A function compiled for the tensors of its first call; calls of other shapes run as the function was written.
 
-    One shape is enough for training, and evaluation must not wait minutes for another. Where compiling fails (no C++
-    compiler, an unsupported device) one line says so and the function runs eagerly from then on.
+    One shape is enough for training, and evaluation must not wait minutes for another. Where compiling the forward pass
+    fails (no C++ compiler, an unsupported device) one line says so and the function runs eagerly from then on.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -32,7 +32,7 @@ class Compiled:
         signature = (torch.is_grad_enabled(), *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
         if self.signature is None:
             self.signature = signature
-            logger.info("compiling the %s: minutes at the first start, seconds from its cache later", self.name)
+            logger.warning("compiling the %s: minutes at the first start, less from torch's cache later", self.name)
             try:
                 return self.compiled(*arguments)
             except Exception as error:  # whatever a compiler may raise; a mistake of ours shows again below

@@ -28,7 +28,7 @@ def expected_ranges(config: Config) -> dict[str, Range]:
     """Metric -> range for a run: section 8 of the algorithm's specification, at this run's sizes and floors."""
     model = config.world_model
     prior, components, codes = model.prior_config, model.max_components, model.perceiver_config.codebook_size
-    floor = prior.free_nats if prior.kl_balance else max(prior.free_nats, 0.1)
+    floor, pull = max(prior.free_nats, 0.1), "prior_config.representation_scale" if prior.kl_balance else "losses.beta"
     nothing_skipped = {
         f"rgb_nonfinite/{total}": Range(
             high=0.0,
@@ -41,22 +41,27 @@ def expected_ranges(config: Config) -> dict[str, Range]:
     }
     ranges = nothing_skipped | {
         "behavior_skipped": Range(
-            high=0.0, above="a gradient of actor or critic was not finite; try a lower actor_lr", settled=0, patience=1
+            high=0.0,
+            above="a gradient of actor or critic was not finite; try a lower optimizer.actor_lr",
+            settled=0,
+            patience=1,
         ),
         "kl_bound": Range(
             floor,
             40.0,
-            "the latent is empty (posterior collapse); try a lower prior_config.representation_scale or free_nats",
-            "the prior cannot follow the posterior; try a higher prior_config.representation_scale",
+            f"the latent is empty (posterior collapse); try a lower {pull}",
+            f"the prior cannot follow the posterior; try a higher {pull}",
         ),
         "vq_perplexity": Range(
             40 / 256 * codes,
             0.9 * codes,
-            "few codes are in use; try a smaller codebook_size, or wait for dead codes to be revived",
-            "all codes are in even use; try a larger codebook_size",
+            "few codes are in use; try a smaller perceiver_config.codebook_size, or wait for dead codes to be revived",
+            "all codes are in even use; try a larger perceiver_config.codebook_size",
             settled=2000,
         ),
-        "vq_dead_share": Range(high=0.2, above="many codes are dead; try a smaller codebook_size", settled=2000),
+        "vq_dead_share": Range(
+            high=0.2, above="many codes are dead; try a smaller perceiver_config.codebook_size", settled=2000
+        ),
         "context_ratio": Range(
             high=1.0,
             above="the predicted context is worse than a constant: it carries nothing into the dynamics; "
@@ -66,10 +71,12 @@ def expected_ranges(config: Config) -> dict[str, Range]:
         "attention_kl": Range(
             0.01,
             2.0,
-            "the maps hardly move or their prior copies them; try more num_slots",
+            "the maps hardly move; try more attention_config.num_slots",
             "the prior cannot foresee the maps; try a lower optimizer.model_lr",
         ),
-        "attention_mass_max": Range(high=0.8, above="one slot owns nearly all cells; try another num_slots"),
+        "attention_mass_max": Range(
+            high=0.8, above="one slot owns nearly all cells; try another attention_config.num_slots"
+        ),
         "attention_movement_ratio": Range(
             high=1.1, above="movement is foreseen worse than by 'still'; try a higher losses.lambda_att_dyn"
         ),
@@ -84,27 +91,25 @@ def expected_ranges(config: Config) -> dict[str, Range]:
         ),
         "actor_std": Range(
             1.1 * config.behavior.min_std,
-            below="the actor explores no more; try a higher behavior.entropy or action_noise",
+            below="the actor explores no more; try a higher behavior.entropy or behavior.action_noise",
         ),
     }
     if components > 1:
         ranges |= {
             "hierarchical_kl": Range(
-                0.5 * (components - 1) / 14,
-                8.0,
-                "the sticks do not depend on the state; try a lower losses.hier_scale",
-                "the sticks strain against their prior; try a higher losses.hier_scale",
+                high=8.0, above="the sticks strain against their prior; try a higher losses.hier_scale"
             ),
             "mixture_gap": Range(
-                high=0.2, above="components overlap, so the bound on the KL is loose; try fewer max_components"
+                high=0.2,
+                above="components overlap, so the bound on the KL is loose; try fewer world_model.max_components",
             ),
             "effective_components": Range(
                 max(1.2, 4 / 15 * components),
-                below="the data use few components; try a higher losses.entropy_weight, or fewer max_components",
+                below="few components are in use; try a higher losses.entropy_weight or fewer world_model.max_components",
             ),
             "component_mutual_information": Range(
                 min(0.3, 0.25 * math.log(components)),
-                below="components are interchangeable; try fewer max_components or a higher entropy_weight",
+                below="components are alike; try fewer world_model.max_components or a higher losses.entropy_weight",
             ),
         }
     return ranges

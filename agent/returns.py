@@ -40,17 +40,21 @@ class ReturnScale(nn.Module):
 
     value: Tensor
     debias: Tensor
+    levels: Tensor
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
         self.decay = decay
         self.register_buffer("value", torch.zeros(()))
         self.register_buffer("debias", torch.zeros(()))
+        self.register_buffer(
+            "levels", torch.tensor([0.05, 0.95]), persistent=False
+        )  # on the device: no copy to wait for
 
     @torch.no_grad()
     def forward(self, returns: Tensor) -> Tensor:
         """Take in a batch of returns [...]; the divisor max(1, S) []."""
-        low, high = torch.quantile(returns.float().flatten(), returns.new_tensor([0.05, 0.95], dtype=torch.float32))
+        low, high = torch.quantile(returns.float().flatten(), self.levels)
         step = torch.where(torch.isfinite(high - low), 1 - self.decay, 0.0)  # a broken dream does not count
         self.value.lerp_(torch.nan_to_num(high - low, posinf=0.0), step)
         self.debias.lerp_(torch.ones_like(self.debias), step)

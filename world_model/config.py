@@ -23,7 +23,7 @@ class PerceiverConfig:
     num_heads: int = 4
     num_blocks: int = 2
     window: int = 16  # frames that temporal attention looks back, the present one included
-    train_fraction: float = 1.0  # share of frames that the pillar's own losses are taken on (unbiased: rescaled)
+    train_fraction: float = 1.0  # share of frames that vq_recon and next_token_ce are taken on (unbiased: rescaled)
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,9 @@ class WorldModelConfig:
         share = self.attention_config.prior_share
         if not 0 <= share <= 1:
             raise ValueError(f"attention_config.prior_share: got {share}, expected [0, 1]")
-        if prior.free_nats < 0:
-            raise ValueError(f"prior_config.free_nats: got {prior.free_nats}, expected 0 or more")
+        for name in ("free_nats", "representation_scale", "representation_free_nats"):
+            if getattr(prior, name) < 0:
+                raise ValueError(f"prior_config.{name}: got {getattr(prior, name)}, expected 0 or more")
         if heads.num_bins < 2:
             raise ValueError(f"head_config.num_bins: got {heads.num_bins}, expected at least 2")
 

@@ -1,5 +1,6 @@
 """Advice: said once when a metric leaves its range for good, once when it is back; and it names what exists."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -113,6 +114,9 @@ def test_monitors_come_at_log_time_only_and_change_nothing():
 def test_a_broken_reward_names_its_task():
     agent = Agent(make_config("debug"), action_dim=2)
     sound = chunk()
+    agent.update(sound)
+    learner = agent.model_learner
+    before = [p.clone() for p in learner.parameters], copy.deepcopy(learner.optimizer.state_dict()["state"])
     metrics = agent.update(sound._replace(reward=sound.reward.clone().fill_(math.nan)))
     broken = {name: float(value) for name, value in metrics.items() if name.startswith("rgb_nonfinite/")}
     assert broken == {
@@ -120,6 +124,9 @@ def test_a_broken_reward_names_its_task():
         "rgb_nonfinite/perceiver_loss": 0.0,
         "rgb_nonfinite/total_predictive": 1.0,
     }
+    assert all(torch.equal(p, old) for p, old in zip(learner.parameters, before[0], strict=True))
+    for index, old in before[1].items():  # momentum would move weights, and a step of zeros would shrink it
+        assert all(torch.equal(learner.optimizer.state[learner.parameters[index]][k], old[k]) for k in old)
     (line,) = Health(expected_ranges(agent.config)).check(broken, updates=1)
     assert line.startswith("rgb_nonfinite/total_predictive 1 is above 0: ")
 

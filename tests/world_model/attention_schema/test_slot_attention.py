@@ -120,3 +120,13 @@ def test_drawing_the_features_makes_a_slot_follow_a_moving_thing() -> None:
     on_thing = (held_out.maps * is_thing[24:, None]).sum((-2, -1)).mean(0)  # [S], by chance 4 / 64
     assert held_out.recon_error.mean() < 0.1
     assert on_thing.max() > 0.8
+
+
+def test_features_are_a_target_not_to_be_made_easy() -> None:
+    """Slots that draw a fixed picture lose as much as the features differ from it; the features do not give way."""
+    attention, (features, carry) = make(), make_data()
+    with torch.no_grad():
+        attention.to_features.weight.zero_()
+    attention(features.requires_grad_(), carry).recon_error.sum().backward()
+    assert features.grad is not None  # by the shares, which sum to 1: nothing but rounding
+    assert features.grad.abs().max() < 1e-5

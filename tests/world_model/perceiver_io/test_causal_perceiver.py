@@ -265,3 +265,13 @@ def test_bad_inputs() -> None:
         perceiver.step(features[0, 0], is_first[:, 0], perceiver.initial_cache(3))
     with pytest.raises(ValueError, match="actions: got shape"):
         perceiver.next_token_logits(torch.zeros(B, T, 12), torch.zeros(B, T, ACTIONS + 1))
+
+
+def test_foretelling_the_next_tokens_is_what_the_context_learns_from() -> None:
+    perceiver = make()
+    features, is_first = make_data()
+    logits = perceiver.next_token_logits(perceiver(features, is_first).context, torch.zeros(B, T, ACTIONS))
+    logits.square().sum().backward()
+    for name, parameter in perceiver.read_context.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
