@@ -105,7 +105,7 @@ def expected_ranges(config: Config) -> dict[str, Range]:
             ),
             "effective_components": Range(
                 max(1.2, 4 / 15 * components),
-                below="few components are in use; try a higher losses.entropy_weight or fewer world_model.max_components",
+                below="few components are used; try a higher losses.entropy_weight or fewer world_model.max_components",
             ),
             "component_mutual_information": Range(
                 min(0.3, 0.25 * math.log(components)),
