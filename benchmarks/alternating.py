@@ -1,7 +1,6 @@
 """Works timed side by side, and what the commands that do so share: options, table, JSON."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 from machine import describe_machine
+from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -50,8 +50,7 @@ def run_command(
         for name, bound in least.items():
             if not bound <= getattr(given, name) < float("inf"):
                 raise ValueError(f"{name}: got {getattr(given, name)}, expected at least {bound}")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"json: got {str(path)!r}, expected a file in a folder that exists")
+        check_target("json", path)
         results = measure(given)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
@@ -60,8 +59,7 @@ def run_command(
     machine = describe_machine(torch.device("cpu"), 1)
     report: dict[str, Any] = {"settings": settings, "machine": machine, "results": results}
     show(parser.prog, report)
-    if path is not None:
-        path.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(path, report)
     return 0
 
 
@@ -72,5 +70,4 @@ def show(title: str, report: dict[str, Any]) -> None:
         table.add_row(name, f"{value:,.3f}")
     console = Console(width=110)
     console.print(table)
-    for name, value in (report["settings"] | report["machine"]).items():
-        console.print(f"{name}: {value}", highlight=False)
+    print_lines(console, report["settings"] | report["machine"])

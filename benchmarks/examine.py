@@ -7,7 +7,6 @@ open_loop.jpg, dream.jpg (50 steps under the policy from 32 starts, every tenth)
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from machine import describe_machine
 from numpy.typing import NDArray
 from PIL import Image
+from report import check_target, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -33,6 +33,7 @@ from world_model.state import State
 
 AHEAD = (1, 5, 15, 30, 50)  # steps of an open loop that are judged
 STARTS, DREAM_STEPS, CONTEXT = 32, 50, 5
+SHOWN = ("kl_bound", "vq_perplexity", "attention_kl", "reward_nll")  # outputs whose means are figures
 # Okabe and Ito's colours, which the colour-blind can tell apart
 COLOURS = np.array(
     [(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)]
@@ -195,10 +196,9 @@ def examine(agent: Agent, data: HeldOut, seed: int, pictures: Path | None = None
         data.frames, data.actions, None, data.rewards, data.is_terminal, generator, sample=False
     )
     found = reconstruction_figures(agent, outputs, data.frames) | open_loop_figures(agent, outputs, data, generator)
-    found |= {"kl_bound": float(outputs["kl_bound"].mean()), "vq_perplexity": float(outputs.get("vq_perplexity", 0))}
     measured = monitors.measure(agent.model, outputs, data.actions, data.rewards, generator)
     found |= {name: float(value) for name, value in measured.items()}
-    found |= {name: float(outputs[name].mean()) for name in ("attention_kl", "reward_nll") if name in outputs}
+    found |= {name: float(outputs[name].mean()) for name in SHOWN if name in outputs}
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
         drawn = {
@@ -224,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.episodes < 2:
         parser.error(f"--episodes: got {options.episodes}, expected at least 2 (z is swapped between them)")
     try:
+        check_target("json", options.json)
         agent = Agent.load(options.logdir)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
@@ -233,9 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in found.items():
         table.add_row(name, f"{value:.3g}")
     Console().print(table)
-    if options.json is not None:
-        machine = describe_machine(agent.device, torch.get_num_threads())
-        options.json.write_text(json.dumps({"run": run, "machine": machine, "figures": found}, indent=2) + "\n")
+    machine = describe_machine(agent.device, torch.get_num_threads())
+    write_json(options.json, {"run": run, "machine": machine, "figures": found})
     return 0
 
 

@@ -11,7 +11,6 @@ growth, and over the last doubling, in which it hides least. 1 is linear.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from machine import describe_machine
 from peer_update import ACTIONS, random_chunk
 from PIL import Image, ImageDraw
 from pillars import FlopMeter
+from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -159,8 +159,7 @@ def show(report: dict[str, Any]) -> None:
             table.add_row(axis if i == 0 else "", *figures, *ends, end_section=i == len(rows) - 1)
     console = Console(width=110)
     console.print(table)
-    for name, value in report["machine"].items():
-        console.print(f"{name}: {value}", highlight=False)
+    print_lines(console, report["machine"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,17 +177,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if getattr(given, name) < 1:
                 raise ValueError(f"{name}: got {getattr(given, name)}, expected at least 1")
         for name in ("json", "picture"):
-            path = getattr(given, name)
-            if path is not None and not path.absolute().parent.is_dir():
-                raise ValueError(f"{name}: got {str(path)!r}, expected a file in a folder that exists")
+            check_target(name, getattr(given, name))
         axes = {axis: AXES[axis] for axis in given.axes}
         report = measure(given.preset, axes, given.threads, given.repeats)
     except ValueError as error:
         print(f"growth.py: error: {error}", file=sys.stderr)
         return 2
     show(report)
-    if given.json is not None:
-        given.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(given.json, report)
     if given.picture is not None:
         draw(report["axes"]).save(given.picture, format="PNG", optimize=True)
     return 0

@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 from machine import describe_machine
+from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -153,8 +154,7 @@ def show(report: dict[str, Any]) -> None:
     for name, side in report["sides"].items():
         told = {key: side[key] for key in ("commit", "configuration", "versions") if key in side}
         console.print(f"{name}: {json.dumps(told)}", highlight=False)
-    for name, value in report["machine"].items():
-        console.print(f"{name}: {value}", highlight=False)
+    print_lines(console, report["machine"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -180,8 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ValueError(f"{name}: got {getattr(given, name)}, expected at least 1")
         if not given.checkout.is_dir():
             raise ValueError(f"checkout: got {str(given.checkout)!r}, expected a folder")
-        if given.json is not None and not given.json.absolute().parent.is_dir():
-            raise ValueError(f"json: got {str(given.json)!r}, expected a file in a folder that exists")
+        check_target("json", given.json)
         if given.size is not None:
             load_size(given.size)
         report = measure(given)
@@ -192,8 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"peers.py: error: {error}", file=sys.stderr)
         return 1
     show(report)
-    if given.json is not None:
-        given.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(given.json, report)
     return 0
 
 

@@ -9,7 +9,6 @@ are medians over --repeats rounds, in which plain sum, RGB at every update and l
 """
 
 import argparse
-import json
 import sys
 import time
 from collections import defaultdict
@@ -23,6 +22,7 @@ from unittest.mock import patch
 
 import torch
 from machine import describe_machine
+from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -264,8 +264,7 @@ def show(report: dict[str, Any]) -> None:
         gradients.add_row(row["gradients"], *costs, *(f"{row[f'rgb_share_{unit}']:+.1%}" for unit in ("gflops", "ms")))
     console = Console(width=110)
     console.print(parts, gradients)
-    for name, value in report["machine"].items():
-        console.print(f"{name}: {value}", highlight=False)
+    print_lines(console, report["machine"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -282,16 +281,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("batch", "length", "threads", "repeats"):
             if getattr(given, name) < 1:
                 raise ValueError(f"{name}: got {getattr(given, name)}, expected at least 1")
-        if given.out is not None and not given.out.absolute().parent.is_dir():
-            raise ValueError(f"out: got {str(given.out)!r}, expected a file in a folder that exists")
+        check_target("out", given.out)
         config = make_config(given.preset)
         report = measure(config, given.batch, given.length, given.threads, given.repeats)
     except ValueError as error:
         print(f"pillars.py: error: {error}", file=sys.stderr)
         return 2
     show(report)
-    if given.out is not None:
-        given.out.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(given.out, report)
     return 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import describe_machine
+from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -74,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
+    try:
+        check_target("json", options.json)
+    except ValueError as error:
+        parser.error(str(error))
     rows = []
     for seed in options.seeds:
         rows.append(train(seed, options.env_frames, options.threads))
@@ -84,10 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = describe_machine(torch.device("cpu"), options.threads)
     console = Console()
     console.print(table)
-    for name, text in machine.items():
-        console.print(f"{name}: {text}", highlight=False)
-    if options.json is not None:
-        options.json.write_text(json.dumps({"machine": machine, "results": rows}, indent=2) + "\n")
+    print_lines(console, machine)
+    write_json(options.json, {"machine": machine, "results": rows})
     return 0 if all(row["share"] >= GOAL for row in rows) else 1
 
 

@@ -6,7 +6,6 @@ Every rate is the median of `REPEATS` slices of time; the table goes to the term
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import describe_machine
+from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -210,8 +210,7 @@ def show(report: dict[str, Any]) -> None:
         parameters.add_row(name, f"{count:,}")
     console = Console(width=110)
     console.print(table, parameters)
-    for name, value in report["machine"].items():
-        console.print(f"{name}: {value}", highlight=False)
+    print_lines(console, report["machine"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -229,16 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"threads: got {given.threads}, expected at least 1")
         if not 0 < given.seconds < float("inf"):
             raise ValueError(f"seconds: got {given.seconds}, expected a positive number")
-        if given.json is not None and not given.json.absolute().parent.is_dir():
-            raise ValueError(f"json: got {str(given.json)!r}, expected a file in a folder that exists")
+        check_target("json", given.json)
         config = make_config(given.preset, given.task, {"compile": given.compile})
         report = measure(config, given.threads, given.seconds)
     except (ValueError, RenderingError) as error:
         print(f"throughput.py: error: {error}", file=sys.stderr)
         return 2
     show(report)
-    if given.json is not None:
-        given.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(given.json, report)
     return 0
 
 
