@@ -22,7 +22,7 @@ Mode = Literal["collect", "sample", "deterministic"]
 
 def to_frames(images: Tensor) -> Tensor:
     """The one place where pixels become numbers: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [0, 1]."""
-    return images.movedim(-1, -3).float() / 255.0
+    return images.movedim(-1, -3).contiguous().float().div_(255.0)
 
 
 def choose_device(name: str) -> torch.device:

@@ -37,10 +37,13 @@ def freeze(balanced: Balanced, owners: list[int], previous: Frozen | None) -> Fr
 
 
 def complete(vector: Tensor, consensus: Tensor, frozen: Frozen, params: Sequence[Tensor]) -> Tensor:
-    """Gradient [P] of Σ C_i L_i -> the lazy one: + w_d d where tasks meet, divided by C_i where only task i reaches."""
-    result = vector + frozen.consensus_weight.to(vector) * consensus.to(vector)
+    """Gradient [P] of Σ C_i L_i -> the lazy one: + w_d d where tasks meet, divided by C_i where only task i reaches.
+
+    Written over `vector`: one more of that size costs more than the arithmetic. d is 0 where a single task reaches.
+    """
+    vector.addcmul_(consensus.to(vector), frozen.consensus_weight.to(vector))
     weights = frozen.weights.to(vector)
     for owner, start, stop in plain_runs(frozen.owners, params):
-        own = vector[start:stop]
-        result[start:stop] = own / weights[owner] if owner >= 0 else own
-    return result
+        if owner >= 0:
+            vector[start:stop].div_(weights[owner])
+    return vector

@@ -73,6 +73,7 @@ class RGB:
         self._frozen: Frozen | None = None
         self._calls = 0
         self._matrix = torch.zeros(0, 0)
+        self._vector = torch.zeros(0)
 
     def backward(self, task_losses: Sequence[Tensor]) -> Tensor:
         """Scalar losses, one per task -> `.grad` of all shared parameters; returns the task weights, ones [n].
@@ -97,7 +98,7 @@ class RGB:
         self.skipped = self.skipped.to(device) + ~is_good
         found_inf = (~is_good).to(torch.float32)
         self.last_metrics |= {"nonfinite": ~finite, "skipped": self.skipped, "found_inf": found_inf}
-        vector = torch.where(is_good, vector, vector.new_zeros(()))  # a Python 0.0 would be copied to the device
+        vector.masked_fill_(~is_good, 0.0)
         for param, grad in zip(params, unflatten(vector, params), strict=True):
             param.grad = grad
         return torch.ones(len(losses), device=device)
@@ -162,7 +163,7 @@ class RGB:
     def _one_pass(
         self, total: Tensor, losses: list[Tensor], params: list[Tensor], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        vector = torch.empty(count_entries(params), device=device)
+        vector = self._gradient_vector(count_entries(params), device)
         flatten(gradient(total, params, retain_graph=False), params, vector)
         is_good = torch.isfinite(torch.linalg.vector_norm(vector))
         finite = _are_finite(losses, device)
@@ -215,6 +216,12 @@ class RGB:
         if self.every > 1:
             self._frozen = freeze(balanced, owners, self._frozen)
         return balanced.vector
+
+    def _gradient_vector(self, num_entries: int, device: torch.device) -> Tensor:
+        """The vector [P] that one pass writes and `.grad` shows, allocated once per size and device."""
+        if len(self._vector) != num_entries or self._vector.device != device:
+            self._vector = torch.zeros(num_entries, device=device)
+        return self._vector
 
     def _rows(self, num_tasks: int, num_entries: int, device: torch.device) -> Tensor:
         """The gradient matrix [n, P], allocated once per shape and device."""
