@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from agent.config import BehaviorConfig
 from agent.returns import ReturnScale
-from world_model.distributions import twohot_log_prob, twohot_mean
+from world_model.distributions import at_least_float32, twohot_log_prob, twohot_mean
 from world_model.layers import bounded_std, head
 
 
@@ -56,7 +56,7 @@ class Actor(nn.Module):
         self.std_shift = math.log(start / (1.0 - start))
 
     def forward(self, features: Tensor) -> Policy:
-        mean, raw_std = self.net(features).chunk(2, -1)
+        mean, raw_std = at_least_float32(self.net(features)).chunk(2, -1)
         return Policy(torch.tanh(mean), bounded_std(raw_std + self.std_shift, self.min_std, 1.0))
 
 

@@ -50,8 +50,10 @@ class Agent:
             self.model = DPGMMVariationalRecurrentAutoencoder(**settings).to(self.device)
             features = self.model.config.feature_dim
             self.actor_critic = ActorCritic(features, action_dim, config.behavior).to(self.device)
-        self.model_learner = ModelLearner(self.model, config.losses, config.optimizer)
-        self.behavior_learner = BehaviorLearner(self.model, self.actor_critic, config.behavior, config.optimizer)
+        self.model_learner = ModelLearner(self.model, config.losses, config.optimizer, self.autocast)
+        self.behavior_learner = BehaviorLearner(
+            self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast
+        )
         self.updates = 0
         self.generators = {name: torch.Generator(self.device) for name in ("act", "learn")}
         seeds = np.random.SeedSequence(config.seed).generate_state(len(self.generators))
@@ -63,6 +65,10 @@ class Agent:
         """Trainable parameters of world model, actor and critic."""
         modules = (self.model, self.actor_critic)
         return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
+
+    def autocast(self) -> torch.autocast:
+        """Around forward passes: matrix products and convolutions in the run's `precision`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     # ---------------------------------------------------------------- acting
 
@@ -80,14 +86,16 @@ class Agent:
         generator = self.generators["act"]
         frames = to_frames(torch.from_numpy(images).to(self.device))
         first = torch.from_numpy(is_first).to(self.device)
-        belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
-        policy = self.actor_critic.actor(belief.features)
+        with self.autocast():
+            belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
+            policy = self.actor_critic.actor(belief.features)
         action = policy.mean if mode == "deterministic" else policy.sample(generator)[1]
         if mode == "collect" and self.config.behavior.action_noise > 0:
             noise = torch.randn(action.shape, generator=generator, device=self.device)
             action = action + self.config.behavior.action_noise * noise
         action = action.clamp(-1, 1)
-        hidden, cell = self.model.advance(belief, action)
+        with self.autocast():
+            hidden, cell = self.model.advance(belief, action)
         return action.cpu().numpy(), memory._replace(hidden=hidden, cell=cell)
 
     def predict(

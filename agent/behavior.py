@@ -1,7 +1,8 @@
 """Learning in imagination: dream from posterior states, raise the dream's lambda-returns, fit the critic to them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -40,8 +41,9 @@ class BehaviorLearner:
         actor_critic: ActorCritic,
         config: BehaviorConfig,
         optimizer: OptimizerConfig,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self.model, self.actor_critic, self.config = model, actor_critic, config
+        self.model, self.actor_critic, self.config, self.autocast = model, actor_critic, config, autocast
         self.clip = optimizer.behavior_clip
         groups = [
             {"params": list(actor_critic.actor.parameters()), "lr": optimizer.actor_lr},
@@ -52,7 +54,7 @@ class BehaviorLearner:
     def update(self, start: State, root_continue: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
         """One gradient step from dream starts [N, ...] with the roots' real continue flags [N]; metrics as tensors."""
         config, networks = self.config, self.actor_critic
-        with frozen(self.model, networks.critic):
+        with self.autocast(), frozen(self.model, networks.critic):
             dream = self._dream_dynamics if config.gradient == "dynamics" else self._dream_reinforce
             features, rewards, continues, values, policy, raw_actions = dream(start, generator)
             returns = lambda_returns(rewards, continues, values, config.gamma, config.lambd)  # [N, H]
@@ -66,9 +68,10 @@ class BehaviorLearner:
         entropy = policy.entropy()
         actor_loss = -(weights * (objective + config.entropy * entropy)).mean()
         past = features[:, :-1].detach()
-        with torch.no_grad():
-            slow_values = networks.slow_critic.value(past)
-        critic_loss = (weights * networks.critic.nll(past, returns.detach(), slow_values)).mean()
+        with self.autocast():
+            with torch.no_grad():
+                slow_values = networks.slow_critic.value(past)
+            critic_loss = (weights * networks.critic.nll(past, returns.detach(), slow_values)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         (actor_loss + critic_loss).backward()
         norms = [

@@ -111,6 +111,7 @@ class Config:
     env_frames: int = 1_000_000
     device: str = "auto"  # "auto": cuda where there is one, else cpu
     threads: int = 0  # torch CPU threads; 0 leaves torch's choice
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products and convolutions; the rest is float32
     compile: bool = False  # torch.compile the loops over time: faster updates after minutes of compiling at the start
     env: EnvConfig = field(default_factory=EnvConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -249,7 +250,7 @@ def save_config(config: Config, path: Path) -> None:
     partial.replace(path)
 
 
-MAY_CHANGE = ("env_frames", "device", "threads", "compile", "replay.memmap")
+MAY_CHANGE = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
 
 
 def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -> list[str]:

@@ -1,6 +1,8 @@
 """World-model learning: per-step losses -> three task losses -> balanced gradients -> clip -> Adam."""
 
 import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -20,9 +22,13 @@ class ModelLearner:
     """Owns what the model does not: loss weights, gradient balancing and the optimizer."""
 
     def __init__(
-        self, model: DPGMMVariationalRecurrentAutoencoder, losses: LossConfig, optimizer: OptimizerConfig
+        self,
+        model: DPGMMVariationalRecurrentAutoencoder,
+        losses: LossConfig,
+        optimizer: OptimizerConfig,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self.model, self.losses, self.clip = model, losses, optimizer.model_clip
+        self.model, self.losses, self.clip, self.autocast = model, losses, optimizer.model_clip, autocast
         self.aggregator = LossAggregator()
         settings = asdict(model.config.rgb_config)
         if not model.config.use_rgb:
@@ -50,7 +56,8 @@ class ModelLearner:
         updates: how many were made before, for weights on a schedule. monitor: measure the health monitors too.
         """
         self.model.train()
-        outputs = self.model.forward_sequence(frames, actions, is_first, rewards, is_terminal, generator)
+        with self.autocast():
+            outputs = self.model.forward_sequence(frames, actions, is_first, rewards, is_terminal, generator)
         monitors: dict[str, Tensor] = {}
         if monitor:  # noise of its own, the same each time: a run does not depend on what is logged about it
             noise = Generator(frames.device).manual_seed(0)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from world_model.distributions import at_least_float32
 from world_model.layers import bounded_std
 
 START_STD_LOGIT = -2.0
@@ -50,5 +51,5 @@ class Posterior(nn.Module):
     def forward(self, projected: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
         if self.carry_part is not None:
             projected = projected + self.carry_part(carry)
-        mean, raw_std = self.out(functional.silu(self.norm(projected))).chunk(2, -1)
+        mean, raw_std = at_least_float32(self.out(functional.silu(self.norm(projected)))).chunk(2, -1)
         return mean, bounded_std(raw_std, *self.std_range)

@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
+from world_model.distributions import at_least_float32
 from world_model.layers import check_sizes
 
 
@@ -42,8 +44,13 @@ class OrthogonalLSTM(nn.Module):
             expected = (len(hidden), self.input_dim)
             raise ValueError(f"inputs: got shape {tuple(inputs.shape)}, expected {expected}")
         hiddens, cells = [], []
-        for layer, lstm_cell in enumerate(self.cells):
-            inputs, next_cell = lstm_cell(inputs, (hidden[:, layer], cell[:, layer]))
+        for layer, weights in enumerate(self.cells):
+            gates = linear(inputs, weights.weight_ih, weights.bias_ih)
+            gates = gates + linear(hidden[:, layer], weights.weight_hh, weights.bias_hh)
+            # nn.LSTMCell would keep the state itself in half precision under autocast on a GPU
+            write, keep, new, show = at_least_float32(gates).chunk(4, -1)  # i, f, g, o
+            next_cell = keep.sigmoid() * cell[:, layer] + write.sigmoid() * new.tanh()
+            inputs = show.sigmoid() * next_cell.tanh()
             hiddens.append(inputs)
             cells.append(next_cell)
         return torch.stack(hiddens, 1), torch.stack(cells, 1)
