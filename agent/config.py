@@ -77,7 +77,7 @@ class BehaviorConfig:
     horizon: int = 15
     gamma: float = 0.997
     lambd: float = 0.95  # of the lambda-return
-    gradient: Literal["dynamics", "reinforce"] = "dynamics"
+    gradient: Literal["dynamics", "reinforce"] = "reinforce"
     entropy: float = 3e-4  # weight of the policy's entropy
     min_std: float = 0.1  # of the policy
     start_std: float = 0.9

@@ -1,7 +1,7 @@
 """One gradient step (world model, actor, critic) of another Dreamer and of ours: same machine, taking turns.
 
     python benchmarks/peers.py --peer r2dreamer --checkout ~/r2dreamer [--python ~/r2dreamer/.venv/bin/python]
-        [--batch 16] [--length 64] [--threads 2] [--repeats 5] [--device cpu] [--json out.json]
+        [--batch 16] [--length 64] [--threads 2] [--repeats 5] [--device cpu] [--precision bfloat16] [--json out.json]
 
 --checkout is a copy of the peer that you bring, --python the interpreter its packages are installed in: r2dreamer
 (github.com/NM512/r2dreamer, `model.rep_loss=dreamer`, size12M) or dreamerv3-torch (github.com/NM512/dreamerv3-torch,
@@ -113,6 +113,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     preset = given.preset if given.preset is not None else ("gpu" if device.type == "cuda" else "cpu")
     size = given.size if given.size is not None else SIZES[given.peer]
     config = make_config(preset, "walker_walk", {"size": size})
+    precision = given.precision if given.precision is not None else config.precision
     sizes = {"batch": given.batch, "length": given.length, "threads": given.threads, "device": device.type}
     sizes["compile"] = given.compile or device.type == "cuda"
     theirs = sizes | {"checkout": str(given.checkout.absolute()), "updates": 1}
@@ -120,7 +121,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     ours["updates"] = config.world_model.rgb_config.every
     tasks = {given.peer: (given.peer, given.python, theirs)}
     for work in ("same work", "as preset") if given.work is None else (given.work,):
-        overrides = SAME_WORK if work == "same work" else {}
+        overrides = {"precision": precision} | (SAME_WORK if work == "same work" else {})
         tasks[f"ours, {work}"] = ("aime", sys.executable, ours | {"overrides": overrides})
     with ExitStack() as running:
         sides = {name: running.enter_context(Side(*task)) for name, task in tasks.items()}
@@ -171,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
     parser.add_argument("--repeats", type=int, default=5, help="turns that a median is taken over")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default=None, help="of ours")
     parser.add_argument("--compile", action="store_true", help="torch.compile on both sides (always on a GPU)")
     parser.add_argument("--json", type=Path, default=None, help="file for the same figures")
     given = parser.parse_args(arguments)

@@ -81,7 +81,7 @@ def test_peers_compares_processes_that_take_turns(peers, checkout, tmp_path, cap
     peer, same, preset = report["sides"].values()
     assert peer["parameters"] == 1000 + 11 + 21  # model, actor, critic; no slow copy
     assert same["parameters"] == preset["parameters"] == pytest.approx(10.5e6, rel=0.03)
-    assert preset["configuration"] == {"preset": "debug", "size": "10m", "compile": False}
+    assert preset["configuration"] == {"preset": "debug", "size": "10m", "compile": False, "precision": "float32"}
     assert same["configuration"]["behavior.start_fraction"] == 1.0
     for side in (peer, same, preset):
         assert len(side["seconds"]) == 1

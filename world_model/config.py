@@ -40,6 +40,7 @@ class PriorConfig:
     free_nats: float = 0.0
     representation_scale: float = 0.1
     representation_free_nats: float = 0.0
+    dream_std: float = 0.0  # share of a component's std that dreams draw with: 0 its mean, 1 a sample of the prior
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class WorldModelConfig:
         share = self.attention_config.prior_share
         if not 0 <= share <= 1:
             raise ValueError(f"attention_config.prior_share: got {share}, expected [0, 1]")
-        for name in ("free_nats", "representation_scale", "representation_free_nats"):
+        for name in ("free_nats", "representation_scale", "representation_free_nats", "dream_std"):
             if getattr(prior, name) < 0:
                 raise ValueError(f"prior_config.{name}: got {getattr(prior, name)}, expected 0 or more")
         if heads.num_bins < 2:

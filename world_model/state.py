@@ -13,7 +13,8 @@ class State(NamedTuple):
     """The model's belief at one time t, after frame x_t and before action a_t; leading dimensions [...] are free.
 
     hidden, cell: [..., L, H], LSTM output and cell of every layer *before* a_t (hidden's top layer is the carry g_t).
-    latent: [..., D], z_t. context: [..., C], what the transition will consume beside z_t and a_t (ĉ_t when closed).
+    latent: [..., D], z_t, the posterior's mean or what a dream drew.
+    context: [..., C], what the transition will consume beside z_t and a_t (ĉ_t when closed).
     """
 
     hidden: Tensor
@@ -52,8 +53,12 @@ class Observed(NamedTuple):
     context: Tensor  # c_t; zeros where pillar 1 is off
     states: State
     next_carry: Tensor  # h_t, the LSTM's output after a_t
-    mean: Tensor  # of q(z_t|x_t,c_t,g_t)
-    std: Tensor
+    std: Tensor  # of q(z_t|x_t,c_t,g_t)
+
+    @property
+    def mean(self) -> Tensor:
+        """Of q(z_t|x_t,c_t,g_t)."""
+        return self.states.latent
 
 
 def stack_states(states: list[State], dim: int) -> State:

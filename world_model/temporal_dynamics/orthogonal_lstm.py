@@ -45,6 +45,7 @@ class OrthogonalLSTM(nn.Module):
             raise ValueError(f"inputs: got shape {tuple(inputs.shape)}, expected {expected}")
         hiddens, cells = [], []
         for layer, weights in enumerate(self.cells):
+            assert isinstance(weights, nn.LSTMCell)
             gates = linear(inputs, weights.weight_ih, weights.bias_ih)
             gates = gates + linear(hidden[:, layer], weights.weight_hh, weights.bias_hh)
             # nn.LSTMCell would keep the state itself in half precision under autocast on a GPU
