@@ -1,0 +1,280 @@
+"""The table and the figure of learning.py: its result files beside the published scores of reference_scores.csv."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.evaluation import summarize
+
+Result = dict[str, Any]
+ARMS: dict[str, dict[str, str]] = {
+    "aime": {},
+    "sum": {"world_model.use_rgb": "false"},
+    "k1": {"world_model.max_components": "1"},
+    "no_perceiver": {"world_model.perceiver_config.enabled": "false"},
+    "no_attention": {"world_model.attention_config.enabled": "false"},
+    "teacher": {"world_model.context_mode": "teacher"},
+    "no_orthogonal": {"world_model.use_orthogonal": "false"},
+    "dynamics": {"behavior.gradient": "dynamics"},
+    "reinforce": {"behavior.gradient": "reinforce"},
+    "sac": {},  # another trainer: sac.py
+}
+KEYS = {
+    "task",
+    "preset",
+    "arm",
+    "overrides",
+    "seed",
+    "config",
+    "machine",
+    "status",
+    "stages",
+    "training",
+    "evaluations",
+}
+TIMES = {50_000: "50k", 100_000: "100k", 250_000: "250k", 500_000: "500k", 1_000_000: "1M"}
+DREAMER_V3 = "DreamerV3 (JAX, authors, 2024/Nature-2025 scores)"
+ORIENTATION = "DreamerV3 (repeat 2, orientation)"  # shown whatever our action repeat; the others only at their own
+REPEAT_PLANET = (
+    "CURL [CURL paper table]",
+    "PlaNet [CURL paper table]",
+    "Dreamer (v1) [CURL paper table]",
+    "DrQ (PlaNet benchmark, batch 512)",
+)
+REPEAT_2 = ("DrQ-v2", "TD-MPC2 (pixels, authors)", "dreamerv3-torch (NM512)")
+# Column -> method of reference_scores.csv
+PLANET_COLUMNS = {name: name for name in REPEAT_PLANET} | {ORIENTATION: DREAMER_V3}
+COLUMNS = {"DreamerV3": DREAMER_V3} | {name: name for name in REPEAT_2}
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+NOTES = (
+    "Ours: mean over seeds [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes a "
+    "seed. Training: episodes that ended in (T - 10k, T + 10k], at 1M in (980k, 1M].",
+    "References: mean ± std over seeds. DreamerV3: training returns; the others: evaluations. CURL's authors took "
+    "PlaNet and Dreamer from their papers; dreamerv3-torch is read off a plot, ± 15.",
+)
+
+
+def load_result(path: Path) -> Result:
+    """A run's file. ValueError in one line where it is not one."""
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"results: '{path}' cannot be read ({error})") from None
+    if not isinstance(result, dict) or not result.keys() >= KEYS:
+        raise ValueError(f"results: '{path}' is not a file of `learning.py run`")
+    return result
+
+
+# ---------------------------------------------------------------- table
+
+
+@cache
+def load_references() -> dict[tuple[str, str, int], dict[str, str]]:
+    """(method, task, env_frames) -> row of reference_scores.csv."""
+    with open(Path(__file__).with_name("reference_scores.csv"), newline="") as file:
+        return {(row["method"], row["task"], int(row["env_steps"])): row for row in csv.DictReader(file)}
+
+
+def reference_columns(preset: str) -> dict[str, str]:
+    """Column -> method of reference_scores.csv, for the action repeats of a preset."""
+    return PLANET_COLUMNS if preset == "cpu" else COLUMNS
+
+
+def reference_score(column: str, method: str, group: list[Result], at: int) -> dict[str, str] | None:
+    """The published score beside a group of runs; None where there is none of the same action repeat."""
+    score = load_references().get((method, group[0]["task"], at))
+    repeats = {str(result["config"]["env"]["action_repeat"]) for result in group if result["config"]}
+    return score if score is not None and (column == ORIENTATION or repeats == {score["action_repeat"]}) else None
+
+
+def grouped(results: list[Result]) -> list[list[Result]]:
+    """The seeds of each task, arm and overrides, in the order of tasks and arms."""
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in sorted(results, key=lambda r: (r["task"], list(ARMS).index(r["arm"]), r["seed"])):
+        groups.setdefault((result["task"], arm_name(result)), []).append(result)
+    return list(groups.values())
+
+
+def arm_name(result: Result) -> str:
+    """The arm, with what --set added to it."""
+    added = [f"{k}={v}" for k, v in result["overrides"].items() if k not in ARMS[result["arm"]]]
+    return ", ".join([result["arm"], *added])
+
+
+def stages_at(group: list[Result], at: int) -> list[Result]:
+    return [stage for result in group for stage in result["stages"] if stage["env_frames"] == at]
+
+
+def env_frames_of(result: Result) -> int:
+    """How far a run is known to have come."""
+    frames = [stage["env_frames"] for stage in result["stages"]]
+    return int(max([*frames, *(point[0] for point in result["training"] + result["evaluations"])], default=0))
+
+
+def training_return(result: Result, at: int) -> float | None:
+    """Mean return of the episodes around `at`, counted as the reference does; None where the run ended before."""
+    last = min(at + 10_000, 1_000_000)
+    found = [value for frames, value in result["training"] if last - 20_000 < frames <= last]
+    return float(np.mean(found)) if found and env_frames_of(result) >= at else None
+
+
+def training_returns(group: list[Result], at: int) -> list[float]:
+    return [value for result in group if (value := training_return(result, at)) is not None]
+
+
+def mean_cell(values: list[float], digits: int = 0) -> str:
+    return f"{np.mean(values):.{digits}f}" if values else ""
+
+
+def interval_cell(values: list[float], seeds: int) -> str:
+    """Mean over seeds and its 95 % interval; how many there are, where it is one or fewer than the row's `seeds`."""
+    if len(values) < 2:
+        return f"{mean_cell(values)} (1 seed)" if values else ""
+    mean, _, low, high = summarize(tuple(values))
+    return f"{mean:.0f} [{low:.0f}, {high:.0f}]" + (f" ({len(values)} seeds)" if len(values) < seeds else "")
+
+
+def make_row(group: list[Result], times: Sequence[int]) -> dict[str, str]:
+    """Column -> cell for the seeds of one task and arm; the same columns in every row of a preset."""
+    frames = sorted({env_frames_of(result) for result in group})
+    row = {"task": group[0]["task"], "arm": arm_name(group[0]), "seeds": str(len(group))}
+    row["env_frames"] = " to ".join(f"{count:,}" for count in (frames if len(frames) < 3 else (frames[0], frames[-1])))
+    for at in times:
+        stages = stages_at(group, at)
+        own = {
+            "deterministic": interval_cell([stage["deterministic"]["mean"] for stage in stages], len(group)),
+            "sampled": mean_cell([stage["sampled"]["mean"] for stage in stages]),
+            "training": mean_cell(training_returns(group, at)),
+            "updates/s": mean_cell([stage["updates"] / max(stage["wall_seconds"], 1e-9) for stage in stages], 2),
+            "hours": mean_cell([stage["wall_seconds"] / 3600 for stage in stages], 2),
+        }
+        row |= {f"{TIMES[at]} {name}": cell for name, cell in own.items()}
+        for column, method in reference_columns(group[0]["preset"]).items():
+            score, cell = reference_score(column, method, group, at), ""
+            if score is not None:
+                cell = " ± ".join(f"{float(score[key]):.0f}" for key in ("score_mean", "score_std") if score[key])
+            row[f"{TIMES[at]} {column}"] = cell
+    ended = [f"seed {result['seed']} {result['status']}" for result in group if result["status"] != "finished"]
+    return row | {"ended": "; ".join(ended)}
+
+
+def describe_settings(results: list[Result]) -> list[str]:
+    """What the runs of a preset share, or which task has which: settings, hardware, commits."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for result in results:
+        config, machine = result["config"], result["machine"]
+        cpu = machine["cpu"].rsplit(", load", 1)[0]
+        facts = {"hardware": f"{cpu}, {machine['gpu']}" if "gpu" in machine else cpu, "commit": machine["commit"]}
+        if config:
+            facts |= {"action repeat": config["env"]["action_repeat"], "render": config["env"]["render"]}
+        if "sac" in config:
+            facts["sac"] = f"batch {config['sac']['batch_size']}, one update an agent step"
+        elif config:
+            replay = config["replay"]
+            facts["train ratio"] = config["train"]["train_ratio"]
+            facts["batch"] = f"{replay['batch_size']} x {replay['batch_length']}"
+        for name, value in facts.items():
+            found.setdefault(name, {}).setdefault(str(value), set()).add(result["task"])
+    lines = []
+    for name in ("train ratio", "action repeat", "batch", "render", "sac", "hardware", "commit"):
+        values = found.get(name, {})
+        shown = [v if len(values) == 1 else f"{v} ({', '.join(sorted(tasks))})" for v, tasks in values.items()]
+        lines += [f"- {name}: {'; '.join(shown)}"] if shown else []
+    return lines
+
+
+def make_table(results: list[Result]) -> str:
+    """Markdown: for each preset its settings, a row for each task and arm, and what has not been run."""
+    parts = []
+    for preset in sorted({result["preset"] for result in results}):
+        mine = [result for result in results if result["preset"] == preset]
+        times = [at for at in TIMES if stages_at(mine, at) or training_returns(mine, at)]
+        rows = [make_row(group, times) for group in grouped(mine)]
+        columns = [column for column in rows[0] if any(row[column] for row in rows)]
+        lines = [columns, ["---"] * len(columns)]
+        lines += [[" ".join(row[column].split()).replace("|", "\\|") for column in columns] for row in rows]
+        parts += [f"## Preset {preset}", "\n".join(describe_settings(mine))]
+        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+        missing = [arm for arm in ARMS if arm not in {result["arm"] for result in mine}]
+        parts += [f"not run: {', '.join(missing)}"] if missing else []
+        parts += NOTES
+    return "\n\n".join(parts) + "\n"
+
+
+# ---------------------------------------------------------------- figure
+
+
+def smooth(points: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """env_frames and mean return of each five episodes in a row (of all, where there are fewer)."""
+    frames, returns = np.array(points).T
+    width = min(5, len(returns))
+    return frames[width - 1 :], np.convolve(returns, np.ones(width) / width, "valid")
+
+
+def write_figure(results: list[Result], path: Path) -> None:
+    """A panel for each preset and task: our training returns and evaluations over env_frames, published scores."""
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys((r["preset"], r["task"]) for r in sorted(results, key=lambda r: r["preset"])))
+    wide = min(3, len(panels))
+    tall = math.ceil(len(panels) / wide)
+    figure = Figure(figsize=(6 * wide, 4.2 * tall), layout="constrained")
+    axes = figure.subplots(tall, wide, squeeze=False).ravel()
+    for ax, (preset, task) in zip(axes, panels, strict=False):
+        mine = [result for result in results if (result["preset"], result["task"]) == (preset, task)]
+        for group in grouped(mine):
+            draw_runs(ax, group)
+        draw_references(ax, mine)
+        ax.set(title=f"{task}, preset {preset}", xlabel="env_frames", ylabel="return", ylim=(0, None))
+        ax.legend(fontsize=7, loc="upper left")
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    figure.savefig(path, dpi=150)
+
+
+def draw_runs(ax: Any, group: list[Result]) -> None:
+    """The seeds of an arm: a line for their mean training return and a band from lowest to highest; evaluations."""
+    index = list(ARMS).index(group[0]["arm"])
+    color, line = OKABE_ITO[index % len(OKABE_ITO)], "-" if index < len(OKABE_ITO) else "--"
+    curves = [smooth(result["training"]) for result in group if result["training"]]
+    if curves:
+        grid = np.unique(np.concatenate([frames for frames, _ in curves]))
+        returns = np.array([np.interp(grid, *points, math.nan, math.nan) for points in curves])
+        ax.plot(grid, np.nanmean(returns, 0), line, color=color, linewidth=1, label=f"{arm_name(group[0])}, training")
+        ax.fill_between(grid, np.nanmin(returns, 0), np.nanmax(returns, 0), color=color, alpha=0.15, linewidth=0)
+    marks = [(s["env_frames"], s["deterministic"]["mean"]) for r in group for s in r["stages"]]
+    if marks:
+        ax.plot(
+            *zip(*marks, strict=True),
+            "D",
+            color=color,
+            markeredgecolor="black",
+            markersize=5,
+            label=f"{arm_name(group[0])}, evaluation",
+        )
+    during = [point for result in group for point in result["evaluations"]]
+    if during:
+        ax.plot(*zip(*during, strict=True), ".", color=color, alpha=0.6, markersize=4)
+
+
+def draw_references(ax: Any, results: list[Result]) -> None:
+    """A dash for each published score, at its env_frames, with a label; labels are kept apart."""
+    reached = max(env_frames_of(result) for result in results)
+    for at in (at for at in TIMES if at <= reached):
+        lowest = -math.inf
+        scores = [
+            (float(found["score_mean"]), column.split(" [")[0])
+            for column, method in reference_columns(results[0]["preset"]).items()
+            if (found := reference_score(column, method, results, at)) is not None
+        ]
+        for score, label in sorted(scores):
+            lowest = max(score, lowest + 35)
+            ax.plot([at - 0.02 * reached, at + 0.02 * reached], [score, score], color="0.35", linewidth=1.5)
+            ax.text(at + 0.025 * reached, lowest, label, fontsize=6, va="center", color="0.35")
+    ax.set_xlim(0, 1.5 * reached if reached else 1)
