@@ -81,13 +81,13 @@ class Agent:
     def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
         """Choose actions: images uint8 [N, 64, 64, 3], is_first bool [N] -> float32 [N, A] in [-1, 1], next memory.
 
-        "deterministic" takes the action's mean, "sample" draws it, "collect" adds exploration noise.
+        "deterministic" takes latent and action at their means, "sample" draws both, "collect" adds exploration noise.
         """
         generator = self.generators["act"]
         frames = to_frames(torch.from_numpy(images).to(self.device))
         first = torch.from_numpy(is_first).to(self.device)
         with self.autocast():
-            belief, memory = self.model.observe_step(state, frames, first)
+            belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
             policy = self.actor_critic.actor(belief.features)
         action = policy.mean if mode == "deterministic" else policy.sample(generator)[1]
         if mode == "collect" and self.config.behavior.action_noise > 0:

@@ -96,9 +96,14 @@ def reference_score(column: str, method: str, group: list[Result], at: int) -> d
 def grouped(results: list[Result]) -> list[list[Result]]:
     """The seeds of each task, arm and overrides, in the order of tasks and arms."""
     groups: dict[tuple[Any, ...], list[Result]] = {}
-    for result in sorted(results, key=lambda r: (r["task"], list(ARMS).index(r["arm"]), r["seed"])):
+    for result in sorted(results, key=lambda r: (r["task"], arm_order(r), r["seed"])):
         groups.setdefault((result["task"], arm_name(result)), []).append(result)
     return list(groups.values())
+
+
+def arm_order(result: Result) -> int:
+    """Place of a result's arm; arms of earlier versions come last."""
+    return list(ARMS).index(result["arm"]) if result["arm"] in ARMS else len(ARMS)
 
 
 def arm_name(result: Result) -> str:
@@ -240,7 +245,7 @@ def write_figure(results: list[Result], path: Path) -> None:
 
 def draw_runs(ax: Any, group: list[Result]) -> None:
     """The seeds of an arm: a line for their mean training return and a band from lowest to highest; evaluations."""
-    index = list(ARMS).index(group[0]["arm"])
+    index = arm_order(group[0])
     color, line = OKABE_ITO[index % len(OKABE_ITO)], "-" if index < len(OKABE_ITO) else "--"
     curves = [smooth(result["training"]) for result in group if result["training"]]
     if curves:

@@ -40,7 +40,6 @@ class PriorConfig:
     free_nats: float = 0.0
     representation_scale: float = 0.1
     representation_free_nats: float = 0.0
-    dream_std: float = 0.0  # share of a component's std that dreams draw with: 0 its mean, 1 a sample of the prior
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ class WorldModelConfig:
     n_lstm_layers: int = 1
     use_orthogonal: bool = True
     context_mode: Literal["closed", "teacher", "none"] = "closed"
+    latent_noise: float = 1.0  # share of its std that z is drawn with in the recurrence and in dreams; 0: at its mean
     use_rgb: bool = True  # False: the plain sum of the task losses
     perceiver_config: PerceiverConfig = field(default_factory=PerceiverConfig)
     prior_config: PriorConfig = field(default_factory=PriorConfig)
@@ -143,9 +143,11 @@ class WorldModelConfig:
         share = self.attention_config.prior_share
         if not 0 <= share <= 1:
             raise ValueError(f"attention_config.prior_share: got {share}, expected [0, 1]")
-        for name in ("free_nats", "representation_scale", "representation_free_nats", "dream_std"):
+        for name in ("free_nats", "representation_scale", "representation_free_nats"):
             if getattr(prior, name) < 0:
                 raise ValueError(f"prior_config.{name}: got {getattr(prior, name)}, expected 0 or more")
+        if not 0 <= self.latent_noise <= 1:
+            raise ValueError(f"latent_noise: got {self.latent_noise}, expected [0, 1]")
         if heads.num_bins < 2:
             raise ValueError(f"head_config.num_bins: got {heads.num_bins}, expected at least 2")
 

@@ -82,14 +82,17 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     # ---------------------------------------------------------------- the one step function, in its two halves
 
     def _infer(
-        self, hidden: Tensor, cell: Tensor, projected: Tensor, context: Tensor, is_first: Tensor
-    ) -> tuple[State, Tensor]:
-        """Reset where an episode starts, then q(z_t|x_t, c_t, g_t): the state at its mean, std [N, D]."""
+        self, hidden: Tensor, cell: Tensor, projected: Tensor, context: Tensor, is_first: Tensor, noise: Tensor
+    ) -> tuple[State, Tensor, Tensor]:
+        """Reset where an episode starts, then z_t of q(z|x_t, c_t, g_t): state, mean [N, D], std [N, D].
+
+        `latent_noise` is the share of the std that the state's latent is drawn with, here and in dreams.
+        """
         fresh_hidden, fresh_cell = self.dynamics.initial(len(hidden))
         reset = is_first[:, None, None]
         hidden, cell = torch.where(reset, fresh_hidden, hidden), torch.where(reset, fresh_cell, cell)
         mean, std = self.posterior(projected, hidden[:, -1])
-        return self._state(hidden, cell, mean, context), std
+        return self._state(hidden, cell, mean + self.config.latent_noise * std * noise, context), mean, std
 
     def advance(self, state: State, action: Tensor) -> tuple[Tensor, Tensor]:
         """g_{t+1}, κ_{t+1} = LSTM([z_t, ĉ_t, a_t], (g_t, κ_t)): hidden and cell [N, L, H] after action [N, A]."""
@@ -115,7 +118,14 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         hidden, cell = self.dynamics.initial(batch)
         return Memory(hidden, cell, None if self.perceiver is None else self.perceiver.initial_cache(batch))
 
-    def observe_step(self, memory: Memory, frames: Tensor, is_first: Tensor) -> tuple[State, Memory]:
+    def observe_step(
+        self,
+        memory: Memory,
+        frames: Tensor,
+        is_first: Tensor,
+        generator: Generator | None = None,
+        sample: bool = False,
+    ) -> tuple[State, Memory]:
         """One frame per environment: frames [N, 3, 64, 64] in [0, 1], is_first bool [N] -> state at t, memory.
 
         After the action is chosen: `hidden, cell = advance(state, action)` go into the memory of the next call.
@@ -125,8 +135,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         context, cache = features.new_zeros(len(frames), self.context_dim), memory.cache
         if self.perceiver is not None and cache is not None:
             context, cache = self.perceiver.step(features, is_first, cache)
+        noise = _noise((len(frames), self.config.latent_dim), features, generator, sample)
         projected = self.posterior.project(features, context)
-        state, _ = self._infer(memory.hidden, memory.cell, projected, context, is_first)
+        state, _, _ = self._infer(memory.hidden, memory.cell, projected, context, is_first, noise)
         return state, memory._replace(cache=cache)
 
     # ---------------------------------------------------------------- training
@@ -137,10 +148,11 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         actions: Tensor,
         is_first: Tensor | None = None,
         generator: Generator | None = None,
+        sample: bool = True,
     ) -> Observed:
-        """Infer the states of a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], is_first [B, T].
+        """Infer the latents of a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], is_first [B, T].
 
-        The first index is a reset whatever is_first says. The generator fills the codebook at the first training call.
+        The first index is a reset whatever is_first says. `sample=False` takes every latent at its mean.
         """
         is_first = check_chunk(observations, actions, self.config.action_dim, self.frame_norm.mean.dtype, is_first)
         batch, steps = is_first.shape
@@ -150,25 +162,26 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         perceived = None if self.perceiver is None else self.perceiver(features, is_first, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected = self.posterior.project(features, context)
-        return Observed(features, perceived, context, *self.scan(projected, context, is_first, actions))
+        noise = _noise((steps, batch, self.config.latent_dim), features, generator, sample)
+        states, next_carry, mean, std = self.scan(projected, context, is_first, noise, actions)
+        drawn = states._replace(latent=mean + std * noise.transpose(0, 1))
+        return Observed(features, perceived, context, states, drawn, next_carry, mean, std)
 
     def scan(
-        self, projected: Tensor, context: Tensor, is_first: Tensor, actions: Tensor
-    ) -> tuple[State, Tensor, Tensor]:
-        """The sequential part of `observe`: states at the posterior's means, next carries and stds, [B, T, ·] each.
-
-        No noise enters the recurrence: it would have to be filtered as if it were the sensor's, and what moves a few
-        degrees a step was lost in it (docs/findings.md).
-        """
+        self, projected: Tensor, context: Tensor, is_first: Tensor, noise: Tensor, actions: Tensor
+    ) -> tuple[State, Tensor, Tensor, Tensor]:
+        """The sequential part of `observe`, noise [T, B, D]: states, next carries, means and stds, [B, T, ·] each."""
         hidden, cell = self.dynamics.initial(len(actions))
-        states, stds, carries = [], [], []
+        states, means, stds, carries = [], [], [], []
         for t in range(actions.shape[1]):
-            state, std = self._infer(hidden, cell, projected[:, t], context[:, t], is_first[:, t])
+            state, mean, std = self._infer(hidden, cell, projected[:, t], context[:, t], is_first[:, t], noise[t])
             hidden, cell = self.advance(state, actions[:, t])
             states.append(state)
+            means.append(mean)
             stds.append(std)
             carries.append(hidden[:, -1])
-        return stack_states(states, 1), torch.stack(carries, 1), torch.stack(stds, 1)
+        next_carry, mean, std = (torch.stack(parts, 1) for parts in (carries, means, stds))
+        return stack_states(states, 1), next_carry, mean, std
 
     def forward_sequence(
         self,
@@ -182,18 +195,15 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     ) -> dict[str, Any]:
         """Process a chunk and return predictions, distributions' parameters and every per-step loss [B, T].
 
-        Shapes as in `observe`; rewards and is_terminal [B, T]: without them their two losses are absent. What is drawn
-        and foretold of a frame sees a sample of its latent (`sample=False`: the mean). docs/world_model.md lists the
-        keys. In train mode the codebook moves at the very end, when all outputs exist.
+        Shapes as in `observe`; rewards and is_terminal [B, T]: without them their two losses are absent. The keys are
+        listed in docs/world_model.md. In train mode the codebook moves at the very end, when all outputs exist.
         """
         dtype, targets = self.frame_norm.mean.dtype, {"rewards": rewards, "is_terminal": is_terminal}
         is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, **targets)
-        seen = self.observe(observations, actions, is_first, generator)
-        states, perceived = seen.states, seen.perceived
-        noise = torch.randn(seen.std.shape, generator=generator, device=seen.std.device, dtype=seen.std.dtype)
-        drawn = states._replace(latent=seen.mean + seen.std * noise) if sample else states
+        seen = self.observe(observations, actions, is_first, generator, sample)
+        states, drawn, perceived = seen.states, seen.drawn, seen.perceived
         outputs: dict[str, Any] = {"observations": observations, "is_first": is_first, "states": states}
-        outputs |= terms.state_terms(seen, drawn)
+        outputs |= terms.state_terms(seen)
         if self.attention is None:
             maps = self.prior_maps(drawn)
         else:
@@ -248,14 +258,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     # ---------------------------------------------------------------- dreaming
 
     def imagine_step(self, state: State, action: Tensor, noise: MixtureNoise | None = None) -> State:
-        """One step of a dream: the transition of training, then z' of a component of prior(g'), at its mean.
-
-        Components are drawn, with straight-through gradients. Their stds hold the posterior's own noise, which training
-        keeps out of the recurrence; `prior_config.dream_std` is the share of them that a dream adds.
-        """
+        """One step of a dream: the transition of training, then z' ~ prior(g'). Gradients pass by straight-through."""
         hidden, cell = self.advance(state, action)
         prior = self.prior(hidden[:, -1])
-        prior = prior._replace(stds=self.config.prior_config.dream_std * prior.stds)
+        prior = prior._replace(stds=self.config.latent_noise * prior.stds)
         latent = self.prior.sample(prior, straight_through=torch.is_grad_enabled(), noise=noise)
         return self._state(hidden, cell, latent)
 
@@ -291,3 +297,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         maps = self.prior_maps(states) if maps is None else maps
         frames = self.decoder(states.features.flatten(0, -2), maps.flatten(0, -4))
         return self.frame_norm.restore(frames).unflatten(0, states.latent.shape[:-1])
+
+
+def _noise(shape: tuple[int, ...], like: Tensor, generator: Generator | None, sample: bool) -> Tensor:
+    """Standard normal noise of a shape, zeros where latents are taken at their means."""
+    if not sample:
+        return like.new_zeros(shape)
+    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)

@@ -13,8 +13,7 @@ class State(NamedTuple):
     """The model's belief at one time t, after frame x_t and before action a_t; leading dimensions [...] are free.
 
     hidden, cell: [..., L, H], LSTM output and cell of every layer *before* a_t (hidden's top layer is the carry g_t).
-    latent: [..., D], z_t, the posterior's mean or what a dream drew.
-    context: [..., C], what the transition will consume beside z_t and a_t (ĉ_t when closed).
+    latent: [..., D], z_t. context: [..., C], what the transition will consume beside z_t and a_t (ĉ_t when closed).
     """
 
     hidden: Tensor
@@ -52,13 +51,10 @@ class Observed(NamedTuple):
     perceived: PerceiverOutput | None
     context: Tensor  # c_t; zeros where pillar 1 is off
     states: State
+    drawn: State  # the same with whole samples of q as latents: what frames and rewards are predicted from
     next_carry: Tensor  # h_t, the LSTM's output after a_t
-    std: Tensor  # of q(z_t|x_t,c_t,g_t)
-
-    @property
-    def mean(self) -> Tensor:
-        """Of q(z_t|x_t,c_t,g_t)."""
-        return self.states.latent
+    mean: Tensor  # of q(z_t|x_t,c_t,g_t)
+    std: Tensor
 
 
 def stack_states(states: list[State], dim: int) -> State:

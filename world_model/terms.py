@@ -16,14 +16,14 @@ from world_model.state import Observed, State
 Terms = dict[str, Tensor]
 
 
-def state_terms(seen: Observed, drawn: State) -> Terms:
-    """Carries and latents of the pass, and of the states with drawn latents."""
+def state_terms(seen: Observed) -> Terms:
+    """Carries and latents of the pass."""
     return {
         "carry": seen.states.carry,
         "h_t": seen.next_carry,
         "z_mean": seen.mean,
         "z_logvar": 2 * seen.std.log(),
-        "z_posterior": drawn.latent,
+        "z_posterior": seen.drawn.latent,
     }
 
 

@@ -29,6 +29,23 @@ def test_a_dream_of_posterior_latents_is_the_training_pass_bit_for_bit(
         assert torch.equal(dreamed, trained), name
 
 
+@torch.no_grad()
+def test_acting_equals_training_with_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampled latents, resets at different times, three windows of the Perceiver."""
+    steps = 3 * WINDOW
+    model, sample = make_model().eval(), make_sample(batch=3, steps=steps)
+    is_first = torch.zeros(3, steps, dtype=torch.bool)
+    is_first[1, 5] = is_first[2, [1, 2, 7]] = True
+    noise = torch.randn(steps, 3, 6, generator=rng(4))
+    queue = iter(noise.unbind(0))
+    monkeypatch.setattr("world_model.model._noise", lambda shape, *_: noise if len(shape) == 3 else next(queue))
+    trained = model.forward_sequence(sample.observations, sample.actions, is_first)["states"]
+    is_first[:, 0] = True  # acting has no chunk whose beginning would say so
+    played = play(model, sample.observations, sample.actions, is_first)
+    for name, left, right in zip(State._fields, played, trained, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4, msg=name)
+
+
 def test_h_is_the_next_carry_except_across_a_reset() -> None:
     model, sample = make_model(), make_sample(steps=5, resets=(3,))
     outputs = model.forward_sequence(*sample, rng())
@@ -62,7 +79,7 @@ def test_acting_equals_training(mode: str) -> None:
     for env, times in enumerate([(0,), (0, 5), (0, 2, 3, 9)]):
         is_first[env, list(times)] = True
     played = play(model, sample.observations, sample.actions, is_first)
-    trained = model.forward_sequence(sample.observations, sample.actions, is_first, generator=rng())["states"]
+    trained = model.forward_sequence(sample.observations, sample.actions, is_first, sample=False)["states"]
     for name, left, right in zip(State._fields, played, trained, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4, msg=name)
 
@@ -76,8 +93,22 @@ def test_environments_do_not_see_each_other() -> None:
 
 
 @torch.no_grad()
-def test_noise_reaches_what_is_drawn_and_not_the_recurrence() -> None:
+def test_sampled_acting_draws_from_the_posterior() -> None:
     model = make_model().eval()
+    frame = make_sample(batch=1, steps=1).observations[:, 0]
+    frames, first = frame.expand(4000, -1, -1, -1), torch.ones(4000, dtype=torch.bool)
+    mean, _ = model.observe_step(model.initial(1), frame, first[:1])
+    seen = model.observe(frame[:, None], torch.zeros(1, 1, 2), sample=False)
+    drawn, _ = model.observe_step(model.initial(4000), frames, first, rng(), sample=True)
+    torch.testing.assert_close(mean.latent, seen.mean[:, 0], rtol=1e-4, atol=1e-5)
+    # standard errors of mean and std of 4000 draws with std about 1 are 0.016 and 0.011: four of them
+    torch.testing.assert_close(drawn.latent.mean(0), seen.mean[0, 0], rtol=0, atol=0.065)
+    torch.testing.assert_close(drawn.latent.std(0), seen.std[0, 0], rtol=0, atol=0.045)
+
+
+@torch.no_grad()
+def test_without_latent_noise_a_sample_reaches_what_is_drawn_and_not_the_recurrence() -> None:
+    model = make_model(latent_noise=0.0).eval()
     sample = make_sample(batch=1, steps=2)
     many = sample._replace(**{name: x.expand(4000, *x.shape[1:]) for name, x in sample._asdict().items()})
     seen = model.observe(*sample[:3])
@@ -94,8 +125,8 @@ def test_noise_reaches_what_is_drawn_and_not_the_recurrence() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @torch.no_grad()
 def test_a_dream_draws_components_and_a_share_of_their_std(share: float) -> None:
-    model = make_model(prior_config={"dream_std": share}).eval()
-    start = model.observe(*make_sample(batch=1)[:3]).states.map(lambda x: x[:, -1].expand(4000, *x.shape[2:]))
+    model = make_model(latent_noise=share).eval()
+    start = model.observe(*make_sample(batch=1)[:3], sample=False).states.map(lambda x: x[:, -1].expand(4000, *x.shape[2:]))
     action = torch.zeros(4000, 2)
     prior = model.prior(model.advance(start, action)[0][:1, -1])
     weights, means = prior.log_weights[0].exp()[:, None], prior.means[0]
@@ -128,11 +159,11 @@ def test_a_dream_touches_no_pixels() -> None:
 def test_a_dream_is_drawn_under_the_maps_that_its_prior_expects() -> None:
     model, sample = make_model().eval(), make_sample()
     outputs = model.forward_sequence(*sample, rng())
-    states = outputs["states"]._replace(latent=outputs["z_posterior"])
-    maps = model.prior_maps(states)
+    maps = model.prior_maps(outputs["states"])
     torch.testing.assert_close(maps, outputs["prior_attention_maps"])
-    torch.testing.assert_close(model.decode(states), model.decode(states, maps))
-    assert not torch.allclose(model.decode(states), model.decode(states, torch.full_like(maps, 1 / 64)), atol=1e-4)
+    torch.testing.assert_close(model.decode(outputs["states"]), model.decode(outputs["states"], maps))
+    uniform = torch.full_like(maps, 1 / 64)
+    assert not torch.allclose(model.decode(outputs["states"]), model.decode(outputs["states"], uniform), atol=1e-4)
 
 
 def test_dreams_carry_gradients_to_actions() -> None:

@@ -1,14 +1,11 @@
 """What a forward may change, and the paths from a frame to its reconstruction."""
 
 import copy
-from typing import Any
 
 import pytest
 import torch
 from small_model import make_model, make_sample, rng, total
 from torch import Tensor, nn
-
-from world_model.state import State
 
 
 def buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -39,7 +36,7 @@ def test_evaluation_changes_no_buffer() -> None:
     model, sample = make_model().eval(), make_sample()
     before = buffers(model)
     outputs = model.forward_sequence(*sample, rng())
-    model.observe_step(model.initial(2), sample.observations[:, 0], sample.is_first[:, 0])
+    model.observe_step(model.initial(2), sample.observations[:, 0], sample.is_first[:, 0], rng(), sample=True)
     start = outputs["states"].map(lambda x: x[:, 0])
     model.imagine(start, lambda state: state.features[:, :2], 2, rng())
     assert changed(model, before) == set()
@@ -119,21 +116,16 @@ def test_the_same_generator_gives_the_same_outputs_and_another_does_not() -> Non
 def test_every_entry_of_a_chunk_draws_its_own_noise() -> None:
     model, sample = make_model().eval(), make_sample(batch=2, steps=3, resets=(0, 1, 2))
     same = sample.observations[:1, :1].expand(2, 3, -1, -1, -1)
-    seen = model.forward_sequence(same, sample.actions, sample.is_first, generator=rng())
-    noise = ((seen["z_posterior"] - seen["z_mean"]) / (0.5 * seen["z_logvar"]).exp()).flatten(0, 1)  # [6, D]
+    seen = model.observe(same, sample.actions, sample.is_first, rng())
+    noise = ((seen.states.latent - seen.mean) / seen.std).flatten(0, 1)  # [6, D]
     assert torch.pdist(noise).min() > 0.1
-
-
-def drawn_states(outputs: dict[str, Any]) -> State:
-    """The states with the samples of their latents: what the decoder saw."""
-    return outputs["states"]._replace(latent=outputs["z_posterior"])
 
 
 def test_no_path_from_a_frame_to_its_reconstruction_but_latent_carry_and_maps() -> None:
     model, sample = make_model(), make_sample()
     frames = sample.observations.requires_grad_()
     outputs = model.eval().forward_sequence(*sample, rng())
-    states, maps = drawn_states(outputs), outputs["decoder_maps"]
+    states, maps = outputs["states"], outputs["decoder_maps"]
     cut = [x.detach().requires_grad_() for x in (states.hidden, states.latent, maps)]
     decoded = model.decode(states._replace(hidden=cut[0], latent=cut[1]), cut[2])
     assert torch.equal(decoded, outputs["reconstructions"])  # decoding them is all that happened
@@ -147,19 +139,19 @@ def test_the_decoder_trains_on_prior_maps_in_a_share_of_the_sequences(share: flo
     """40 fair coins fall outside 10 to 30 with probability 0.001; the seed is fixed."""
     model, sample = make_model(attention_config={"prior_share": share}), make_sample(batch=40, steps=2)
     outputs = model.forward_sequence(*sample, rng())
-    prior = model.prior_maps(drawn_states(outputs))
+    prior = model.prior_maps(outputs["states"])
     distance = [
         (outputs["decoder_maps"] - maps).abs().amax((1, 2, 3, 4)) for maps in (outputs["attention_maps"], prior)
     ]
     is_posterior, is_prior = (d < 1e-6 for d in distance)
     assert (is_posterior ^ is_prior).all()
     assert fewest <= is_prior.sum() <= most
-    again = model.decode(drawn_states(outputs), outputs["decoder_maps"])
+    again = model.decode(outputs["states"], outputs["decoder_maps"])
     torch.testing.assert_close(outputs["reconstructions"], again, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluation_decodes_what_a_dream_would_show() -> None:
     model, sample = make_model(attention_config={"prior_share": 0.0}).eval(), make_sample()
     outputs = model.forward_sequence(*sample, rng())
-    seen = model.decode(drawn_states(outputs))
+    seen = model.decode(outputs["states"])
     torch.testing.assert_close(outputs["reconstructions"], seen, rtol=1e-5, atol=1e-6)

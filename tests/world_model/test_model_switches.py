@@ -20,7 +20,7 @@ def test_it_trains_dreams_and_acts(name: str) -> None:
     frames = model.decode(dream)
     assert frames.shape == (10, 4, 3, 64, 64)
     assert frames.isfinite().all()
-    state, memory = model.observe_step(model.initial(2), sample.observations[:, 0], sample.is_first[:, 0])
+    state, memory = model.observe_step(model.initial(2), sample.observations[:, 0], sample.is_first[:, 0], rng(), True)
     hidden, _ = model.advance(state, sample.actions[:, 0])
     assert hidden.shape == memory.hidden.shape
     assert state.features.isfinite().all()
