@@ -112,7 +112,8 @@ class WorldModelConfig:
     n_lstm_layers: int = 1
     use_orthogonal: bool = True
     context_mode: Literal["closed", "teacher", "none"] = "closed"
-    latent_noise: float = 1.0  # share of its std that z is drawn with in the recurrence and in dreams; 0: at its mean
+    recurrence_noise: float = 1.0  # share of the posterior's std that the recurrence's z is drawn with; 0: its mean
+    dream_noise: float = 1.0  # share of a component's std that a dream's z is drawn with; 0: its mean
     use_rgb: bool = True  # False: the plain sum of the task losses
     perceiver_config: PerceiverConfig = field(default_factory=PerceiverConfig)
     prior_config: PriorConfig = field(default_factory=PriorConfig)
@@ -146,8 +147,9 @@ class WorldModelConfig:
         for name in ("free_nats", "representation_scale", "representation_free_nats"):
             if getattr(prior, name) < 0:
                 raise ValueError(f"prior_config.{name}: got {getattr(prior, name)}, expected 0 or more")
-        if not 0 <= self.latent_noise <= 1:
-            raise ValueError(f"latent_noise: got {self.latent_noise}, expected [0, 1]")
+        for name in ("recurrence_noise", "dream_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected [0, 1]")
         if heads.num_bins < 2:
             raise ValueError(f"head_config.num_bins: got {heads.num_bins}, expected at least 2")
 

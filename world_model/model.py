@@ -84,15 +84,12 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     def _infer(
         self, hidden: Tensor, cell: Tensor, projected: Tensor, context: Tensor, is_first: Tensor, noise: Tensor
     ) -> tuple[State, Tensor, Tensor]:
-        """Reset where an episode starts, then z_t of q(z|x_t, c_t, g_t): state, mean [N, D], std [N, D].
-
-        `latent_noise` is the share of the std that the state's latent is drawn with, here and in dreams.
-        """
+        """Reset where an episode starts, then z_t ~ q(z|x_t, c_t, g_t): state, mean [N, D], std [N, D]."""
         fresh_hidden, fresh_cell = self.dynamics.initial(len(hidden))
         reset = is_first[:, None, None]
         hidden, cell = torch.where(reset, fresh_hidden, hidden), torch.where(reset, fresh_cell, cell)
         mean, std = self.posterior(projected, hidden[:, -1])
-        return self._state(hidden, cell, mean + self.config.latent_noise * std * noise, context), mean, std
+        return self._state(hidden, cell, mean + self.config.recurrence_noise * std * noise, context), mean, std
 
     def advance(self, state: State, action: Tensor) -> tuple[Tensor, Tensor]:
         """g_{t+1}, κ_{t+1} = LSTM([z_t, ĉ_t, a_t], (g_t, κ_t)): hidden and cell [N, L, H] after action [N, A]."""
@@ -261,7 +258,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """One step of a dream: the transition of training, then z' ~ prior(g'). Gradients pass by straight-through."""
         hidden, cell = self.advance(state, action)
         prior = self.prior(hidden[:, -1])
-        prior = prior._replace(stds=self.config.latent_noise * prior.stds)
+        prior = prior._replace(stds=self.config.dream_noise * prior.stds)
         latent = self.prior.sample(prior, straight_through=torch.is_grad_enabled(), noise=noise)
         return self._state(hidden, cell, latent)
 

@@ -107,8 +107,8 @@ def test_sampled_acting_draws_from_the_posterior() -> None:
 
 
 @torch.no_grad()
-def test_without_latent_noise_a_sample_reaches_what_is_drawn_and_not_the_recurrence() -> None:
-    model = make_model(latent_noise=0.0).eval()
+def test_without_recurrence_noise_a_sample_reaches_what_is_drawn_and_not_the_recurrence() -> None:
+    model = make_model(recurrence_noise=0.0).eval()
     sample = make_sample(batch=1, steps=2)
     many = sample._replace(**{name: x.expand(4000, *x.shape[1:]) for name, x in sample._asdict().items()})
     seen = model.observe(*sample[:3])
@@ -125,8 +125,9 @@ def test_without_latent_noise_a_sample_reaches_what_is_drawn_and_not_the_recurre
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @torch.no_grad()
 def test_a_dream_draws_components_and_a_share_of_their_std(share: float) -> None:
-    model = make_model(latent_noise=share).eval()
-    start = model.observe(*make_sample(batch=1)[:3], sample=False).states.map(lambda x: x[:, -1].expand(4000, *x.shape[2:]))
+    model = make_model(dream_noise=share).eval()
+    states = model.observe(*make_sample(batch=1)[:3], sample=False).states
+    start = states.map(lambda x: x[:, -1].expand(4000, *x.shape[2:]))
     action = torch.zeros(4000, 2)
     prior = model.prior(model.advance(start, action)[0][:1, -1])
     weights, means = prior.log_weights[0].exp()[:, None], prior.means[0]
