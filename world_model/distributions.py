@@ -111,6 +111,13 @@ def twohot_mean(logits: Tensor, low: float = -20.0, high: float = 20.0) -> Tenso
     return total + terms[..., half] if num_bins % 2 else total
 
 
+def standard_normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None, sample: bool) -> Tensor:
+    """Return standard normal noise of a shape on the device of `like`; zeros where `sample` is False."""
+    if not sample:
+        return like.new_zeros(shape)
+    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
 @full_precision
 def gaussian_log_prob(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return ln N(value; mean, diag std²), summed over the last axis: [..., D] each (broadcast) -> [...]."""

@@ -19,6 +19,7 @@ from world_model import losses, terms
 from world_model.attention_schema import AttentionSchema
 from world_model.checks import check_chunk, check_frames
 from world_model.config import WorldModelConfig, arguments, from_mapping
+from world_model.distributions import standard_normal
 from world_model.encoder_decoder import Decoder, Posterior
 from world_model.frame_norm import FrameNorm
 from world_model.generative_prior import DPGMMPrior, MixtureNoise
@@ -132,7 +133,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         context, cache = features.new_zeros(len(frames), self.context_dim), memory.cache
         if self.perceiver is not None and cache is not None:
             context, cache = self.perceiver.step(features, is_first, cache)
-        noise = _noise((len(frames), self.config.latent_dim), features, generator, sample)
+        noise = standard_normal((len(frames), self.config.latent_dim), features, generator, sample)
         projected = self.posterior.project(features, context)
         state, _, _ = self._infer(memory.hidden, memory.cell, projected, context, is_first, noise)
         return state, memory._replace(cache=cache)
@@ -159,7 +160,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         perceived = None if self.perceiver is None else self.perceiver(features, is_first, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected = self.posterior.project(features, context)
-        noise = _noise((steps, batch, self.config.latent_dim), features, generator, sample)
+        noise = standard_normal((steps, batch, self.config.latent_dim), features, generator, sample)
         states, next_carry, mean, std = self.scan(projected, context, is_first, noise, actions)
         drawn = states._replace(latent=mean + std * noise.transpose(0, 1))
         return Observed(features, perceived, context, states, drawn, next_carry, mean, std)
@@ -276,7 +277,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """
         check_sizes(horizon=horizon)
         if noise is None:
-            noise = self.prior.draw_noise((horizon, *state.latent.shape), state.latent, generator)
+            noise = self.prior.drawstandard_normal((horizon, *state.latent.shape), state.latent, generator)
         states, actions = [state], []
         for step_noise in map(MixtureNoise, *noise):
             actions.append(policy(states[-1]))
@@ -294,10 +295,3 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         maps = self.prior_maps(states) if maps is None else maps
         frames = self.decoder(states.features.flatten(0, -2), maps.flatten(0, -4))
         return self.frame_norm.restore(frames).unflatten(0, states.latent.shape[:-1])
-
-
-def _noise(shape: tuple[int, ...], like: Tensor, generator: Generator | None, sample: bool) -> Tensor:
-    """Standard normal noise of a shape, zeros where latents are taken at their means."""
-    if not sample:
-        return like.new_zeros(shape)
-    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
