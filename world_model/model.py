@@ -277,7 +277,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """
         check_sizes(horizon=horizon)
         if noise is None:
-            noise = self.prior.drawstandard_normal((horizon, *state.latent.shape), state.latent, generator)
+            noise = self.prior.draw_noise((horizon, *state.latent.shape), state.latent, generator)
         states, actions = [state], []
         for step_noise in map(MixtureNoise, *noise):
             actions.append(policy(states[-1]))

@@ -38,7 +38,8 @@ def test_acting_equals_training_with_the_same_noise(monkeypatch: pytest.MonkeyPa
     is_first[1, 5] = is_first[2, [1, 2, 7]] = True
     noise = torch.randn(steps, 3, 6, generator=rng(4))
     queue = iter(noise.unbind(0))
-    monkeypatch.setattr("world_model.model.standard_normal", lambda shape, *_: noise if len(shape) == 3 else next(queue))
+    given = lambda shape, *_: noise if len(shape) == 3 else next(queue)  # noqa: E731
+    monkeypatch.setattr("world_model.model.standard_normal", given)
     trained = model.forward_sequence(sample.observations, sample.actions, is_first)["states"]
     is_first[:, 0] = True  # acting has no chunk whose beginning would say so
     played = play(model, sample.observations, sample.actions, is_first)
