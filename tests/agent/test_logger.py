@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import time
 
 import imageio.v3 as imageio
 import numpy as np
@@ -62,6 +63,7 @@ def test_a_resumed_run_drops_what_the_killed_one_had_written_beyond_its_checkpoi
     logger.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"env_frames": 600, "upda')  # killed in the middle of a line
+    time.sleep(1.1)  # TensorBoard reads files in the order of their names: seconds first, then a counter as text
     logger = Logger(tmp_path, updates=30)
     assert [row["updates"] for row in lines(tmp_path)] == [10, 20, 30]
     logger.write(counters(400, 40), {"loss": -4.0})
