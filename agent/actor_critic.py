@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from agent.config import BehaviorConfig
 from agent.returns import ReturnScale
-from world_model.distributions import at_least_float32, twohot_log_prob, twohot_mean
+from world_model.distributions import at_least_float32, standard_normal, twohot_log_prob, twohot_mean
 from world_model.layers import bounded_std, head
 
 
@@ -22,7 +22,7 @@ class Policy(NamedTuple):
     def sample(self, generator: Generator | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(raw sample, the same clamped to [-1, 1] with a straight-through gradient), both like `noise` [..., A]."""
         if noise is None:
-            noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+            noise = standard_normal(self.mean.shape, self.mean, generator)
         raw = self.mean + self.std * noise
         return raw, raw + (raw.clamp(-1, 1) - raw).detach()
 

@@ -15,6 +15,7 @@ from agent.config import Config, load_config
 from agent.model_learner import ModelLearner
 from replay import Chunk
 from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.distributions import standard_normal
 from world_model.state import Memory, State
 
 Mode = Literal["collect", "sample", "deterministic"]
@@ -89,12 +90,10 @@ class Agent:
         with self.autocast():
             belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
             policy = self.actor_critic.actor(belief.features)
-        action = policy.mean if mode == "deterministic" else policy.sample(generator)[1]
-        if mode == "collect" and self.config.behavior.action_noise > 0:
-            noise = torch.randn(action.shape, generator=generator, device=self.device)
-            action = action + self.config.behavior.action_noise * noise
-        action = action.clamp(-1, 1)
-        with self.autocast():
+            action = policy.mean if mode == "deterministic" else policy.sample(generator)[1]
+            if mode == "collect" and self.config.behavior.action_noise > 0:
+                action = action + self.config.behavior.action_noise * standard_normal(action.shape, action, generator)
+            action = action.clamp(-1, 1)
             hidden, cell = self.model.advance(belief, action)
         return action.cpu().numpy(), memory._replace(hidden=hidden, cell=cell)
 

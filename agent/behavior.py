@@ -11,6 +11,7 @@ from agent.actor_critic import ActorCritic, Policy
 from agent.config import BehaviorConfig, OptimizerConfig
 from agent.returns import dream_weights, lambda_returns
 from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.distributions import standard_normal
 from world_model.generative_prior import MixtureNoise
 from world_model.state import State
 
@@ -104,8 +105,7 @@ class BehaviorLearner:
         """A dream whose transitions, rewards and values stay differentiable with respect to the actions."""
         horizon, latent = self.config.horizon, start.latent
         noise = self.model.prior.draw_noise((horizon, *latent.shape), latent, generator)
-        shape = (horizon, len(latent), self.model.config.action_dim)
-        action_noise = torch.randn(shape, generator=generator, device=latent.device, dtype=latent.dtype)
+        action_noise = standard_normal((horizon, len(latent), self.model.config.action_dim), latent, generator)
         features, means, stds, raws = self.roll(start, noise, action_noise)
         return *self._judge(features), Policy(means, stds), raws
 

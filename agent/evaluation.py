@@ -116,14 +116,14 @@ def evaluate(agent: Agent, episodes: int, seed: int = 0, mode: Mode = "determini
     goes on afterwards as if nothing had been played. ValueError where episodes is not positive.
     """
     with seeded(agent, seed):
-        return _play(agent, agent.config, episodes, seed, mode, mode)
+        return play_episodes(agent, agent.config, episodes, seed, mode, mode)
 
 
 def random_evaluation(config: Config, episodes: int, seed: int = 0) -> Evaluation:
     """The same for uniformly random actions: what a return is worth."""
     with agent_env(config) as env:
         player = RandomPlayer(env.action_space.shape[0], seed)  # type: ignore[index]
-    return _play(player, config, episodes, seed, "sample", "random")
+    return play_episodes(player, config, episodes, seed, "sample", "random")
 
 
 def summarize(returns: tuple[float, ...]) -> tuple[float, float, float, float]:
@@ -158,7 +158,8 @@ def agent_env(config: Config) -> Iterator[PixelEnv]:
         env.close()
 
 
-def _play(player: Player, config: Config, episodes: int, seed: int, mode: Mode, label: str) -> Evaluation:
+def play_episodes(player: Player, config: Config, episodes: int, seed: int, mode: Mode, label: str) -> Evaluation:
+    """Whole episodes of the config's task with the seeds seed, seed + 1, ...; `label` is the result's `mode`."""
     if episodes < 1:
         raise ValueError(f"episodes: got {episodes}, expected a positive number")
     seeds = tuple(range(seed, seed + episodes))

@@ -40,7 +40,7 @@ class Logger:
         self._jsonl, self._csv = logdir / "metrics.jsonl", logdir / "progress.csv"
         is_new = updates is None and env_frames is None
         limits = {"updates": updates, "env_frames": env_frames}
-        kept = [] if is_new else [row for row in _rows(self._jsonl) if _is_within(row, limits)]
+        kept = [] if is_new else [row for row in read_metrics(self._jsonl) if _is_within(row, limits)]
         _replace(self._jsonl, "".join(json.dumps(row) + "\n" for row in kept))
         self._step = max((row["env_frames"] for row in kept), default=-1)
         self._file = open(self._jsonl, "a", buffering=1)  # noqa: SIM115  (open for the run's whole life)
@@ -73,11 +73,11 @@ class Logger:
 
     def flush(self) -> None:
         """Bring progress.csv and TensorBoard up to date."""
-        columns = list(dict.fromkeys(name for row in _rows(self._jsonl) for name in row))
+        columns = list(dict.fromkeys(name for row in read_metrics(self._jsonl) for name in row))
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, columns)
         writer.writeheader()
-        writer.writerows(_rows(self._jsonl))
+        writer.writerows(read_metrics(self._jsonl))
         _replace(self._csv, table.getvalue())
         self._board.flush()
 
@@ -89,8 +89,8 @@ class Logger:
             self._board.close()
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics.jsonl; one that was cut by a crash is left out."""
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a metrics.jsonl, none where there is no file; one that was cut by a crash is left out."""
     if not path.is_file():
         return
     with open(path, errors="replace") as file:

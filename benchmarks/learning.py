@@ -28,6 +28,7 @@ from report import check_target
 from agent.agent import choose_device
 from agent.checkpoint import checkpoint_paths, load_newest
 from agent.config import Config, parse_overrides
+from agent.logger import read_metrics
 from envs.rendering import RenderingError, choose_gl_backend
 from envs.tasks import SUITE_TASKS, task_names
 from world_model.config import unknown_key
@@ -75,9 +76,12 @@ def plan(given: argparse.Namespace) -> list[Run]:
                 config = parse_overrides(settings, given.preset, task)
                 name = f"{given.preset}-{task}-{arm}-s{seed}"
                 path = given.results / f"{name}.json"
-                if path.is_file() and load_result(path)["overrides"] != overrides:
+                stored, logdir = load_result(path) if path.is_file() else None, given.runs / name
+                if stored is not None and stored["overrides"] != overrides:
                     raise ValueError(f"results: '{path}' has other overrides; choose other --runs and --results")
-                runs.append(Run(task, given.preset, arm, overrides, seed, config, given.runs / name, path))
+                if stored is not None and stored["stages"] and not logdir.is_dir():  # its curve would be replaced
+                    raise ValueError(f"results: the run of '{path}' is not in '{given.runs}'; choose other --results")
+                runs.append(Run(task, given.preset, arm, overrides, seed, config, logdir, path))
     if any(run.task in SUITE_TASKS for run in runs):
         choose_gl_backend()  # once for all runs
     return runs
@@ -157,15 +161,8 @@ def counters(logdir: Path) -> dict[str, Any]:
 
 def curve(logdir: Path, name: str) -> list[list[float]]:
     """[[env_frames, value], ...] of a metric in metrics.jsonl, rounded to one decimal."""
-    path, points = logdir / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # cut by a crash
-            continue
-        if row.get(name) is not None:
-            points.append([row["env_frames"], round(row[name], 1)])
-    return points
+    rows = read_metrics(logdir / "metrics.jsonl")
+    return [[row["env_frames"], round(row[name], 1)] for row in rows if row.get(name) is not None]
 
 
 def stages_of(run: Run) -> list[Result]:

@@ -68,6 +68,8 @@ def load_result(path: Path) -> Result:
         raise ValueError(f"results: '{path}' cannot be read ({error})") from None
     if not isinstance(result, dict) or not result.keys() >= KEYS:
         raise ValueError(f"results: '{path}' is not a file of `learning.py run`")
+    if result["arm"] not in ARMS:
+        raise ValueError(f"results: '{path}' has the arm '{result['arm']}', expected one of {', '.join(ARMS)}")
     return result
 
 
@@ -96,14 +98,9 @@ def reference_score(column: str, method: str, group: list[Result], at: int) -> d
 def grouped(results: list[Result]) -> list[list[Result]]:
     """The seeds of each task, arm and overrides, in the order of tasks and arms."""
     groups: dict[tuple[Any, ...], list[Result]] = {}
-    for result in sorted(results, key=lambda r: (r["task"], arm_order(r), r["seed"])):
+    for result in sorted(results, key=lambda r: (r["task"], list(ARMS).index(r["arm"]), r["seed"])):
         groups.setdefault((result["task"], arm_name(result)), []).append(result)
     return list(groups.values())
-
-
-def arm_order(result: Result) -> int:
-    """Place of a result's arm; arms of earlier versions come last."""
-    return list(ARMS).index(result["arm"]) if result["arm"] in ARMS else len(ARMS)
 
 
 def arm_name(result: Result) -> str:
@@ -229,23 +226,22 @@ def write_figure(results: list[Result], path: Path) -> None:
     panels = list(dict.fromkeys((r["preset"], r["task"]) for r in sorted(results, key=lambda r: r["preset"])))
     wide = min(3, len(panels))
     tall = math.ceil(len(panels) / wide)
-    figure = Figure(figsize=(6 * wide, 4.2 * tall), layout="constrained")
+    figure = Figure(figsize=(6 * wide, 5 * tall), layout="constrained")
     axes = figure.subplots(tall, wide, squeeze=False).ravel()
     for ax, (preset, task) in zip(axes, panels, strict=False):
         mine = [result for result in results if (result["preset"], result["task"]) == (preset, task)]
-        for group in grouped(mine):
-            draw_runs(ax, group)
+        for index, group in enumerate(grouped(mine)):
+            draw_runs(ax, group, index)
         draw_references(ax, mine)
         ax.set(title=f"{task}, preset {preset}", xlabel="env_frames", ylabel="return", ylim=(0, None))
-        ax.legend(fontsize=7, loc="upper left")
+        ax.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.13))  # below: nothing is hidden
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     figure.savefig(path, dpi=150)
 
 
-def draw_runs(ax: Any, group: list[Result]) -> None:
-    """The seeds of an arm: a line for their mean training return and a band from lowest to highest; evaluations."""
-    index = arm_order(group[0])
+def draw_runs(ax: Any, group: list[Result], index: int) -> None:
+    """The seeds of an arm, the panel's index-th: mean training return, a band from lowest to highest; evaluations."""
     color, line = OKABE_ITO[index % len(OKABE_ITO)], "-" if index < len(OKABE_ITO) else "--"
     curves = [smooth(result["training"]) for result in group if result["training"]]
     if curves:

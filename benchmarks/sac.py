@@ -31,7 +31,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from agent.agent import Mode, choose_device
 from agent.checkpoint import checkpoint_paths, load_newest, save_checkpoint
 from agent.config import Config, parse_overrides
-from agent.evaluation import Evaluation, agent_env, play_episode, random_evaluation, summarize
+from agent.evaluation import play_episodes, random_evaluation
 from agent.logger import Logger
 from agent.schedule import Deadline
 from envs import make_env
@@ -46,7 +46,7 @@ CHUNK = 10  # agent_steps between two looks at the clock
 
 
 class Player:
-    """The policy as `agent.evaluation.play_episode` takes it; its memory is the stack of frames."""
+    """The policy as `agent.evaluation.play_episodes` takes it; its memory is the stack of frames."""
 
     def __init__(self, model: SAC) -> None:
         self._model = model
@@ -163,15 +163,10 @@ def train(config: Config, logdir: Path, max_minutes: float | None) -> SAC | None
 def evaluate(model: SAC, config: Config) -> dict[str, Any]:
     """Held-out episodes with deterministic, sampled and random actions, in the form of `run_agent.py evaluate`."""
     found: dict[str, Any] = {"updates": model._n_updates}
-    seeds, repeat = tuple(range(FIRST_SEED, FIRST_SEED + EPISODES)), config.env.action_repeat
-    for mode in ("deterministic", "sample"):
+    modes: tuple[Mode, ...] = ("deterministic", "sample")
+    for mode in modes:
         torch.manual_seed(FIRST_SEED)  # what sampled actions are drawn from
-        with agent_env(config) as env:
-            results = [play_episode(Player(model), env, seed, mode) for seed in seeds]
-        returns, lengths = tuple(r.total for r in results), tuple(r.length for r in results)
-        frames = tuple(repeat * length for length in lengths)
-        shown = (config.task, mode, repeat, config.env.render, seeds, returns, lengths, frames)
-        found[mode] = Evaluation(*shown, *summarize(returns)).to_json()
+        found[mode] = play_episodes(Player(model), config, EPISODES, FIRST_SEED, mode, mode).to_json()
     found["random"] = random_evaluation(config, EPISODES, FIRST_SEED).to_json()
     return found
 

@@ -72,8 +72,8 @@ class RGB:
         self._baseline = make_baseline(method) if method in BASELINES else None
         self._frozen: Frozen | None = None
         self._calls = 0
-        self._matrix = torch.zeros(0, 0)
-        self._vector = torch.zeros(0)
+        self._matrix = torch.zeros(0, 0)  # gradients [n, P] of a solve
+        self._vector = torch.zeros(0)  # gradient [P] of one pass, which `.grad` shows
 
     def backward(self, task_losses: Sequence[Tensor]) -> Tensor:
         """Scalar losses, one per task -> `.grad` of all shared parameters; returns the task weights, ones [n].
@@ -139,7 +139,7 @@ class RGB:
 
     def _solve(self, losses: list[Tensor], params: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
         """One backward pass per task -> (gradient [P], finite per task [n])."""
-        matrix = self._rows(len(losses), count_entries(params), device)
+        matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(params)), device)
         owners = fill_matrix(losses, params, matrix, keep_graph=False)
         finite = _are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
         plain = []
@@ -163,7 +163,7 @@ class RGB:
     def _one_pass(
         self, total: Tensor, losses: list[Tensor], params: list[Tensor], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        vector = self._gradient_vector(count_entries(params), device)
+        vector = self._vector = _reused(self._vector, (count_entries(params),), device)
         flatten(gradient(total, params, retain_graph=False), params, vector)
         is_good = torch.isfinite(torch.linalg.vector_norm(vector))
         finite = _are_finite(losses, device)
@@ -184,7 +184,7 @@ class RGB:
             raise ValueError(f"every: came as {self.every}, expected 1, since rep_grad is True")
         reps = [self.rep] if isinstance(self.rep, Tensor) else list(self.rep)
         self.rep = None  # it holds the graph
-        matrix = self._rows(len(losses), count_entries(reps), device)
+        matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(reps)), device)
         owners = fill_matrix(losses, reps, matrix, keep_graph=True)
         finite = _are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
         change = self._aggregate(matrix, finite, owners) - matrix.sum(dim=0)
@@ -217,18 +217,11 @@ class RGB:
             self._frozen = freeze(balanced, owners, self._frozen)
         return balanced.vector
 
-    def _gradient_vector(self, num_entries: int, device: torch.device) -> Tensor:
-        """The vector [P] that one pass writes and `.grad` shows, allocated once per size and device."""
-        if len(self._vector) != num_entries or self._vector.device != device:
-            self._vector = torch.zeros(num_entries, device=device)
-        return self._vector
-
-    def _rows(self, num_tasks: int, num_entries: int, device: torch.device) -> Tensor:
-        """The gradient matrix [n, P], allocated once per shape and device."""
-        if self._matrix.shape != (num_tasks, num_entries) or self._matrix.device != device:
-            self._matrix = torch.zeros(num_tasks, num_entries, device=device)
-        return self._matrix
-
 
 def _are_finite(losses: list[Tensor], device: torch.device) -> Tensor:
     return torch.stack([torch.isfinite(loss.detach()).to(device) for loss in losses])
+
+
+def _reused(kept: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """The tensor that was kept, or zeros where it has another shape or device: allocating it each time costs more."""
+    return kept if kept.shape == shape and kept.device == device else torch.zeros(shape, device=device)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from agent.config import make_config
+from agent.evaluation import agent_env, play_episode
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 RUN = ["run", "--tasks", "counting", "--preset", "debug", "--threads", "1"]
@@ -120,6 +121,9 @@ def test_a_run_is_trained_by_stages_and_goes_on(learning, tmp_path, here, capfd)
     assert path.stat().st_mtime_ns == before
     assert learning.main([*RUN, *here, "--stages", "400"]) == 2  # without its --set it is another run
     assert "overrides" in capfd.readouterr().err
+    assert learning.main([*arguments, "600", "--runs", str(tmp_path / "elsewhere")]) == 2  # the file's run is not there
+    assert "other --results" in capfd.readouterr().err
+    assert path.stat().st_mtime_ns == before
 
 
 def test_sac_stops_at_the_limit_and_goes_on_with_its_buffer(learning, sac, tmp_path, here, monkeypatch):
@@ -158,8 +162,8 @@ def test_sac_is_evaluated_on_the_stacks_that_it_is_trained_on(sac):
     env = sac.stacked_env(config)
     env.seed(3)
     expected = [env.reset(), *(env.step(np.zeros((1, 2)))[0] for _ in range(4))]
-    with sac.agent_env(config) as single:
-        sac.play_episode(sac.Player(Model()), single, 3, max_steps=5)
+    with agent_env(config) as single:
+        play_episode(sac.Player(Model()), single, 3, max_steps=5)
     assert all(np.array_equal(left, right) for left, right in zip(seen[:5], expected, strict=True))
     env.close()
 

@@ -111,7 +111,9 @@ def twohot_mean(logits: Tensor, low: float = -20.0, high: float = 20.0) -> Tenso
     return total + terms[..., half] if num_bins % 2 else total
 
 
-def standard_normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None, sample: bool) -> Tensor:
+def standard_normal(
+    shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None, sample: bool = True
+) -> Tensor:
     """Return standard normal noise of a shape on the device of `like`; zeros where `sample` is False."""
     if not sample:
         return like.new_zeros(shape)

@@ -1,5 +1,7 @@
 """Frames around their running mean: what moves reaches the trunk at unit scale, and no background has to be learned."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +27,7 @@ class FrameNorm(nn.Module):
         self.register_buffer("mean", torch.full((3, 64, 64), 0.5))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
-        self._needs_nothing = False  # what the host knows of the flag above, without waiting for the device
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_needs_nothing", False))
+        self._is_known_initialised = False  # the flag above where the host has set it: no wait for the device
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames [..., 3, 64, 64] in [0, 1] -> the trunk's input of the same shape."""
@@ -39,13 +40,13 @@ class FrameNorm(nn.Module):
     @torch.no_grad()
     def initialise(self, frames: Tensor) -> None:
         """Take the statistics of the first training batch [N, 3, 64, 64]; later calls and eval mode change nothing."""
-        if not self.training or self._needs_nothing:
+        if not self.training or self._is_known_initialised:
             return
         mean, scale = self._statistics(frames)
         self.mean.copy_(torch.where(self.is_initialised, self.mean, mean))
         self.scale.copy_(torch.where(self.is_initialised, self.scale, scale))
         self.is_initialised.fill_(True)
-        self._needs_nothing = True
+        self._is_known_initialised = True
 
     @torch.no_grad()
     def update(self, frames: Tensor) -> None:
@@ -56,6 +57,10 @@ class FrameNorm(nn.Module):
         # New tensors, not changed ones: the backward pass still to come needs those of this forward.
         self.mean = self.mean.lerp(mean, 1 - self.decay)
         self.scale = self.scale.lerp(scale, 1 - self.decay)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._is_known_initialised = False  # what is loaded may be of a model that has not begun
+        super()._load_from_state_dict(*args, **kwargs)
 
     def _statistics(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         mean = frames.mean(0)

@@ -5,35 +5,20 @@ import shutil
 
 import pytest
 import torch
+from small_agent import make_agent, make_chunk
 
-from agent.agent import Agent
 from agent.compiling import Compiled
-from agent.config import make_config
-from replay import Chunk
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own compiler
-
-
-def make_agent() -> Agent:
-    sizes = {"replay.batch_size": 2, "replay.batch_length": 2, "behavior.horizon": 2}
-    return Agent(make_config("debug", "reaching", {**sizes, "world_model.max_components": 2}), 1, "cpu")
-
-
-def make_chunk() -> Chunk:
-    random = torch.Generator().manual_seed(0)
-    flags = torch.zeros(2, 2, dtype=torch.bool)
-    image = torch.randint(0, 256, (2, 2, 64, 64, 3), generator=random, dtype=torch.uint8)
-    reward, action = torch.rand(2, 2, generator=random), 2 * torch.rand(2, 2, 1, generator=random) - 1
-    return Chunk(image, reward, flags, flags, flags, action)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_updates_are_the_eager_ones_to_rounding() -> None:
     """Two updates, the second of weights that the first has moved."""
-    eager, compiled = make_agent(), make_agent()
+    eager, compiled = (make_agent(behavior__horizon=2, world_model__max_components=2) for _ in range(2))
     compiled.compile()
     for update in range(2):
-        found, expected = compiled.update(make_chunk()), eager.update(make_chunk())
+        found, expected = compiled.update(make_chunk(2, 2)), eager.update(make_chunk(2, 2))
         for name in ("recon_loss", "kl_bound", "reward_nll", "context_nll", "actor_loss", "critic_loss"):
             torch.testing.assert_close(
                 found[name], expected[name], rtol=1e-4, atol=1e-5, msg=f"{name}, update {update}"

@@ -2,33 +2,16 @@
 
 import pytest
 import torch
+from small_agent import make_agent, make_chunk
 
-from agent.agent import Agent
-from agent.config import make_config
-from replay import Chunk
 from world_model.generative_prior import DPGMMPrior
-
-
-def make_agent(precision: str) -> Agent:
-    sizes = {"replay.batch_size": 4, "replay.batch_length": 6, "behavior.horizon": 3, "precision": precision}
-    return Agent(make_config("debug", "reaching", sizes), 1, "cpu")
-
-
-def make_chunk() -> Chunk:
-    random = torch.Generator().manual_seed(0)
-    flags = torch.zeros(4, 6, dtype=torch.bool)
-    image = torch.randint(0, 256, (4, 6, 64, 64, 3), generator=random, dtype=torch.uint8)
-    reward, action = torch.rand(4, 6, generator=random), 2 * torch.rand(4, 6, 1, generator=random) - 1
-    return Chunk(image, reward, flags, flags, flags, action)
 
 
 @pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
 def test_a_half_precision_update_is_the_full_one_to_its_rounding(gradient: str) -> None:
     """bfloat16 has 8 bits: 0.4 % a number, and what is summed from hundreds of them stays within a few per cent."""
-    half, full = make_agent("bfloat16"), make_agent("float32")
-    for agent in (half, full):
-        agent.behavior_learner.config = make_config("debug", "reaching", {"behavior.gradient": gradient}).behavior
-    found, expected = half.update(make_chunk()), full.update(make_chunk())
+    half, full = (make_agent(behavior__gradient=gradient, precision=kind) for kind in ("bfloat16", "float32"))
+    found, expected = half.update(make_chunk(4, 6)), full.update(make_chunk(4, 6))
     for name in ("recon_loss", "kl_bound", "reward_nll", "context_nll", "vq_recon", "critic_loss"):
         assert found[name].dtype == torch.float32, name
         torch.testing.assert_close(found[name], expected[name], rtol=0.05, atol=0.01, msg=name)
@@ -41,7 +24,7 @@ def test_a_half_precision_update_is_the_full_one_to_its_rounding(gradient: str) 
 
 def test_states_and_distributions_stay_float32() -> None:
     """The carry is added to at every step of an episode; a rounded one would forget."""
-    agent, chunk = make_agent("bfloat16"), make_chunk()
+    agent, chunk = make_agent(precision="bfloat16"), make_chunk(4, 6)
     kinds: dict[str, torch.dtype] = {}
     agent.model.trunk.register_forward_hook(lambda *call: kinds.update(trunk=call[-1].dtype))
     agent.model.prior.trunk.register_forward_hook(lambda *call: kinds.update(prior=call[-1].dtype))

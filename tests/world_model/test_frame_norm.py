@@ -1,5 +1,7 @@
 """Frames around their running mean: statistics by hand, when they move, and that normalising is undone exactly."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -20,6 +22,17 @@ def test_first_training_batch_sets_the_statistics() -> None:
     assert normed.pow(2).mean().item() == pytest.approx(1.0, rel=1e-4)
     norm.initialise(frames(1) * 0.1)  # a second call changes nothing
     torch.testing.assert_close(norm.mean, batch.mean(0))
+
+
+def test_weights_of_a_model_that_has_not_begun_begin_again() -> None:
+    norm = FrameNorm()
+    norm.initialise(frames(0))
+    copied = pickle.loads(pickle.dumps(norm))
+    copied.initialise(frames(1))
+    assert torch.equal(copied.mean, norm.mean)
+    norm.load_state_dict(FrameNorm().state_dict())
+    norm.initialise(frames(1))
+    torch.testing.assert_close(norm.mean, frames(1).mean(0))
 
 
 def test_restore_is_the_inverse() -> None:

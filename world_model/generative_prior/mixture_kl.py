@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_model.distributions import diagonal_gaussian_kl, full_precision, gaussian_log_prob
+from world_model.distributions import diagonal_gaussian_kl, full_precision, gaussian_log_prob, standard_normal
 
 
 class MixtureBound(NamedTuple):
@@ -88,6 +88,6 @@ def mixture_kl_monte_carlo(
     _check_shapes(mean, std, log_weights, means, stds)
     if num_samples < 1:
         raise ValueError(f"num_samples: got {num_samples}, expected at least 1")
-    noise = torch.randn((num_samples, *mean.shape), generator=generator, device=mean.device, dtype=mean.dtype)
+    noise = standard_normal((num_samples, *mean.shape), mean, generator)
     z = mean + std * noise  # [num_samples, ..., D]
     return (gaussian_log_prob(z, mean, std) - mixture_log_prob(z, log_weights, means, stds)).mean(0)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from world_model.distributions import standard_normal
+
 
 class PriorParams(NamedTuple):
     """A mixture per state: sticks log_a, log_b [..., K-1], log_weights [..., K], means and stds [..., K, D]."""
@@ -26,7 +28,7 @@ class MixtureNoise(NamedTuple):
 def draw_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> MixtureNoise:
     """Return fresh noise for samples of shape [..., D], on the device of `like`, where the generator lives too."""
     uniform = torch.rand(shape[:-1], generator=generator, device=like.device, dtype=like.dtype)
-    return MixtureNoise(uniform, torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype))
+    return MixtureNoise(uniform, standard_normal(shape, like, generator))
 
 
 def sample_mixture(
