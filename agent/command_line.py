@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from agent.config import Config, differences, flatten, load_config, load_preset, merge, parse_overrides
 from world_model.config import from_mapping, unknown_key
+
+if TYPE_CHECKING:
+    from agent.agent import Agent
 
 PROGRAM = "run_agent.py"
 
@@ -80,6 +83,25 @@ def resumed_config(logdir: Path, options: argparse.Namespace, overrides: list[st
     if found:
         raise ValueError(f"logdir: '{logdir}' holds another run ({'; '.join(found)}); choose another --logdir")
     return config
+
+
+def run_parser(command: str) -> Parser:
+    """A parser with the options of every command about a run."""
+    parser = Parser(command)
+    parser.add_argument("--logdir", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode; the others follow (default: 0)")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    return parser
+
+
+def load_agent(options: argparse.Namespace) -> "Agent":
+    """The agent of --logdir, after making sure that its task can be played and drawn here."""
+    from agent.agent import Agent
+    from agent.evaluation import agent_env
+
+    agent = Agent.load(options.logdir, options.device)
+    with agent_env(agent.config):
+        return agent
 
 
 def check_at_least(options: argparse.Namespace, **least: int) -> None:

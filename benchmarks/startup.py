@@ -26,12 +26,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # The command itself, with a note at every stage and an end after the first frame.
 TRAIN = """
 import os, sys, time
+import agent.commands.train
 import run_agent
 
 def note(stage):
     print("stage", stage, time.time(), flush=True)
 
-training = run_agent._training
+training = agent.commands.train._training
 
 def noted(*arguments):
     import agent.trainer
@@ -49,7 +50,7 @@ def noted(*arguments):
     agent.trainer.Driver.tick = first_tick
     return job
 
-run_agent._training = noted
+agent.commands.train._training = noted
 sys.exit(run_agent.main(sys.argv[1:]))
 """
 
