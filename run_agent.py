@@ -14,8 +14,11 @@ from world_model.config import unknown_key
 
 COMMANDS = {
     "train": "train an agent on a task, or go on with a run",
-    "evaluate": "play whole episodes: mean return, standard deviation, 95 % interval, beside random actions",
-    "record": "write a video of whole episodes, or of what the world model dreams (--dream)",
+    "evaluate": "play whole episodes: returns with 95 % intervals, beside random actions and published scores",
+    "record": "write a video of whole episodes, or of what the world model dreams (--dream, --imagine)",
+    "doctor": "check this machine: versions, drawing, speed, memory; the command to run and its hours",
+    "plot": "draw learning curves of runs, mean and 95 % interval over seeds, beside published ones",
+    "verify-resume": "train a little with stops and without, and compare the two bit for bit",
 }
 USAGE = f"""usage: {PROGRAM} <command> [options]
 

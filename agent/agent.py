@@ -1,5 +1,6 @@
 """The agent: acts on frames, learns from chunks, saves and loads."""
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +10,16 @@ from torch import Tensor
 
 from agent.actor_critic import ActorCritic
 from agent.behavior import BehaviorLearner
-from agent.checkpoint import load_newest
 from agent.compiling import Compiled
-from agent.config import Config, load_config
+from agent.config import Config
+from agent.frames import to_images
 from agent.model_learner import ModelLearner
+from agent.nonfinite import NotFinite
 from replay import Chunk
 from world_model import DPGMMVariationalRecurrentAutoencoder
-from world_model.distributions import standard_normal
 from world_model.state import Memory, State
+
+log = logging.getLogger(__name__)
 
 Mode = Literal["collect", "sample", "deterministic"]
 
@@ -40,17 +43,20 @@ def choose_device(name: str) -> torch.device:
 
 
 class Agent:
-    """World model, actor-critic and their learners on one device. Randomness comes from its own generators."""
+    """World model, actor-critic and their learners on one device. Randomness comes from its own generators.
 
-    def __init__(self, config: Config, action_dim: int, device: str | None = None) -> None:
-        self.config, self.action_dim = config, action_dim
+    Actions are vectors in [-1, 1]^A, or with `is_discrete` the one-hot vectors of A actions.
+    """
+
+    def __init__(self, config: Config, action_dim: int, device: str | None = None, is_discrete: bool = False) -> None:
+        self.config, self.action_dim, self.is_discrete = config, action_dim, is_discrete
         self.device = choose_device(device if device is not None else config.device)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(config.seed)
             settings = vars(config.world_model) | {"action_dim": action_dim}
             self.model = DPGMMVariationalRecurrentAutoencoder(**settings).to(self.device)
             features = self.model.config.feature_dim
-            self.actor_critic = ActorCritic(features, action_dim, config.behavior).to(self.device)
+            self.actor_critic = ActorCritic(features, action_dim, config.behavior, is_discrete).to(self.device)
         self.model_learner = ModelLearner(self.model, config.losses, config.optimizer, self.autocast)
         self.behavior_learner = BehaviorLearner(
             self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast
@@ -82,7 +88,8 @@ class Agent:
     def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
         """Choose actions: images uint8 [N, 64, 64, 3], is_first bool [N] -> float32 [N, A] in [-1, 1], next memory.
 
-        "deterministic" takes latent and action at their means, "sample" draws both, "collect" adds exploration noise.
+        "deterministic" takes the latent's mean and the likeliest action, "sample" draws both, "collect" adds
+        exploration noise. NotFinite where weights or memory are broken.
         """
         generator = self.generators["act"]
         frames = to_frames(torch.from_numpy(images).to(self.device))
@@ -90,12 +97,15 @@ class Agent:
         with self.autocast():
             belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
             policy = self.actor_critic.actor(belief.features)
-            action = policy.mean if mode == "deterministic" else policy.sample(generator)[1]
+            action = policy.mode if mode == "deterministic" else policy.sample(generator)[1]
             if mode == "collect" and self.config.behavior.action_noise > 0:
-                action = action + self.config.behavior.action_noise * standard_normal(action.shape, action, generator)
+                action = policy.explore(action, self.config.behavior.action_noise, generator)
             action = action.clamp(-1, 1)
             hidden, cell = self.model.advance(belief, action)
-        return action.cpu().numpy(), memory._replace(hidden=hidden, cell=cell)
+        chosen = action.cpu().numpy()
+        if not np.isfinite(chosen).all():
+            raise NotFinite("the policy's actions are not finite")
+        return chosen, memory._replace(hidden=hidden, cell=cell)
 
     def predict(
         self,
@@ -104,29 +114,24 @@ class Agent:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, Memory]:
-        """Stable-Baselines3's recurrent predict: frames uint8 [N, 64, 64, 3] or [N, 3, 64, 64] (or one without N).
+        """Stable-Baselines3's recurrent predict: uint8 frames [N, H, W, 3] or [N, 3, H, W], or one without N.
 
-        episode_start [N] marks environments that were just reset (None: only where state is None). Returns actions
-        [N, A] (or [A]) and the state for the next call. ValueError on other shapes or dtypes.
+        episode_start [N] marks environments that were just reset: their memory alone is cleared (None: only where
+        state is None). Returns actions [N, A] in [-1, 1] (or [A]) and the state for the next call. ValueError on other
+        shapes or dtypes, or on a state of another number of environments.
         """
-        images = np.asarray(observation)
-        single = images.ndim == 3
-        images = images[None] if single else images
-        if images.ndim == 4 and images.shape[1:] == (3, 64, 64):
-            images = images.transpose(0, 2, 3, 1)
-        if images.dtype != np.uint8 or images.shape[1:] != (64, 64, 3):
-            raise ValueError(
-                f"observation: got {images.dtype} {list(np.shape(observation))}, expected uint8 [N, 64, 64, 3]"
-            )
+        images, is_single = to_images(observation)
         if episode_start is None:
             episode_start = np.full(len(images), state is None)
         starts = np.asarray(episode_start, bool).reshape(-1)
         if len(starts) != len(images):
             raise ValueError(f"episode_start: got {len(starts)} flags, expected {len(images)}")
         memory = self.initial_state(len(images)) if state is None else state
+        if len(memory.hidden) != len(images):
+            raise ValueError(f"state: got one of {len(memory.hidden)} environments, expected {len(images)}")
         mode: Mode = "deterministic" if deterministic else "sample"
-        actions, memory = self.act(np.ascontiguousarray(images), starts, memory, mode)
-        return actions[0] if single else actions, memory
+        actions, memory = self.act(images, starts, memory, mode)
+        return actions[0] if is_single else actions, memory
 
     # ---------------------------------------------------------------- learning
 
@@ -170,7 +175,7 @@ class Agent:
     def _warm_up(self) -> None:
         """Learning rates rise linearly over the first updates."""
         optimizer = self.config.optimizer
-        factor = min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))
+        factor = optimizer.lr_factor * min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))
         rates = (optimizer.actor_lr, optimizer.critic_lr)
         for group, rate in zip(self.behavior_learner.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
@@ -182,6 +187,7 @@ class Agent:
         """Everything a resumed run needs of the agent: weights, optimizers, RGB, generators, update counter."""
         return {
             "action_dim": self.action_dim,
+            "is_discrete": self.is_discrete,
             "updates": self.updates,
             "model": self.model.state_dict(),
             "actor_critic": self.actor_critic.state_dict(),
@@ -213,12 +219,19 @@ class Agent:
     @classmethod
     def load(cls, logdir: str | Path, device: str | None = None) -> "Agent":
         """The agent of a run, from its newest good checkpoint. FileNotFoundError where `logdir` holds no run."""
+        from agent.run_state import is_baseline  # it makes agents itself
+        from agent.saved_run import run_config
+
         logdir = Path(logdir)
-        if not (logdir / "config.yaml").is_file():
+        if not (logdir / "config.yaml").is_file() and not (logdir / "checkpoints").is_dir():
             raise FileNotFoundError(f"logdir: got {str(logdir)!r}, expected a folder with a run (no config.yaml in it)")
-        config = load_config(logdir / "config.yaml")
         chosen = choose_device(device if device is not None else "auto")
-        payload, _ = load_newest(logdir / "checkpoints", chosen)
-        agent = cls(config, payload["agent"]["action_dim"], str(chosen))
-        agent.load_state_dict(payload["agent"])
+        config, payload = run_config(logdir, log.warning)
+        if payload is None:
+            raise FileNotFoundError(f"no checkpoint in {logdir / 'checkpoints'}")
+        if is_baseline(payload):
+            raise ValueError(f"logdir: got {str(logdir)!r}, a run of {config.algo}; agent.baselines.Baseline loads it")
+        state = payload["agent"]
+        agent = cls(config, state["action_dim"], str(chosen), is_discrete=state["is_discrete"])
+        agent.load_state_dict(state)
         return agent

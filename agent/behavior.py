@@ -11,7 +11,6 @@ from agent.actor_critic import ActorCritic, Policy
 from agent.config import BehaviorConfig, OptimizerConfig
 from agent.returns import dream_weights, lambda_returns
 from world_model import DPGMMVariationalRecurrentAutoencoder
-from world_model.distributions import standard_normal
 from world_model.generative_prior import MixtureNoise
 from world_model.state import State
 
@@ -90,8 +89,7 @@ class BehaviorLearner:
             "actor_grad_norm": norms[0],
             "critic_grad_norm": norms[1],
             "actor_entropy": entropy.detach().mean(),
-            "actor_std": policy.std.detach().mean(),
-            "action_magnitude": policy.mean.detach().abs().mean(),
+            **{name: value.detach() for name, value in policy.metrics().items()},
             "dream_return": returns.detach().mean(),
             "dream_reward": rewards.detach().mean(),
             "dream_continue": continues.detach().mean(),
@@ -105,14 +103,15 @@ class BehaviorLearner:
         """A dream whose transitions, rewards and values stay differentiable with respect to the actions."""
         horizon, latent = self.config.horizon, start.latent
         noise = self.model.prior.draw_noise((horizon, *latent.shape), latent, generator)
-        action_noise = standard_normal((horizon, len(latent), self.model.config.action_dim), latent, generator)
-        features, means, stds, raws = self.roll(start, noise, action_noise)
-        return *self._judge(features), Policy(means, stds), raws
+        kind = self.actor_critic.actor.kind
+        action_noise = kind.draw_noise((horizon, len(latent), self.model.config.action_dim), latent, generator)
+        features, raws, *parameters = self.roll(start, noise, action_noise)
+        return *self._judge(features), kind(*parameters), raws
 
-    def roll(self, start: State, noise: MixtureNoise, action_noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def roll(self, start: State, noise: MixtureNoise, action_noise: Tensor) -> tuple[Tensor, ...]:
         """The sequential part of a dream, a function of its arguments: noise [H, N, ...], action_noise [H, N, A].
 
-        Features [N, H + 1, F], and of the policy its means, stds and raw samples [N, H, A], the last without gradient.
+        Features [N, H + 1, F], raw samples [N, H, A] without gradient, and the policy's parameters [N, H, A] each.
         """
         policies: list[Policy] = []
         raws: list[Tensor] = []
@@ -124,8 +123,8 @@ class BehaviorLearner:
             return action
 
         states, _ = self.model.imagine(start, act, len(action_noise), noise=noise)
-        means, stds = (torch.stack(parts, 1) for parts in zip(*policies, strict=True))
-        return states.features, means, stds, torch.stack(raws, 1).detach()
+        parameters = (torch.stack(parts, 1) for parts in zip(*policies, strict=True))
+        return states.features, torch.stack(raws, 1).detach(), *parameters
 
     def _dream_reinforce(
         self, start: State, generator: Generator | None

@@ -4,11 +4,14 @@ Importing this costs no torch.
 """
 
 import argparse
+import contextlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, NoReturn
 
 from agent.config import Config, differences, flatten, load_config, load_preset, merge, parse_overrides
@@ -16,6 +19,7 @@ from world_model.config import from_mapping, unknown_key
 
 if TYPE_CHECKING:
     from agent.agent import Agent
+    from agent.baselines import Baseline
 
 PROGRAM = "run_agent.py"
 
@@ -50,10 +54,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def default_task(options: argparse.Namespace) -> str:
-    """The task that names the default folder."""
-    if options.task is not None:
-        return options.task
-    return load_preset(options.preset)["task"] if options.preset is not None else Config.task
+    """The task as the default folder's name, without the signs in "gym:ALE/Pong-v5" that paths may give a meaning."""
+    preset_task = load_preset(options.preset)["task"] if options.preset is not None else Config.task
+    return re.sub(r"[:/#]", "_", options.task if options.task is not None else preset_task)
 
 
 def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable[[str], None]) -> Config:
@@ -67,12 +70,11 @@ def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable
     return parse_overrides(overrides, preset, options.task)
 
 
-def resumed_config(logdir: Path, options: argparse.Namespace, overrides: list[str]) -> Config:
-    """The config of a run that exists. ValueError where the command line names a key and another value than the run's.
+def resumed_config(saved: Config, logdir: Path, options: argparse.Namespace, overrides: list[str]) -> Config:
+    """`saved`, the config of the run in `logdir`, under the command line's. ValueError where that names other values.
 
     A few keys may change: those of `agent.config.MAY_CHANGE`.
     """
-    saved = load_config(logdir / "config.yaml")
     preset = options.preset if options.preset is not None else saved.preset
     task = options.task if options.task is not None else saved.task
     wanted = dict(flatten(asdict(parse_overrides(overrides, preset, task))))
@@ -94,12 +96,18 @@ def run_parser(command: str) -> Parser:
     return parser
 
 
-def load_agent(options: argparse.Namespace) -> "Agent":
-    """The agent of --logdir, after making sure that its task can be played and drawn here."""
+def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
+    """The agent of --logdir, or its baseline, after making sure that its task can be played and drawn here."""
     from agent.agent import Agent
     from agent.evaluation import agent_env
 
-    agent = Agent.load(options.logdir, options.device)
+    load = Agent.load
+    with contextlib.suppress(ValueError, OSError):  # a checkpoint of ours has its own copy
+        if load_config(options.logdir / "config.yaml").algo != "aime":
+            from agent.baselines import Baseline
+
+            load = Baseline.load  # type: ignore[assignment]
+    agent = load(options.logdir, options.device)
     with agent_env(agent.config):
         return agent
 
@@ -119,5 +127,17 @@ def check_writable(folder: Path, name: str) -> None:
         place = place.parent
     if not place.is_dir():
         raise ValueError(f"{name}: got '{folder}', but '{place}' is a file, expected a folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"{name}: got '{folder}', but '{place}' is not writable")
+    try:
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError
+        with TemporaryFile(dir=place):  # the superuser may write everywhere, where the file system lets him
+            pass
+    except OSError:
+        raise ValueError(f"{name}: got '{folder}', but '{place}' is not writable") from None
+
+
+def check_target(path: Path, name: str) -> None:
+    """ValueError unless a file can be written under this name."""
+    if path.is_dir():
+        raise ValueError(f"{name}: got '{path}', a folder, expected the name of a file")
+    check_writable(path.parent, name)

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
+from agent.baseline_config import PPOConfig, SACConfig
+from agent.config_file import build, read_yaml, write_yaml
 from agent.schedule import Schedule, check_schedule
 from world_model.config import WorldModelConfig, from_mapping, unknown_key
 
@@ -24,9 +26,9 @@ SIZE_FILE = PRESET_FOLDER / "sizes.yaml"
 class EnvConfig:
     """How the task is played and drawn."""
 
-    num_envs: int = 1
-    action_repeat: int = 2
-    render: Literal["standard", "fast"] = "standard"
+    num_envs: int = 1  # environments side by side, each in a worker process where there are several
+    action_repeat: int = 2  # env_frames an action is held for; rewards are summed
+    render: Literal["standard", "fast"] = "standard"  # profile: fast leaves out shadows, reflections and multisampling
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class ReplayConfig:
     capacity_steps: int = 500_000  # rows (agent_steps)
     capacity_gb: float | None = None  # bound in GiB; the smaller of the two counts
     memmap: bool = False  # rows in a file of the run's folder instead of memory: for more than the memory holds
-    batch_size: int = 16
-    batch_length: int = 64
+    batch_size: int = 16  # B, chunks of an update
+    batch_length: int = 64  # T, rows of a chunk
     prefill_frames: int = 5000  # env_frames of random actions before the first update
 
 
@@ -46,44 +48,45 @@ class LossConfig:
     """Weights of the LossAggregator."""
 
     beta: Schedule = 1.0  # of both KLs and the attention KL: a number, or points [[updates, value], ...]
-    lambda_recon: float = 1.0
-    lambda_att_dyn: float = 0.1
-    lambda_gram: float = 0.05
-    entropy_weight: float = 0.1
-    hier_scale: float = 0.1
-    lambda_context: float = 0.1
+    lambda_recon: float = 1.0  # of recon_loss
+    lambda_att_dyn: float = 0.1  # of attention_dynamics_loss
+    lambda_gram: float = 0.05  # of gram_enc_loss
+    entropy_weight: float = 0.1  # of cluster_entropy, which is rewarded
+    hier_scale: float = 0.1  # of hierarchical_kl, times beta
+    lambda_context: float = 0.1  # of context_nll
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Adam for world model, actor and critic."""
 
-    model_lr: float = 1e-4
-    actor_lr: float = 3e-5
-    critic_lr: float = 3e-5
+    model_lr: float = 1e-4  # learning rate of the world model
+    actor_lr: float = 3e-5  # learning rate of the actor
+    critic_lr: float = 3e-5  # learning rate of the critic
     model_clip: float = 1000.0  # global norm
-    behavior_clip: float = 100.0
+    behavior_clip: float = 100.0  # global norm, actor and critic each
     behavior_eps: float = 1e-5  # of Adam; much smaller, and the noise of a model that knows nothing saturates the actor
     warmup_updates: int = 1000  # learning rates rise linearly from 0
+    lr_factor: float = 1.0  # of all learning rates; below 1 in a run that went back after numbers were not finite
 
 
 @dataclass(frozen=True)
 class BehaviorConfig:
     """Actor and critic, learning in imagination."""
 
-    hidden_dim: int = 512
-    num_layers: int = 3
-    num_bins: int = 255
-    horizon: int = 15
-    gamma: float = 0.997
+    hidden_dim: int = 512  # width of actor and critic
+    num_layers: int = 3  # hidden layers of actor and critic
+    num_bins: int = 255  # two-hot bins of the critic over symlog returns in [-20, 20]
+    horizon: int = 15  # H, steps of a dream
+    gamma: float = 0.997  # discount an agent_step
     lambd: float = 0.95  # of the lambda-return
-    gradient: Literal["dynamics", "reinforce"] = "reinforce"
+    gradient: Literal["dynamics", "reinforce"] = "reinforce"  # of the actor: through the dream, or of log-probabilities
     entropy: float = 3e-4  # weight of the policy's entropy
     min_std: float = 0.1  # of the policy
-    start_std: float = 0.9
+    start_std: float = 0.9  # of an untrained policy
     action_noise: float = 0.0  # std of Gaussian noise added to actions while collecting
     return_decay: float = 0.99  # of the running 5th to 95th percentile range of returns
-    slow_critic_decay: float = 0.98
+    slow_critic_decay: float = 0.98  # of the moving average of the critic's weights that regularises it
     start_fraction: float = 1.0  # share of the B * T posterior states that dreams start from
 
 
@@ -91,24 +94,26 @@ class BehaviorConfig:
 class TrainConfig:
     """The loop's clocks."""
 
-    train_ratio: float = 512.0
+    train_ratio: float = 512.0  # frames trained on per agent_step
     log_every: int = 100  # updates
     eval_every: int = 10_000  # env_frames
-    eval_episodes: int = 3
+    eval_episodes: int = 3  # deterministic episodes at an evaluation
     video_frames: int = 100  # length of the video written at every evaluation; 0 writes none
-    checkpoint_minutes: float = 10.0
-    keep_checkpoints: int = 3
+    checkpoint_minutes: float = 10.0  # wall-clock time between checkpoints; evaluations and stops write one too
+    keep_checkpoints: int = 3  # the newest so many stay
+    max_skipped: int = 10  # updates in a row with numbers that are not finite, after which the run goes back
 
 
 @dataclass(frozen=True)
 class Config:
     """One run. `preset` and `size` record where the values came from; a run that goes on reads the values alone."""
 
-    task: str = "cartpole_swingup"
-    preset: str = "gpu"
+    task: str = "cartpole_swingup"  # what to learn: see docs/environments.md
+    algo: Literal["aime", "sac", "ppo"] = "aime"  # what learns: our agent, or a baseline of Stable-Baselines3
+    preset: str = "gpu"  # where the values came from
     size: str | None = None  # widths of presets/sizes.yaml instead of the preset's own, such as "10m"
-    seed: int = 0
-    env_frames: int = 1_000_000
+    seed: int = 0  # of weights, replay, exploration and episodes
+    env_frames: int = 1_000_000  # the budget
     device: str = "auto"  # "auto": cuda where there is one, else cpu
     threads: int = 0  # torch CPU threads; 0 leaves torch's choice
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products and convolutions; the rest is float32
@@ -120,8 +125,12 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
 
     def __post_init__(self) -> None:
+        if self.algo not in ("aime", "sac", "ppo"):
+            raise ValueError(unknown_key(str(self.algo), ["aime", "sac", "ppo"], "algo"))
         if not self.task:
             raise ValueError("task: got an empty string, expected a task such as 'cartpole_swingup'")
         positive = {
@@ -140,6 +149,8 @@ class Config:
             "train.eval_every": self.train.eval_every,
             "train.checkpoint_minutes": self.train.checkpoint_minutes,
             "train.keep_checkpoints": self.train.keep_checkpoints,
+            "train.max_skipped": self.train.max_skipped,
+            "optimizer.lr_factor": self.optimizer.lr_factor,
         }
         for name, value in positive.items():
             if value <= 0:
@@ -237,20 +248,18 @@ def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = No
 def load_config(path: Path) -> Config:
     """Read a run's config.yaml. FileNotFoundError where there is none, ValueError where it is not ours."""
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
-    return from_mapping(Config, values)
+        return build(Config, read_yaml(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def save_config(config: Config, path: Path) -> None:
     """Write config.yaml."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-    partial.replace(path)
+    write_yaml(path, asdict(config))
 
 
-MAY_CHANGE = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
+MAY_CHANGE: tuple[str, ...] = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
+MAY_CHANGE += ("replay.batch_size", "optimizer.lr_factor")  # after trouble
 
 
 def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -> list[str]:

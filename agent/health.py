@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from agent.config import Config
 from multi_task_learning.loss_aggregator import GROUPS
@@ -123,6 +124,14 @@ class Health:
         self.outside: set[str] = set()  # metrics that were said to be out of range and have not come back
         self._streaks: dict[str, int] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` takes."""
+        return {"outside": sorted(self.outside), "streaks": dict(self._streaks)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.outside, self._streaks = set(state["outside"]), dict(state["streaks"])
+
     def check(self, metrics: Mapping[str, float], updates: int) -> list[str]:
         """What to tell the user after a line of metrics; mostly nothing. Absent and not finite metrics say nothing."""
         lines = []
@@ -143,9 +152,14 @@ class Health:
 
 
 def describe(name: str, value: float, expected: Range) -> str:
-    """One line: "vq_perplexity 12 is below 40: few codes are in use; try ..."."""
+    """One line: "vq_perplexity 12 is below its range, 40 to 230: few codes are in use; try ..."."""
+    bounds = " to ".join(f"{bound:.3g}" for bound in (expected.low, expected.high) if math.isfinite(bound))
+    if not math.isfinite(expected.low):
+        bounds = f"at most {bounds}"
+    elif not math.isfinite(expected.high):
+        bounds = f"at least {bounds}"
     if value < expected.low:
-        return f"{name} {value:.3g} is below {expected.low:.3g}: {expected.below}"
+        return f"{name} {value:.3g} is below its range, {bounds}: {expected.below}"
     if value > expected.high:
-        return f"{name} {value:.3g} is above {expected.high:.3g}: {expected.above}"
-    return f"{name} {value:.3g} is in its range again"
+        return f"{name} {value:.3g} is above its range, {bounds}: {expected.above}"
+    return f"{name} {value:.3g} is in its range again, {bounds}"

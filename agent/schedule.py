@@ -86,10 +86,6 @@ class Ratio:
         self._given += max(0, due)
         return max(0, due)
 
-    def give_back(self, updates: int) -> None:
-        """Updates that were due and not made, because the run was stopped: they are due again."""
-        self._given -= updates
-
     def skip(self, agent_steps: int) -> None:
         """Start to count at `agent_steps`: the steps before (the prefill) give no updates."""
         self._origin, self._given = agent_steps, 0

@@ -1,30 +1,38 @@
 """The loop that ties environments, replay and agent together."""
 
-import signal
-import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from agent.agent import Agent
-from agent.checkpoint import load_newest, save_checkpoint
-from agent.config import Config, save_config
+from agent.checkpoint import save_checkpoint
+from agent.collector import Collector
+from agent.config import Config, flatten, save_config
+from agent.display import Display
 from agent.evaluation import evaluate
 from agent.health import Health, expected_ranges
-from agent.logger import Display, Logger
+from agent.lock import RunLock
+from agent.logger import Logger
+from agent.nonfinite import Guard, NotFinite
+from agent.random_state import seed_global_random_state
 from agent.recording import record
-from agent.schedule import Deadline, Every, Ratio
-from envs import Driver, Step, make_vector_env
-from replay import EpisodeStore, ReplayBuffer, check_budget, row_bytes
+from agent.recovery import SLOWER, back_to_sound, explain, halve_batch, has_gone_back, slower
+from agent.running_means import RunningMeans
+from agent.saved_run import load_run
+from agent.schedule import Deadline, Every
+from agent.snapshot import restore_snapshot, take_snapshot, update_ratio
+from agent.stopping import Stopped, silent_writers, stop_signals
+from agent.storage import check_storage, open_storage
+from envs import Step
+from envs.driver import EnvironmentFailure
 
 EVALUATION_SEED = 10_000  # evaluation episodes start here, far from those of training
+CHECKPOINT_SHARE = 0.02  # of the run's time, at most, for the checkpoints that the clock asks for
 
 
 class Trainer:
@@ -35,8 +43,9 @@ class Trainer:
         for _ in range(ratio(agent_steps)):         # train_ratio / (batch_size * batch_length) updates a decision
             agent.update(replay.sample(batch_size, batch_length))
 
-    A checkpoint is written by the clock, at every evaluation and at every stop. A run that is killed goes on from its
-    last one: updates and episodes after it are done again.
+    A checkpoint is written by the clock, at every evaluation and at every stop. It holds all that the rest of the run
+    depends on, the episodes in flight included: a run that goes on from one is, on a CPU, bit for bit the run that was
+    never stopped. What a killed run did after its last checkpoint is done again.
     """
 
     def __init__(
@@ -50,218 +59,242 @@ class Trainer:
         self.config, self.logdir = config, Path(logdir)
         if config.threads > 0:
             torch.set_num_threads(config.threads)
-        payload = load_newest(self.logdir / "checkpoints", "cpu")[0] if resume else None
-        counters = payload["counters"] if payload is not None else {}
-        self.env_frames, self.agent_steps = counters.get("env_frames", 0), counters.get("agent_steps", 0)
-        self.seconds_before = counters.get("wall_seconds", 0.0)
-        episode_seed = int(np.random.SeedSequence([config.seed, self.agent_steps]).generate_state(1)[0])
-        self.driver = Driver(
-            make_vector_env(
-                config.task,
-                config.env.num_envs,
-                seed=episode_seed,
-                action_repeat=config.env.action_repeat,
-                render=config.env.render,
-            )
-        )
-        try:
-            self.agent = Agent(config, self.driver.action_dim)
-            if config.compile:
-                self.agent.compile()
-            self._make_replay()
-            replay = config.replay
-            self.ratio = Ratio(config.train.train_ratio / (replay.batch_size * replay.batch_length))
-            self.evaluate_clock = Every(config.train.eval_every)
-            if payload is None:
-                self.store.remove_newer(-1)  # what a run left that was killed before its first checkpoint
-            else:
-                self._restore(payload)
-            save_config(config, self.logdir / "config.yaml")
-        except BaseException:
-            self.driver.close()
-            raise
-        self.random = np.random.default_rng(episode_seed)
-        self.memory = self.agent.initial_state(config.env.num_envs)
+        self.lock = RunLock(self.logdir)
+        with ExitStack() as undone:
+            undone.callback(self.lock.release)
+            if self.logdir.is_dir():
+                self.lock.acquire()
+            payload = load_run(self.logdir) if resume else None
+            self.collector = Collector(config, payload["collector"] if payload is not None else None)
+            undone.callback(self.collector.driver.close)
+            self._build(payload)
+            undone.pop_all()
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
-        self.deadline = Deadline(max_minutes)
-        at = {"updates": self.agent.updates, "env_frames": self.env_frames} if resume else {}
-        self.logger = Logger(self.logdir, **at)
-        self.display = Display(config.env_frames, quiet)
-        self.health = Health(expected_ranges(config))
-        self.returns = np.zeros(config.env.num_envs)
+        self.deadline, self.display = Deadline(max_minutes), Display(config.env_frames, quiet)
         self.recent: dict[str, float] = {}
-        self.sums: dict[str, Tensor] = {}
-        self.counts: Counter[str] = Counter()
-        self.evaluated_at = -1
-        self.update_seconds = 0.0
-        self.stop_reason = ""
+        self.update_seconds = self.collect_seconds = 0.0  # since the first update of this session
+        self.seconds_before = payload["counters"]["wall_seconds"] if payload is not None else 0.0
+        self.is_saved = self.is_halved = False
+        self.stop_reason, self.has_failed = "", False  # why the run ends, and whether that has to be mended first
 
-    def _make_replay(self) -> None:
-        """The buffer and its folder. ReplayBudgetError now, not in a week, if memory or disk cannot hold it."""
-        settings = self.config.replay
-        capacity_bytes = None if settings.capacity_gb is None else int(settings.capacity_gb * 2**30)
-        row = row_bytes((64, 64, 3), self.driver.action_dim)
-        needed = min(settings.capacity_steps * row, capacity_bytes if capacity_bytes is not None else sys.maxsize)
-        folder, key = self.logdir / "episodes", "replay.capacity_steps"
-        if not settings.memmap:
-            check_budget(needed, memory_key=f"replay.memmap to true, or {key}", unit_bytes=row)
-        # Rendered frames compress at least fourfold (docs/dependencies.md), so episodes are given a quarter.
-        quarters = 5 if settings.memmap else 1
-        check_budget(0, folder, quarters * needed // 4, disk_key=key, unit_bytes=quarters * row // 4)
-        self.store = EpisodeStore(folder)
-        self.replay = ReplayBuffer(
-            settings.capacity_steps,
-            capacity_bytes,
-            action_dim=self.driver.action_dim,
-            num_envs=self.config.env.num_envs,
-            seed=self.config.seed,
-            store=self.store,
-            memmap_folder=folder if settings.memmap else None,
-            pin_memory=self.agent.device.type == "cuda",
-        )
+    def _build(self, payload: dict[str, Any] | None) -> None:
+        """Everything that the environments do not belong to: new, or as a checkpoint's payload says."""
+        config, driver = self.config, self.collector.driver
+        self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
+        if config.compile:
+            self.agent.compile()
+        check_storage(config, self.logdir, driver.action_dim)
+        self.lock.acquire()
+        self.store, self.replay = open_storage(config, self.logdir, driver.action_dim, self.agent.device.type == "cuda")
+        self.ratio = update_ratio(config)
+        self.guard = Guard(self.logdir, config.train.max_skipped, self.note)
+        self.evaluate_clock = Every(config.train.eval_every)
+        self.health, self.means = Health(expected_ranges(config)), RunningMeans()
+        self.owed = 0  # updates that are due before the next row
+        self.evaluation_due, self.evaluated_at = False, -1
+        at = {}
+        if payload is None:
+            self.store.remove_newer(-1)  # what a run left that was killed before its first checkpoint
+            seed_global_random_state(config.seed)
+        else:
+            restore_snapshot(self, payload)
+            at = {"updates": self.agent.updates, "env_frames": self.env_frames}
+        save_config(config, self.logdir / "config.yaml")
+        self.logger = Logger(self.logdir, **at, settings=dict(flatten(asdict(config))))
 
-    def _restore(self, payload: dict[str, Any]) -> None:
-        """Agent, clocks and replay of the run that goes on; episodes that ended after the checkpoint are dropped."""
-        self.agent.load_state_dict(payload["agent"])
-        self.store.remove_newer(payload["replay"]["last_number"])
-        self.replay.load_state_dict(payload["replay"])
-        self.replay.restore(self.store)
-        self.ratio.load_state_dict(payload["ratio"])
-        self.evaluate_clock.load_state_dict(payload["evaluate_clock"])
+    @property
+    def env_frames(self) -> int:
+        """Simulator control steps so far."""
+        return self.collector.env_frames
+
+    def close(self) -> None:
+        """Let go of environments, logs and folder; a second call does nothing."""
+        self.collector.driver.close()
+        with suppress(OSError):  # a full disk: what it prevented was told where it was found
+            self.logger.close()
+        self.lock.release()
 
     # ---------------------------------------------------------------- the loop
 
     def run(self) -> None:
-        """Train until the budget, the wall-clock limit or a signal; always ends with a checkpoint."""
-        started = time.monotonic()
-        self.started = started - self.seconds_before
+        """Train until the budget, the wall-clock limit, a signal or a failure; ends with a checkpoint where it can."""
+        self.started = time.monotonic() - self.seconds_before
         try:
-            with stop_signals(self), self.driver, self.display:
-                while not self._finished():
-                    self._tick()
-                if self.stop_reason == "" and self.evaluated_at != self.env_frames:
-                    self._evaluate()
-                self.replay.finish_partial()
-                self._checkpoint()
+            with stop_signals(self), silent_writers(), self.display:
+                while not (self._finished() and self.is_saved):
+                    trouble = self._advance()
+                    if trouble:  # outside of the handler nothing holds on to the agent
+                        self._go_back(trouble)
+                self.logger.close()
+        except OSError as error:
+            self.fail(explain(error, self.logdir))
         finally:
-            self.driver.close()
-            self.logger.close()
+            self.close()
+
+    def _advance(self) -> str:
+        """A tick, or the last checkpoint; what was not finite, where the run has to go back."""
+        try:
+            if self._finished():
+                self._checkpoint()
+            else:
+                self._tick()
+        except Stopped:
+            pass
+        except NotFinite as error:
+            return str(error)
+        except EnvironmentFailure as error:
+            self.fail(str(error))
+            self.collector.close_cut_episodes(self.replay)
+        return ""
+
+    def fail(self, reason: str) -> None:
+        """End soon, with what has to be mended first."""
+        self.stop_reason, self.has_failed = reason, True
 
     def _finished(self) -> bool:
-        if self.deadline.passed():
+        is_idle = self.owed == 0 and not self.evaluation_due
+        return self._stopping() or (is_idle and self.env_frames >= self.config.env_frames)
+
+    def _stopping(self) -> bool:
+        if self.stop_reason == "" and self.deadline.passed():
             self.stop_reason = "wall-clock limit"
-        return self.stop_reason != "" or self.env_frames >= self.config.env_frames
+        return self.stop_reason != ""
 
     def _tick(self) -> None:
-        step = self.driver.tick(self._policy)
-        self.replay.add(step)
-        self._count(step)
-        replay = self.config.replay
-        if self.env_frames < replay.prefill_frames or not self.replay.can_sample(replay.batch_length):
-            self.ratio.skip(self.agent_steps)  # nothing to learn from yet: rows arrive as episodes end
-        else:
-            due = self.ratio(self.agent_steps)
-            for done in range(due):
-                if self.stop_reason != "" or self.deadline.passed():
-                    self.ratio.give_back(due - done)
-                    return
-                self._update()
-        if self.evaluate_clock.due(self.env_frames) and self.agent.updates > 0:
+        """One row and what is due after it; a stop leaves the rest for the run that goes on."""
+        if self.owed == 0 and not self.evaluation_due:
+            self._collect()
+        while self.owed > 0:
+            if self._stopping():
+                return
+            self._update()
+        if self.evaluation_due:
             self._evaluate()
+            self.evaluation_due = False
             self._checkpoint()
         elif self.checkpoint_clock.due(time.monotonic()):
             self._checkpoint()
 
-    def _policy(self, step: Step) -> np.ndarray:
-        """Random actions until the prefill is done, the agent's (with exploration) after it."""
-        if self.agent.updates == 0:
-            return self.random.uniform(-1, 1, step.action.shape).astype(np.float32)
-        actions, self.memory = self.agent.act(step.image, step.is_first, self.memory, "collect")
-        return actions
-
-    def _count(self, step: Step) -> None:
-        """Decisions that have arrived with this row, and the returns of episodes that end in it."""
-        decisions = int((~step.is_first).sum())
-        self.agent_steps += decisions
-        self.env_frames += decisions * self.config.env.action_repeat
-        self.returns = np.where(step.is_first, 0.0, self.returns + step.reward)
-        for value in self.returns[step.is_last]:
-            self.recent["train_return"] = float(value)
-            self.logger.write(self._counters(), {"train_return": float(value)})
+    def _collect(self) -> None:
+        """A row of every environment, and what it makes due: updates, an evaluation."""
+        self.is_saved = False
+        replay, collector, begun = self.config.replay, self.collector, time.monotonic()
+        ended = collector.collect(self.agent, self.replay)
+        if self.agent.updates > 0:
+            self.collect_seconds += time.monotonic() - begun
+        for value in ended:
+            self.recent["train_return"] = value
+            self.logger.write(self.counters(), {"train_return": value})
+        if collector.driver.cut:
+            self.logger.write(self.counters(), {"env_restarts": collector.driver.restarts})
+        if self.env_frames < replay.prefill_frames or not self.replay.can_sample(replay.batch_length):
+            self.ratio.skip(collector.agent_steps)  # nothing to learn from yet: rows arrive as episodes end
+        else:
+            self.owed = self.ratio(collector.agent_steps)
+        is_due = self.evaluate_clock.due(self.env_frames) and self.agent.updates + self.owed > 0
+        self.evaluation_due = is_due or self.env_frames >= self.config.env_frames
         self.display.update(self.env_frames, self.agent.updates, self.recent)
 
     def _update(self) -> None:
         replay, begun = self.config.replay, time.monotonic()
-        metrics = self.agent.update(self.replay.sample(replay.batch_size, replay.batch_length))
+        self.is_saved = False
+        try:
+            metrics = self.guard.update(self.agent, self.replay.sample(replay.batch_size, replay.batch_length))
+        except torch.cuda.OutOfMemoryError:
+            metrics = None
+        if metrics is None:  # outside of the handler nothing holds on to the update's tensors
+            halve_batch(self)
+            return
+        self.owed -= 1
         self.update_seconds += time.monotonic() - begun
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-            self.counts[name] += 1
+        self.means.add(metrics)
         if self.agent.updates % self.config.train.log_every == 0:
-            means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-            self.sums.clear()
-            self.counts.clear()
-            means["updates_per_second"] = self.agent.updates / max(1e-9, self._seconds())
-            notes = self.health.check(means, self.agent.updates)
-            means["health_warnings"] = len(self.health.outside)
-            self.logger.write(self._counters(), means)
-            for line in notes:
-                self.logger.note(f"update {self.agent.updates:,}: {line}")
-                self.display.note(f"update {self.agent.updates:,}: {line}")
-            self.recent["update_share"] = self.update_seconds / max(1e-9, self._seconds() - self.seconds_before)
+            self._log()
         self.display.update(self.env_frames, self.agent.updates, self.recent)
 
-    # ---------------------------------------------------------------- clocks
+    def _log(self) -> None:
+        means = self.means.take()
+        means["updates_per_second"] = self.agent.updates / max(1e-9, self._seconds())
+        means["skipped_updates"] = self.guard.skipped
+        notes = self.health.check(means, self.agent.updates)
+        means["health_warnings"] = len(self.health.outside)
+        self.logger.write(self.counters(), means)
+        for line in notes:
+            self.note(f"update {self.agent.updates:,}: {line}")
+        self.recent["update_share"] = self.update_seconds / (self.update_seconds + self.collect_seconds)
+
+    def note(self, line: str) -> None:
+        """Tell the user, and keep, a line of text."""
+        self.logger.note(line)
+        self.display.note(line)
 
     def _seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def _counters(self) -> dict[str, float]:
+    def counters(self) -> dict[str, float]:
+        """Where the run is."""
         return {
             "env_frames": self.env_frames,
-            "agent_steps": self.agent_steps,
+            "agent_steps": self.collector.agent_steps,
             "updates": self.agent.updates,
             "wall_seconds": round(self._seconds(), 2),
         }
 
     def _evaluate(self) -> None:
-        """Deterministic episodes with fixed seeds, and a short video of the first."""
-        self.evaluated_at = self.env_frames
-        train = self.config.train
-        result = evaluate(self.agent, train.eval_episodes, seed=self.config.seed + EVALUATION_SEED)
-        self.recent["eval_return"] = result.mean
-        self.logger.write(self._counters(), {"eval_return": result.mean, "eval_return_std": result.std})
+        """Deterministic episodes with fixed seeds, and a short video of the first; Stopped where the run is to end."""
+        if self.evaluated_at == self.env_frames:
+            return
+        train, seed = self.config.train, self.config.seed + EVALUATION_SEED
+        self.display.busy(f"evaluating {train.eval_episodes} episodes")
+        result = evaluate(self.agent, train.eval_episodes, seed=seed, on_step=self._leave_if_stopping)
+        frames: list[np.ndarray] = []
         if train.video_frames > 0:
             path = self.logdir / "videos" / f"{self.env_frames:09d}.mp4"
-            frames: list[np.ndarray] = []
-            seed, length = self.config.seed + EVALUATION_SEED, train.video_frames
-            record(self.agent, path, seed=seed, size=128, max_frames=length, on_frame=frames.append)
+            try:
+                record(self.agent, path, seed=seed, size=128, max_frames=train.video_frames, on_frame=frames.append,
+                       on_step=self._leave_if_stopping)  # fmt: skip
+            except OSError as error:  # not worth a run
+                frames.clear()
+                self.note(f"no video: {explain(error, path)}")
+        self.evaluated_at = self.env_frames
+        self.recent["eval_return"] = result.mean
+        self.logger.write(self.counters(), {"eval_return": result.mean, "eval_return_std": result.std})
+        if frames:
             self.logger.video("evaluation", np.stack(frames), fps=20)
 
+    def _leave_if_stopping(self, _: Step) -> None:
+        if self._stopping():
+            raise Stopped
+
+    # ---------------------------------------------------------------- trouble
+
+    def _go_back(self, trouble: str) -> None:
+        """Be the run of the newest checkpoint from before the trouble, with lower learning rates; once."""
+        payload = back_to_sound(self.logdir / "checkpoints")
+        if has_gone_back(self.config):
+            self.fail(f"{trouble}, after going back once; see {self.logdir / 'faults'}; lower optimizer.lr_factor")
+            self.is_saved = True  # the newest checkpoint is that of before the trouble
+            return
+        mirrors = self.logger.detach()
+        self.collector.driver.close()
+        self.logger.close()
+        self.config = slower(self.config)
+        del self.agent, self.replay  # their memory is needed for the new ones
+        self.collector = Collector(self.config, payload["collector"] if payload is not None else None)
+        self._build(payload)
+        self.logger.attach(*mirrors)
+        self.note(f"{trouble}; back to update {self.agent.updates:,} with learning rates times {SLOWER}")
+
+    # ---------------------------------------------------------------- what survives a stop
+
     def _checkpoint(self) -> None:
-        payload = {
-            "counters": self._counters(),
-            "agent": self.agent.state_dict(),
-            "replay": self.replay.state_dict(),
-            "ratio": self.ratio.state_dict(),
-            "evaluate_clock": self.evaluate_clock.state_dict(),
-        }
-        save_checkpoint(self.logdir / "checkpoints", payload, self.agent.updates, self.config.train.keep_checkpoints)
-        self.store.prune(self.replay.capacity)
+        """Write all that the rest of the run depends on; NotFinite where that is not worth keeping."""
+        begun = time.monotonic()
+        self.guard.finish(self.agent)
+        keep = self.config.train.keep_checkpoints
+        save_checkpoint(self.logdir / "checkpoints", take_snapshot(self), self.agent.updates, keep)
+        self.store.prune(self.replay.capacity, self.replay.first_number)
         self.logger.flush()
-
-
-@contextmanager
-def stop_signals(trainer: Trainer) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the run after the current update; a second Ctrl-C interrupts at once."""
-
-    def stop(number: int, _: Any) -> None:
-        trainer.stop_reason = signal.Signals(number).name
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        self.is_saved = True
+        seconds = time.monotonic() - begun
+        self.checkpoint_clock.interval = max(60 * self.config.train.checkpoint_minutes, seconds / CHECKPOINT_SHARE)

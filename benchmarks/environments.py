@@ -3,15 +3,20 @@
     python benchmarks/environments.py [--task walker_walk] [--render fast] [--workers 2 4] [--json out.json]
 
 "bare" is a loop of dm_control's own step and of one Camera that is kept; "driver" runs one environment in this process,
-"driver_N" N worker processes with one each. All take random actions, and are timed in turns of --ticks ticks. Software
-rendering is held to one thread, so that N workers may be N times as fast; they need N cores, and this process a little.
+"driver_N" N worker processes with one each; "bare_N" are N processes that run the bare loop side by side and never wait
+for each other: what N workers could reach at most on this machine, which is less than N. All take random actions, and
+are timed in turns of --ticks ticks. Software rendering is held to one thread, so that N workers may be N times as fast;
+they need N cores, and this process a little.
 """
 
 import argparse
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from typing import Self
 
 import numpy as np
 from alternating import Results, alternate, run_command
@@ -51,6 +56,43 @@ def bare_loop(task: str, action_repeat: int, render: str, ticks: int) -> Callabl
     return loop
 
 
+class SideBySide:
+    """Bare loops in processes of their own. A call lets each make so many ticks, and returns when all have."""
+
+    def __init__(self, number: int, task: str, action_repeat: int, render: str, ticks: int) -> None:
+        """Start the processes; they wait."""
+        context = multiprocessing.get_context("forkserver")
+        self.pipes, theirs = zip(*(context.Pipe() for _ in range(number)), strict=True)
+        arguments = (task, action_repeat, render, ticks)
+        self.processes = [context.Process(target=serve_bare_loop, args=(pipe, *arguments)) for pipe in theirs]
+        for process, pipe in zip(self.processes, theirs, strict=True):
+            process.start()
+            pipe.close()
+
+    def __call__(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(True)
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, pipe in zip(self.processes, self.pipes, strict=True):
+            process.kill()
+            process.join()
+            pipe.close()
+
+
+def serve_bare_loop(pipe: Connection, task: str, action_repeat: int, render: str, ticks: int) -> None:
+    """Run a bare loop whenever the pipe asks for it, until it is closed or this process killed."""
+    loop = bare_loop(task, action_repeat, render, ticks)
+    while pipe.recv():
+        loop()
+        pipe.send(True)
+
+
 def driver_loop(driver: Driver, ticks: int) -> Callable[[], None]:
     """A function that ticks the driver with random actions."""
     rng = np.random.default_rng(0)
@@ -73,13 +115,16 @@ def measure(given: argparse.Namespace) -> Results:
     if any(number < 2 for number in given.workers):
         raise ValueError(f"workers: got {min(given.workers)}, expected 2 or more (one runs in this process)")
     with ExitStack() as stack:
-        works = {"bare": bare_loop(task, repeat, given.render, given.ticks)}
+        works: dict[str, Callable[[], None]] = {"bare": bare_loop(task, repeat, given.render, given.ticks)}
         for number in (1, *given.workers):
             env = make_vector_env(task, number, action_repeat=repeat, render=given.render)
             name = "driver" if number == 1 else f"driver_{number}"
             works[name] = driver_loop(stack.enter_context(Driver(env)), given.ticks)
+        for number in given.workers:
+            crowd = SideBySide(number, task, repeat, given.render, given.ticks)
+            works[f"bare_{number}"] = stack.enter_context(crowd)
         seconds = alternate(works, given.repeats)
-    frames = {"bare": 1, "driver": 1} | {f"driver_{number}": number for number in given.workers}
+    frames = {"bare": 1, "driver": 1} | {f"{kind}_{n}": n for kind in ("bare", "driver") for n in given.workers}
     rates = {name: frames[name] * given.ticks / seconds[name] for name in works}
     return {f"{name}_frames_per_second": rate for name, rate in rates.items()} | {
         f"{name}_over_bare": rate / rates["bare"] for name, rate in rates.items() if name != "bare"

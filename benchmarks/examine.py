@@ -24,8 +24,8 @@ from rich.table import Table
 from torch import Tensor
 
 from agent.agent import Agent, to_frames
+from agent.dreams import open_loop, psnr, watched
 from agent.evaluation import agent_env, play_episode, seeded
-from agent.recording import open_loop, psnr, watched
 from envs import Step
 from world_model import monitors
 from world_model.losses import squared_error

@@ -4,7 +4,8 @@
         [--json out.json] [--picture out.png]
 
 One axis at a time is doubled from a base (batch 8 x 16; 2 x T along the length), all else is the preset's, all pillars
-on. The values of an axis take turns; seconds are medians, an update's the mean from one solve of RGB to the next.
+on. The values of an axis take turns; seconds are medians, an update's the mean from one solve of RGB to the next; with
+--threads 1 on a CPU they are the process' own, so a busy machine counts for little.
 FLOPs are those of matrix products, convolutions and attention: they have no noise, but leave out elementwise work, most
 of what K adds. Two exponents: the slope of log cost against log value over all values, in which a fixed cost hides
 growth, and over the last doubling, in which it hides least. 1 is linear.
@@ -12,7 +13,6 @@ growth, and over the last doubling, in which it hides least. 1 is linear.
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe_machine
+from machine import Meter, clock, describe_machine, uses_processor_time
 from peer_update import ACTIONS, random_chunk
 from PIL import Image, ImageDraw
 from pillars import FlopMeter
@@ -81,15 +81,15 @@ def count_gflops(work: Work) -> float:
     return counter.total / 1e9
 
 
-def take_turns(works: Sequence[Work], repeats: int) -> list[float]:
-    """Median seconds of a call of each, one after the other in every round; a first round warms up."""
+def take_turns(works: Sequence[Work], repeats: int, now: Meter) -> list[float]:
+    """Median seconds of a call of each, one after the other in every round; a first round warms up. `now` is in ms."""
     seconds: list[list[float]] = [[] for _ in works]
     for turn in range(repeats + 1):
         for work, taken in zip(works, seconds, strict=True):
-            start = time.perf_counter()
+            start = now()
             work()
             if turn > 0:
-                taken.append(time.perf_counter() - start)
+                taken.append((now() - start) / 1000)
     return [median(taken) for taken in seconds]
 
 
@@ -98,12 +98,12 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float:
     return float(np.polyfit(np.log(values), np.log(costs), 1)[0])
 
 
-def grow(axis: str, values: Sequence[int], preset: str, repeats: int) -> dict[str, Any]:
+def grow(axis: str, values: Sequence[int], preset: str, repeats: int, now: Meter) -> dict[str, Any]:
     """One axis: its values, seconds, GFLOP and their exponents over all values ("all") and the last two ("last")."""
     works, rounds = zip(*(make_work(axis, value, preset) for value in values), strict=True)
     costs = {
         "gflops": [count_gflops(work) / n for work, n in zip(works, rounds, strict=True)],
-        "seconds": [taken / n for taken, n in zip(take_turns(works, repeats), rounds, strict=True)],
+        "seconds": [taken / n for taken, n in zip(take_turns(works, repeats, now), rounds, strict=True)],
     }
     slopes = {
         unit: {"all": exponent(values, cost), "last": exponent(values[-2:], cost[-2:])} for unit, cost in costs.items()
@@ -118,7 +118,9 @@ def measure(preset: str, axes: Mapping[str, Sequence[int]], threads: int, repeat
     device = Agent(config, ACTIONS).device
     settings = {"preset": preset, "batch": BATCH, "length": LENGTH, "threads": threads, "repeats": repeats}
     machine = describe_machine(device, threads)
-    grown = {axis: grow(axis, values, preset, repeats) for axis, values in axes.items()}
+    settings["seconds"] = "of the processor" if uses_processor_time(device, threads) else "of the wall"
+    now = clock(device, threads)
+    grown = {axis: grow(axis, values, preset, repeats, now) for axis, values in axes.items()}
     return {"settings": settings | {"device": str(device)}, "machine": machine, "axes": grown}
 
 

@@ -130,9 +130,6 @@ def commands(run: Run, env_frames: int, threads: int) -> tuple[list[str], list[s
     figures = run.logdir / "evaluation.json"
     options = {"logdir": run.logdir, "task": run.task, "preset": run.preset, "seed": run.seed, "threads": threads}
     chosen = [f"--{key}={value}" for key, value in (options | {"env_frames": env_frames} | run.overrides).items()]
-    if run.arm == "sac":
-        train = [str(FOLDER / "sac.py"), *chosen]
-        return train, [*train, f"--json={figures}"], figures
     agent = str(FOLDER.parent / "run_agent.py")
     held_out = ["--episodes=10", "--seed=500000", f"--json={figures}"]
     return [agent, "train", *chosen], [agent, "evaluate", f"--logdir={run.logdir}", *held_out], figures

@@ -1,16 +1,17 @@
-"""The table and the figure of learning.py: its result files beside the published scores of reference_scores.csv."""
+"""The table and the figure of learning.py: its result files beside published scores."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from agent.evaluation import summarize
+from agent.references import Reference, load_references
+from agent.report.curve_figure import OKABE_ITO, X_LABELS, Y_LABELS, draw_panel, make_axes, save
+from agent.report.curves import Curve, Panel, distinct, mean_curve, smooth
+from agent.statistics import student_interval
 
 Result = dict[str, Any]
 ARMS: dict[str, dict[str, str]] = {
@@ -23,7 +24,7 @@ ARMS: dict[str, dict[str, str]] = {
     "no_orthogonal": {"world_model.use_orthogonal": "false"},
     "dynamics": {"behavior.gradient": "dynamics"},
     "reinforce": {"behavior.gradient": "reinforce"},
-    "sac": {},  # another trainer: sac.py
+    "sac": {"algo": "sac"},
 }
 KEYS = {
     "task",
@@ -48,10 +49,9 @@ REPEAT_PLANET = (
     "DrQ (PlaNet benchmark, batch 512)",
 )
 REPEAT_2 = ("DrQ-v2", "TD-MPC2 (pixels, authors)", "dreamerv3-torch (NM512)")
-# Column -> method of reference_scores.csv
+# Column -> method of agent/reference_scores.csv
 PLANET_COLUMNS = {name: name for name in REPEAT_PLANET} | {ORIENTATION: DREAMER_V3}
 COLUMNS = {"DreamerV3": DREAMER_V3} | {name: name for name in REPEAT_2}
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 NOTES = (
     "Ours: mean over seeds [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes a "
     "seed. Training: episodes that ended in (T - 10k, T + 10k], at 1M in (980k, 1M].",
@@ -76,23 +76,16 @@ def load_result(path: Path) -> Result:
 # ---------------------------------------------------------------- table
 
 
-@cache
-def load_references() -> dict[tuple[str, str, int], dict[str, str]]:
-    """(method, task, env_frames) -> row of reference_scores.csv."""
-    with open(Path(__file__).with_name("reference_scores.csv"), newline="") as file:
-        return {(row["method"], row["task"], int(row["env_steps"])): row for row in csv.DictReader(file)}
-
-
 def reference_columns(preset: str) -> dict[str, str]:
-    """Column -> method of reference_scores.csv, for the action repeats of a preset."""
+    """Column -> method of agent/reference_scores.csv, for the action repeats of a preset."""
     return PLANET_COLUMNS if preset == "cpu" else COLUMNS
 
 
-def reference_score(column: str, method: str, group: list[Result], at: int) -> dict[str, str] | None:
+def reference_score(column: str, method: str, group: list[Result], at: int) -> Reference | None:
     """The published score beside a group of runs; None where there is none of the same action repeat."""
     score = load_references().get((method, group[0]["task"], at))
-    repeats = {str(result["config"]["env"]["action_repeat"]) for result in group if result["config"]}
-    return score if score is not None and (column == ORIENTATION or repeats == {score["action_repeat"]}) else None
+    repeats = {result["config"]["env"]["action_repeat"] for result in group if result["config"]}
+    return score if score is not None and (column == ORIENTATION or repeats == {score.action_repeat}) else None
 
 
 def grouped(results: list[Result]) -> list[list[Result]]:
@@ -138,7 +131,7 @@ def interval_cell(values: list[float], seeds: int) -> str:
     """Mean over seeds and its 95 % interval; how many there are, where it is one or fewer than the row's `seeds`."""
     if len(values) < 2:
         return f"{mean_cell(values)} (1 seed)" if values else ""
-    mean, _, low, high = summarize(tuple(values))
+    mean, _, low, high = student_interval(values)
     return f"{mean:.0f} [{low:.0f}, {high:.0f}]" + (f" ({len(values)} seeds)" if len(values) < seeds else "")
 
 
@@ -160,7 +153,7 @@ def make_row(group: list[Result], times: Sequence[int]) -> dict[str, str]:
         for column, method in reference_columns(group[0]["preset"]).items():
             score, cell = reference_score(column, method, group, at), ""
             if score is not None:
-                cell = " ± ".join(f"{float(score[key]):.0f}" for key in ("score_mean", "score_std") if score[key])
+                cell = " ± ".join(f"{value:.0f}" for value in (score.mean, score.std) if value is not None)
             row[f"{TIMES[at]} {column}"] = cell
     ended = [f"seed {result['seed']} {result['status']}" for result in group if result["status"] != "finished"]
     return row | {"ended": "; ".join(ended)}
@@ -175,7 +168,7 @@ def describe_settings(results: list[Result]) -> list[str]:
         facts = {"hardware": f"{cpu}, {machine['gpu']}" if "gpu" in machine else cpu, "commit": machine["commit"]}
         if config:
             facts |= {"action repeat": config["env"]["action_repeat"], "render": config["env"]["render"]}
-        if "sac" in config:
+        if config and result["arm"] == "sac":
             facts["sac"] = f"batch {config['sac']['batch_size']}, one update an agent step"
         elif config:
             replay = config["replay"]
@@ -212,56 +205,36 @@ def make_table(results: list[Result]) -> str:
 # ---------------------------------------------------------------- figure
 
 
-def smooth(points: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """env_frames and mean return of each five episodes in a row (of all, where there are fewer)."""
-    frames, returns = np.array(points).T
-    width = min(5, len(returns))
-    return frames[width - 1 :], np.convolve(returns, np.ones(width) / width, "valid")
-
-
 def write_figure(results: list[Result], path: Path) -> None:
-    """A panel for each preset and task: our training returns and evaluations over env_frames, published scores."""
-    from matplotlib.figure import Figure
-
+    """A panel for each preset and task: our evaluations and training returns over env_frames, published scores."""
     panels = list(dict.fromkeys((r["preset"], r["task"]) for r in sorted(results, key=lambda r: r["preset"])))
-    wide = min(3, len(panels))
-    tall = math.ceil(len(panels) / wide)
-    figure = Figure(figsize=(6 * wide, 5 * tall), layout="constrained")
-    axes = figure.subplots(tall, wide, squeeze=False).ravel()
-    for ax, (preset, task) in zip(axes, panels, strict=False):
+    figure, axes = make_axes(len(panels))
+    for ax, (preset, task) in zip(axes, panels, strict=True):
         mine = [result for result in results if (result["preset"], result["task"]) == (preset, task)]
-        for index, group in enumerate(grouped(mine)):
-            draw_runs(ax, group, index)
+        groups = grouped(mine)
+        for index, group in enumerate(groups):
+            draw_stages(ax, group, index)
+        curves = [evaluation_curve(group) for group in groups]
+        training = [[smooth(*np.array(r["training"]).T) for r in group if r["training"]] for group in groups]
         draw_references(ax, mine)
-        ax.set(title=f"{task}, preset {preset}", xlabel="env_frames", ylabel="return", ylim=(0, None))
-        ax.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.13))  # below: nothing is hidden
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
-    figure.savefig(path, dpi=150)
+        draw_panel(ax, Panel(f"{task}, preset {preset}", curves, training, []))
+        ax.set(xlabel=X_LABELS["env_frames"], ylabel=Y_LABELS["eval_return"])
+    save(figure, path)
 
 
-def draw_runs(ax: Any, group: list[Result], index: int) -> None:
-    """The seeds of an arm, the panel's index-th: mean training return, a band from lowest to highest; evaluations."""
-    color, line = OKABE_ITO[index % len(OKABE_ITO)], "-" if index < len(OKABE_ITO) else "--"
-    curves = [smooth(result["training"]) for result in group if result["training"]]
-    if curves:
-        grid = np.unique(np.concatenate([frames for frames, _ in curves]))
-        returns = np.array([np.interp(grid, *points, math.nan, math.nan) for points in curves])
-        ax.plot(grid, np.nanmean(returns, 0), line, color=color, linewidth=1, label=f"{arm_name(group[0])}, training")
-        ax.fill_between(grid, np.nanmin(returns, 0), np.nanmax(returns, 0), color=color, alpha=0.15, linewidth=0)
+def evaluation_curve(group: list[Result]) -> Curve:
+    """The evaluations during training of an arm's seeds; empty where there was none."""
+    seeds = [distinct(*np.array(result["evaluations"]).T) for result in group if result["evaluations"]]
+    label = f"{arm_name(group[0])} ({len(seeds)} seed{'s' * (len(seeds) != 1)})"
+    return mean_curve(label, seeds) if seeds else Curve(label, *[np.empty(0)] * 4, 0)
+
+
+def draw_stages(ax: Any, group: list[Result], index: int) -> None:
+    """A diamond for each evaluation of ten held-out episodes of the panel's index-th arm."""
     marks = [(s["env_frames"], s["deterministic"]["mean"]) for r in group for s in r["stages"]]
     if marks:
-        ax.plot(
-            *zip(*marks, strict=True),
-            "D",
-            color=color,
-            markeredgecolor="black",
-            markersize=5,
-            label=f"{arm_name(group[0])}, evaluation",
-        )
-    during = [point for result in group for point in result["evaluations"]]
-    if during:
-        ax.plot(*zip(*during, strict=True), ".", color=color, alpha=0.6, markersize=4)
+        style = {"color": OKABE_ITO[index % len(OKABE_ITO)], "markeredgecolor": "black", "markersize": 8, "zorder": 4}
+        ax.plot(*zip(*marks, strict=True), "D", label=f"{arm_name(group[0])}, 10 held-out episodes", **style)
 
 
 def draw_references(ax: Any, results: list[Result]) -> None:
@@ -270,7 +243,7 @@ def draw_references(ax: Any, results: list[Result]) -> None:
     for at in (at for at in TIMES if at <= reached):
         lowest = -math.inf
         scores = [
-            (float(found["score_mean"]), column.split(" [")[0])
+            (found.mean, column.split(" [")[0])
             for column, method in reference_columns(results[0]["preset"]).items()
             if (found := reference_score(column, method, results, at)) is not None
         ]

@@ -1,14 +1,38 @@
-"""What a benchmark's figures belong to: hardware, versions, commit."""
+"""What a benchmark's figures belong to: hardware, versions, commit; and whose time they are."""
 
 import os
 import platform
 import subprocess
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "mujoco", "dm-control")
+
+Meter = Callable[[], float]  # only ever rises: a clock, or FLOPs so far
+
+
+def uses_processor_time(device: torch.device, threads: int) -> bool:
+    """Whether `clock` counts the time of this process alone; that of several threads would be their sum."""
+    return device.type == "cpu" and threads == 1
+
+
+def clock(device: torch.device, threads: int) -> Meter:
+    """Milliseconds: of the processor for one thread on a CPU, so that a busy machine counts for little; else wall.
+
+    A device's own work is included: parts wait for it, so on a GPU they do not overlap.
+    """
+    seconds = time.process_time if uses_processor_time(device, threads) else time.perf_counter
+
+    def read() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return 1000 * seconds()
+
+    return read
 
 
 def describe_machine(device: torch.device, threads: int) -> dict[str, str]:

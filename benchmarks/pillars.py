@@ -5,12 +5,12 @@
 The figures are taken around the calls of real updates. Parts may call each other: what is spent belongs to the
 innermost part that is running, so nothing counts twice, "other" is what no part claims, and the totals are the sums of
 the rows. 1 MAC = 2 FLOP; matrix products, convolutions and attention are counted, elementwise work is not. Milliseconds
-are medians over --repeats rounds, in which plain sum, RGB at every update and lazy RGB (solve to solve) take turns.
+are medians over --repeats rounds, in which plain sum, RGB at every update and lazy RGB (solve to solve) take turns;
+with --threads 1 on a CPU they are the process' own, so a busy machine counts for little.
 """
 
 import argparse
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from machine import describe_machine
+from machine import Meter, clock, describe_machine
 from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +39,6 @@ FORWARD, BACKWARD, UPDATE = "whole forward", "backward of the sum", "whole updat
 OTHER_OF_FORWARD, OTHER_OF_UPDATE = "other of the forward", "other of the update"
 DEFAULT_EVERY = 4  # of lazy RGB where the preset solves at every update
 
-Meter = Callable[[], float]  # only ever rises: a clock, or FLOPs so far
 Costs = dict[str, float]  # part -> amount
 Call = tuple[Any, str]  # owner and name of a function
 
@@ -155,17 +154,6 @@ def typical(blocks: Sequence[Sequence[Costs]]) -> Costs:
     return {part: mean(median(one[part] for one in place) for place in places) for part in places[0][0]}
 
 
-def clock(device: torch.device) -> Meter:
-    """Milliseconds, the device's own work included: parts wait for it, so on a GPU they no longer overlap."""
-
-    def read() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return 1000 * time.perf_counter()
-
-    return read
-
-
 def make_learner(model: DPGMMVariationalRecurrentAutoencoder, config: Config, method: str, every: int) -> ModelLearner:
     """The preset's learner, its way of joining the three gradients replaced."""
     learner = ModelLearner(model, config.losses, config.optimizer)
@@ -231,7 +219,8 @@ def measure(config: Config, batch: int, length: int, threads: int, repeats: int)
     with sdpa_kernel(SDPBackend.MATH), FlopMeter() as counter:  # the CPU's own attention kernel has no formula
         counted = [block(learner, chunk, lambda: counter.total / 1e9) for learner in learners.values()]
     gflops = {name: typical([one]) for name, one in zip(learners, counted, strict=True)}
-    rounds = [[block(learner, chunk, clock(device)) for learner in learners.values()] for _ in range(repeats)]
+    now = clock(device, threads)
+    rounds = [[block(learner, chunk, now) for learner in learners.values()] for _ in range(repeats)]
     ms = {name: typical(blocks) for name, *blocks in zip(learners, *rounds, strict=True)}
     gradients = [balance_row(name, gflops[name], ms[name]) for name in learners]
     for row in gradients:

@@ -35,11 +35,11 @@ def note(stage):
 training = agent.commands.train._training
 
 def noted(*arguments):
-    import agent.trainer
+    import agent.collector
     note("imported")
     job = training(*arguments)
     note("built")
-    tick = agent.trainer.Driver.tick
+    tick = agent.collector.Driver.tick
 
     def first_tick(self, policy):
         tick(self, policy)
@@ -47,7 +47,7 @@ def noted(*arguments):
         self.close()
         os._exit(0)
 
-    agent.trainer.Driver.tick = first_tick
+    agent.collector.Driver.tick = first_tick
     return job
 
 agent.commands.train._training = noted

@@ -1,8 +1,9 @@
-"""Environments of pixels: one schema of Steps, from DeepMind Control or from our own small tasks.
+"""Environments of pixels: one schema of Steps, from DeepMind Control, gymnasium or our own small tasks.
 
 Importing this package registers the gymnasium ids "dmc_pixels/<task>-v0" and imports no simulator.
 """
 
+from envs.adapter import GymPixels
 from envs.driver import Driver
 from envs.factory import make_env, make_vector_env, register_tasks
 from envs.step import Step
@@ -11,4 +12,4 @@ from envs.video import VideoWriter
 
 register_tasks()
 
-__all__ = ["Driver", "Step", "VideoWriter", "make_env", "make_vector_env", "task_names"]
+__all__ = ["Driver", "GymPixels", "Step", "VideoWriter", "make_env", "make_vector_env", "task_names"]

@@ -40,11 +40,9 @@ class CountingEnv(PixelEnv):
             if value >= _LIMIT:
                 raise ValueError(f"{name}: got {value}, expected less than {_LIMIT}")
         self._is_terminating = is_terminating
-        self._episode = -1
         self._step = 0
 
-    def _begin(self, seed: int | None) -> None:
-        self._episode = 0 if seed is not None else (self._episode + 1) % _LIMIT
+    def _begin(self, seed: int) -> None:
         self._step = 0
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
@@ -53,7 +51,7 @@ class CountingEnv(PixelEnv):
         return float(self._step), is_over and self._is_terminating, is_over and not self._is_terminating
 
     def _draw(self, height: int, width: int) -> Frame:
-        numbers = np.array([self._worker, self._episode, self._step])  # one colour channel each
+        numbers = np.array([self._worker, self.episode % _LIMIT, self._step])  # one colour channel each
         frame = np.empty((height, width, 3), np.uint8)
         frame[: height // 2], frame[height // 2 :] = numbers // 256, numbers % 256
         return frame

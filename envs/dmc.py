@@ -50,9 +50,8 @@ class DMCPixels(PixelEnv):
         default_camera = 2 if domain == "quadruped" else 0
         self._camera = SceneCamera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
 
-    def _begin(self, seed: int | None) -> None:
-        if seed is not None:
-            self._env.task.random.seed(np.random.SeedSequence(seed).generate_state(8))
+    def _begin(self, seed: int) -> None:
+        self._env.task.random.seed(np.random.SeedSequence(seed).generate_state(8))
         self._env.reset()
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:

@@ -1,11 +1,10 @@
 """Driver: asks a policy for actions and yields Steps; it knows neither agent nor replay."""
 
+import logging
 import multiprocessing
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -13,11 +12,27 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from envs.checks import checked_action, checked_count
+from envs.pixels import EpisodeStart
+from envs.spaces import OneHot, one_hot
 from envs.step import Step
+from envs.workers import close_vector_env, lost_workers
 
 Policy = Callable[[Step], NDArray[np.float32]]
 
-_CLOSE_SECONDS = 5.0
+
+class Remake(Protocol):
+    """Makes the same environments again, each begun at its start."""
+
+    def __call__(self, *, starts: Sequence[EpisodeStart]) -> VectorEnv: ...
+
+
+logger = logging.getLogger(__name__)
+
+_MAX_RESTARTS = 3  # of environments, with no episode's end in between
+
+
+class EnvironmentFailure(RuntimeError):
+    """Environments failed again and again: there is no use in restarting them once more."""
 
 
 class Driver:
@@ -34,16 +49,25 @@ class Driver:
     Actions are sent at a tick's end and answers fetched at the next one's start, so environments in worker
     processes run while the caller learns.
 
+    With `remake`, an environment that raises, dies, hangs or pays a reward that is not finite is made anew: its episode
+    ends where it was (`cut` names it at the tick after), the others go on from where they are.
+
     Args:
         vector_env: gymnasium environments of pixels that reset on the step after an episode's end (NEXT_STEP).
         seed: reseeds the environments at the first tick; None leaves them to their own seeds.
         timeout: seconds that a worker may take for one step before it is taken for dead.
+        remake: makes the same environments again, each begun at its EpisodeStart.
+        state: a driver's `state_dict` to go on from; `vector_env` must have been made with its `episode_starts`.
+        first_episode: number of the episode that the environments were made to begin with.
 
     Raises:
         ValueError: environments of another kind, or a negative seed.
     """
 
-    def __init__(self, vector_env: VectorEnv, seed: int | None = None, timeout: float = 300.0) -> None:
+    def __init__(
+        self, vector_env: VectorEnv, seed: int | None = None, timeout: float = 300.0, remake: Remake | None = None,
+        state: dict[str, Any] | None = None, first_episode: int = 0,
+    ) -> None:  # fmt: skip
         mode = vector_env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
             raise ValueError(f"vector_env: got autoreset mode {mode}, expected {AutoresetMode.NEXT_STEP}")
@@ -52,41 +76,99 @@ class Driver:
             raise ValueError(f"vector_env: got actions {space}, expected a Box of one dimension")
         self.num_envs = vector_env.num_envs
         self.action_dim = space.shape[0]
+        self.is_discrete = isinstance(space, OneHot)
+        self.cut: tuple[int, ...] = ()  # environments whose episode before this row was cut short
+        self.restarts = 0  # of environments, ever
         self._vector_env = vector_env
         self._workers = vector_env if isinstance(vector_env, AsyncVectorEnv) else None
         self._seed = checked_count("seed", seed, 0) if seed is not None else None
-        self._timeout = timeout
+        self._timeout, self._remake = timeout, remake
         self._row: Step | None = None  # a row that waits for its action
         self._sent: Step | None = None  # the last row whose action is on its way
+        self._episodes = [first_episode] * self.num_envs  # number of each one's present episode
+        self._actions: list[list[NDArray[np.float32]]] = [[] for _ in range(self.num_envs)]  # taken in it
+        self._tries = 0  # restarts since an episode ended
+        self._is_broken = False  # whether the environments have to be made again
+        if state is not None:
+            self._sent = Step(*(np.asarray(state["row"][name]) for name in Step._fields))
+            self._episodes = list(state["episodes"])
+            self._actions = [list(np.asarray(actions)) for actions in state["actions"]]
+            self._begin_again()
 
     def tick(self, policy: Policy) -> Step:
         """Return the next row of every environment, with the actions that `policy` chose for it.
 
         Args:
-            policy: gets the row with zeros for its actions, returns actions [N, A]. They are clipped to [-1, 1] and
-                set to zero where is_last; the returned Step holds what was executed. Nothing changes it later.
+            policy: gets the row with zeros for its actions, returns actions [N, A]. They are clipped to [-1, 1], or
+                made the nearest one-hot vectors where the environments' actions are such, and set to zero where
+                is_last; the returned Step holds what was executed. Nothing changes it later.
 
         Raises:
             ValueError: actions of another shape or not finite; the row is kept, so the tick can be tried again.
             RuntimeError: a worker died or did not answer in time. An environment's own error comes as it is.
+            EnvironmentFailure: the same, after some restarts.
         """
         if self._row is None:
+            self.cut = ()
             self._row = self._receive()
         row = self._row
         action = checked_action(policy(row), (self.num_envs, self.action_dim))
+        if self.is_discrete:
+            action = one_hot(action.argmax(-1), self.action_dim)
         action[row.is_last] = 0.0
+        for i, taken in enumerate(self._actions):
+            if row.is_first[i]:
+                taken.clear()
+            taken.append(action[i])
         self._send(action)
         self._sent, self._row = row._replace(action=action), None
         return self._sent
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the environments are: the last row [N, ...], each one's episode and the actions [L, A] taken in it.
+
+        ValueError before the first tick.
+        """
+        if self._sent is None or self._row is not None:
+            raise ValueError("state_dict: called before a tick was done, expected a row whose actions are chosen")
+        return {
+            "row": self._sent._asdict(),
+            "episodes": list(self._episodes),
+            "actions": [np.stack(taken) for taken in self._actions],
+        }
+
+    # ---------------------------------------------------------------- to the environments and back
 
     def _send(self, action: NDArray[np.float32]) -> None:
         if self._workers is not None:
             try:
                 self._workers.step_async(action)
             except (OSError, AttributeError) as error:  # gymnasium leaves None where a worker's pipe was
-                raise RuntimeError("an environment worker has died") from error
+                if self._remake is None:  # else the next tick finds it
+                    raise RuntimeError("an environment worker has died") from error
 
     def _receive(self) -> Step:
+        while True:
+            try:
+                if self._is_broken:
+                    self._restart()
+                row = self._fetch()
+            except Exception as error:
+                if self._remake is None or self._sent is None:
+                    raise
+                self._give_up(lost_workers(self._workers) or [0], " ".join(str(error).split()), error)
+                continue
+            if self._remake is not None and not np.isfinite(row.reward).all():
+                self._give_up(np.flatnonzero(~np.isfinite(row.reward)).tolist(), "a reward that is not finite")
+                continue
+            for i in np.flatnonzero(row.is_first):
+                self._episodes[i] += self._sent is not None
+            if row.is_last.any():
+                self._tries = 0
+            return row
+
+    def _fetch(self) -> Step:
+        """The answer to the last actions, or the first frames."""
         previous = self._sent
         try:
             if previous is None:
@@ -101,6 +183,46 @@ class Driver:
         except (EOFError, ConnectionError) as error:
             raise RuntimeError("an environment worker has died") from error
         return self._as_step(image, reward, previous.is_last.copy(), terminal, truncated)
+
+    def _give_up(self, failed: list[int], reason: str, error: Exception | None = None) -> None:
+        """Leave the episodes of the environments in `failed`; EnvironmentFailure where that was tried often enough."""
+        assert self._sent is not None
+        self._tries += 1
+        if self._tries > _MAX_RESTARTS:
+            raise EnvironmentFailure(
+                f"environment {failed[0]} failed after {_MAX_RESTARTS} restarts without an episode's end: {reason}"
+            ) from error
+        lost = [i for i in failed if not self._sent.is_last[i]]
+        for i in failed:
+            steps = len(self._actions[i])
+            logger.warning("environment %d: %s; it starts again, its episode ends after %d steps", i, reason, steps)
+        self.restarts += len(failed)
+        self.cut = tuple(sorted({*self.cut, *lost}))
+        is_last = self._sent.is_last.copy()
+        is_last[lost] = True  # for us; the row that was given away stays as it was
+        self._sent = self._sent._replace(is_last=is_last)
+        self._is_broken = True
+
+    def _restart(self) -> None:
+        """Make all environments again: those that failed at a new episode, the others where they are."""
+        assert self._remake is not None
+        assert self._sent is not None
+        close_vector_env(self._vector_env)
+        position = {"row": self._sent._asdict(), "episodes": self._episodes, "actions": self._actions}
+        self._vector_env = self._remake(starts=episode_starts(position))
+        self._workers = self._vector_env if isinstance(self._vector_env, AsyncVectorEnv) else None
+        self._begin_again()
+        self._is_broken = False
+
+    def _begin_again(self) -> None:
+        """Bring fresh environments to the last row, and send its actions once more."""
+        assert self._sent is not None
+        image, _ = self._vector_env.reset()
+        differs = (image != self._sent.image).any((1, 2, 3)) & ~self._sent.is_last
+        if differs.any():
+            places = ", ".join(map(str, np.flatnonzero(differs)))
+            logger.warning("environment %s: its frame is not the one from before the stop (another machine?)", places)
+        self._send(self._sent.action)
 
     def _as_step(
         self, image: NDArray[np.uint8], reward: NDArray[np.float64], is_first: NDArray[np.bool_],
@@ -124,25 +246,7 @@ class Driver:
 
     def close(self) -> None:
         """Close the environments; workers that have not ended after five seconds are killed, so this never hangs."""
-        if self._vector_env.closed:
-            return
-        if self._workers is None:
-            self._vector_env.close()
-            return
-        # gymnasium's own close() waits for every worker without limit, and fails where one has died.
-        for pipe in self._workers.parent_pipes:
-            with suppress(OSError, AttributeError):
-                pipe.send(("close", None))
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        for process in self._workers.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
-        for pipe in self._workers.parent_pipes:
-            with suppress(OSError, AttributeError):
-                pipe.close()
-        self._workers.closed = True
+        close_vector_env(self._vector_env)
 
     def __enter__(self) -> Self:
         return self
@@ -151,3 +255,15 @@ class Driver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def episode_starts(state: dict[str, Any]) -> list[EpisodeStart]:
+    """Where the environments of a driver's `state_dict` have to begin: at its row, the last action not yet taken."""
+    starts = []
+    for is_last, episode, actions in zip(state["row"]["is_last"], state["episodes"], state["actions"], strict=True):
+        if is_last:
+            starts.append(EpisodeStart(episode + 1, None))
+        else:
+            taken = np.asarray(actions, np.float32)[:-1]
+            starts.append(EpisodeStart(episode, taken))
+    return starts

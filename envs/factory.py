@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,15 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from envs.adapter import GymPixels
 from envs.checks import checked_count
 from envs.counting import CountingEnv
 from envs.dmc import DMCPixels
-from envs.pixels import PixelEnv
+from envs.pixels import EpisodeStart, PixelEnv
 from envs.reaching import ReachingEnv
 from envs.rendering import PROFILES, choose_gl_backend
-from envs.tasks import SUITE_TASKS, checked_task
+from envs.tasks import GYM_PREFIX, SUITE_TASKS, checked_task
+from envs.workers import end_with_parent
 
 
 def register_tasks() -> None:
@@ -34,13 +37,14 @@ def make_env(
     """Make one environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
 
     Args:
-        task: a name of task_names().
+        task: a name of task_names(), or "gym:<id>" for an id that is registered with gymnasium; its actions are one-hot
+            vectors where they are discrete.
         seed: of the first reset.
-        action_repeat: env frames per step; None is 2 for the suite and 1 for our own tasks.
+        action_repeat: env frames per step; None is 2 for the suite and 1 for all others.
         size: side of the frames, pixels.
-        render: render profile of the suite's tasks, "standard" or "fast"; our own draw one way only.
+        render: render profile of the suite's tasks, "standard" or "fast"; all others draw one way only.
         worker: the number that "counting" writes into its frames.
-        options: further arguments of the task's class (DMCPixels, CountingEnv, ReachingEnv).
+        options: further arguments of the task's class (DMCPixels, CountingEnv, ReachingEnv, GymPixels).
 
     Raises:
         ValueError: an unknown task (the nearest known one is named) or an argument out of its range.
@@ -52,6 +56,8 @@ def make_env(
     if task in SUITE_TASKS:
         return DMCPixels(task, seed, action_repeat if action_repeat is not None else 2, size, render, **options)
     repeat = action_repeat if action_repeat is not None else 1
+    if task.startswith(GYM_PREFIX):
+        return GymPixels(task, seed, repeat, size, **options)
     if task == "counting":
         return CountingEnv(seed, repeat, size, worker, **options)
     return ReachingEnv(seed, repeat, size, **options)
@@ -59,29 +65,39 @@ def make_env(
 
 def make_vector_env(
     task: str, num_envs: int = 1, seed: int = 0, action_repeat: int | None = None, size: int = 64,
-    render: str = "standard", **options: Any,
+    render: str = "standard", starts: Sequence[EpisodeStart] | None = None, **options: Any,
 ) -> VectorEnv:  # fmt: skip
     """Make `num_envs` environments of one task, each with its own seed, that reset on the step after an episode's end.
 
     One environment runs in this process; more run in one process each, started through a forkserver, so a script
-    that asks for them needs its `if __name__ == "__main__":`. Arguments and errors are those of make_env.
+    that asks for them needs its `if __name__ == "__main__":`. `starts` says where each one begins instead of at its
+    first episode. Arguments and errors are those of make_env.
     """
     checked_task(task)
     num_envs = checked_count("num_envs", num_envs, 1)
     seed = checked_count("seed", seed, 0)
     seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(num_envs)]
+    if starts is not None and len(starts) != num_envs:
+        raise ValueError(f"starts: got {len(starts)}, expected {num_envs}, one for each environment")
+    backend = choose_gl_backend() if num_envs > 1 and task in SUITE_TASKS else None  # once, not in every worker
     make = partial(make_env, task, action_repeat=action_repeat, size=size, render=render, **options)
+    makers = [
+        partial(_make, partial(make, seed=seeds[i], worker=i), backend, None if starts is None else starts[i])
+        for i in range(num_envs)
+    ]
     if num_envs == 1:
-        return SyncVectorEnv([partial(make, seed=seeds[0])], autoreset_mode=AutoresetMode.NEXT_STEP)
-    backend = choose_gl_backend() if task in SUITE_TASKS else None  # once, not in every worker
-    makers = [partial(_make_in_worker, backend, partial(make, seed=seeds[i], worker=i)) for i in range(num_envs)]
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
     return AsyncVectorEnv(makers, context="forkserver", shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
-def _make_in_worker(backend: str | None, make: "partial[PixelEnv]") -> PixelEnv:
-    """Make an environment in a worker process (gymnasium makes one in the parent too, for its spaces)."""
+def _make(make: "partial[PixelEnv]", backend: str | None, start: EpisodeStart | None) -> PixelEnv:
+    """Make an environment, here or in a worker process (gymnasium makes one of those here too, for its spaces)."""
     if backend is not None:
         os.environ.setdefault("MUJOCO_GL", backend)  # a forkserver keeps the environment it was started with
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it closes its workers
-    return make()
+        end_with_parent()
+    env = make()
+    if start is not None:
+        env.begin_at(start)
+    return env

@@ -1,7 +1,7 @@
 """PixelEnv: what every environment of ours shares, so that each one says only how it begins, advances and draws."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar, SupportsFloat
+from typing import Any, ClassVar, NamedTuple, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -13,11 +13,23 @@ from envs.checks import checked_action, checked_count
 Frame = NDArray[np.uint8]
 
 
+class EpisodeStart(NamedTuple):
+    """Where an environment begins: episode number `episode` of its seed, after `actions` of it.
+
+    Without actions (None) the episode has yet to begin: the next step begins it, as after another episode's end.
+    """
+
+    episode: int
+    actions: NDArray[np.float32] | None  # [L, A]
+
+
 class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     """A gymnasium environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
 
     One step advances `action_repeat` times with the same action, sums the rewards, stops at an episode's end, and
-    draws once. The first reset without a seed uses the constructor's seed; later ones go on from there.
+    draws once. Episodes are numbered from 0 since the last seed, the constructor's or a reset's, and each has a seed of
+    its own, made of that seed and its number: an episode is a function of seed, number and actions, so that a run that
+    was stopped in the middle of one goes on with it (`begin_at`).
 
     Raises:
         ValueError: action_repeat or size below 1, a negative seed, an unknown render_mode, an action of the wrong
@@ -42,13 +54,17 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         self.observation_space = gymnasium.spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
         self._action_shape = (action_dim,)
-        self._first_seed: int | None = checked_count("seed", seed, 0)
+        self._seed = checked_count("seed", seed, 0)
+        self.episode = -1  # the number of the present episode
+        self._next_episode = 0
+        self._start: EpisodeStart | None = None
+        self._begins_at_step = False
         self._frame: Frame | None = None
         self._is_running = False
 
     @abstractmethod
-    def _begin(self, seed: int | None) -> None:
-        """Start an episode; a seed restarts the environment's randomness."""
+    def _begin(self, seed: int) -> None:
+        """Start an episode whose randomness comes from `seed` alone; self.episode is its number."""
 
     @abstractmethod
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
@@ -59,21 +75,61 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         """Return the present state as a fresh frame [height, width, 3]."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
-        """Begin an episode and return its first frame [size, size, 3] and an empty info."""
-        if seed is None:
-            seed = self._first_seed
-        self._first_seed = None
-        super().reset(seed=seed)
-        self._begin(seed)
-        self._is_running = True
+        """Begin the next episode, or number 0 of a seed, and return its first frame [size, size, 3] and an info."""
+        if seed is not None:
+            self._seed, self._next_episode, self._start = checked_count("seed", seed, 0), 0, None
+        start, self._start = self._start, None
+        if start is not None:
+            self._next_episode = start.episode
+            if start.actions is None:
+                self._begins_at_step = True
+                return np.zeros((self.size, self.size, 3), np.uint8), {}
+        self._begins_at_step = False
+        self._begin_episode()
+        if start is not None and start.actions is not None:
+            self._take(start.actions)
         self._frame = self._draw(self.size, self.size)
         return self._frame, {}
 
+    def begin_at(self, start: EpisodeStart) -> None:
+        """Let the next reset without a seed lead to `start`; nothing is drawn on the way there.
+
+        That reset returns the frame after the last of the actions. Where the episode has yet to begin it returns an
+        empty frame, and the step after it begins the episode, whatever its action is.
+        """
+        checked_count("episode", start.episode, 0)
+        self._start = start
+
+    def _begin_episode(self) -> None:
+        self.episode, self._next_episode = self._next_episode, self._next_episode + 1
+        seed = int(np.random.SeedSequence((self._seed, self.episode)).generate_state(1)[0])
+        super().reset(seed=seed)
+        self._begin(seed)
+        self._is_running = True
+
+    def _take(self, actions: NDArray[np.float32]) -> None:
+        """Advance by actions [L, A] of a running episode; ValueError where it ends before they do."""
+        for number, action in enumerate(actions):
+            _, terminated, truncated = self._advance_repeatedly(checked_action(action, self._action_shape))
+            if terminated or truncated:
+                raise ValueError(
+                    f"start: episode {self.episode} of {self.task} ended after {number + 1} actions, "
+                    f"expected more than {len(actions)}"
+                )
+
     def step(self, action: NDArray[np.float32]) -> tuple[Frame, SupportsFloat, bool, bool, dict[str, Any]]:
         """Take an action [A] and return frame [size, size, 3], summed reward, terminated, truncated, info."""
+        if self._begins_at_step:
+            frame, info = self.reset()
+            return frame, 0.0, False, False, info
         if not self._is_running:
             raise ResetNeeded(f"{self.task}: step() needs a reset() first")
-        action = checked_action(action, self._action_shape)
+        total, terminated, truncated = self._advance_repeatedly(checked_action(action, self._action_shape))
+        self._frame = self._draw(self.size, self.size)
+        return self._frame, total, terminated, truncated, {}
+
+    def _advance_repeatedly(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
+        """Up to `action_repeat` control steps: summed reward, terminated, truncated."""
         total, terminated, truncated = 0.0, False, False
         for _ in range(self.action_repeat):
             reward, terminated, truncated = self._advance(action)
@@ -81,8 +137,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
             if terminated or truncated:
                 self._is_running = False
                 break
-        self._frame = self._draw(self.size, self.size)
-        return self._frame, total, terminated, truncated, {}
+        return total, terminated, truncated
 
     def render(self) -> Frame | None:
         """Return a copy of the frame that the agent last saw, or None without a render mode."""

@@ -45,7 +45,7 @@ class ReachingEnv(PixelEnv):
         self._agent = self._target = np.zeros(axes)
         self._frames_left = 0
 
-    def _begin(self, seed: int | None) -> None:
+    def _begin(self, seed: int) -> None:
         self._agent = self.np_random.uniform(-1.0, 1.0, self._axes)
         self._target = self._agent
         while np.linalg.norm(self._target - self._agent) < _MIN_DISTANCE:

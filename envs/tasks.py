@@ -28,6 +28,7 @@ SUITE_TASKS: dict[str, tuple[str, str]] = {
     f"{domain}_{task}": (domain, task) for domain, tasks in _SUITE.items() for task in tasks.split()
 }
 OWN_TASKS = ("counting", "reaching")
+GYM_PREFIX = "gym:"  # before an id that is registered with gymnasium
 
 
 def task_names() -> list[str]:
@@ -36,11 +37,15 @@ def task_names() -> list[str]:
 
 
 def checked_task(task: str) -> str:
-    """Return `task`, or raise a ValueError that names the nearest known one."""
+    """Return `task`, or raise a ValueError that names the nearest known one; ids after "gym:" are checked when made."""
     if not isinstance(task, str) or not task:
         raise ValueError(f"task: got {task!r}, expected a name like 'cartpole_swingup'")
+    if task.startswith(GYM_PREFIX):
+        return task
     known = task_names()
     if task not in known:
         nearest = difflib.get_close_matches(task, known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"task: got {task!r}, expected a known task; the nearest one is {nearest!r}")
+        raise ValueError(
+            f"task: got {task!r}, expected a known task or '{GYM_PREFIX}<id>'; the nearest one is {nearest!r}"
+        )
     return task

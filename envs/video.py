@@ -27,13 +27,15 @@ class VideoWriter:
         fps: frames a second.
 
     Raises:
-        ValueError: another suffix, fps not above 0, or (at the end) no frame at all.
+        ValueError: another suffix, a folder, fps not above 0, or (at the end) no frame at all.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         self.path = Path(path)
         if self.path.suffix not in _SETTINGS:
             raise ValueError(f"path: got {str(path)!r}, expected a name that ends in {' or '.join(_SETTINGS)}")
+        if self.path.is_dir():
+            raise ValueError(f"path: got {str(path)!r}, a folder, expected the name of a file")
         if not 0 < fps < float("inf"):
             raise ValueError(f"fps: got {fps!r}, expected a finite number above 0")
         self._fps = float(fps)

@@ -110,20 +110,24 @@ class RGB:
         self._calls = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides later gradients: tensors, ints and lists, as torch.load(weights_only=True) reads."""
-        frozen = None if self._frozen is None else self._frozen._asdict()
-        aggregator = dict(self.aggregator.state_dict())
-        return {"aggregator": aggregator, "frozen": frozen, "calls": self._calls, "skipped": self.skipped}
+        """Everything that decides later gradients and metrics, as torch.load(weights_only=True) reads it."""
+        return {
+            "aggregator": dict(self.aggregator.state_dict()),
+            "frozen": None if self._frozen is None else self._frozen._asdict(),
+            "calls": self._calls,
+            "skipped": self.skipped,
+            "metrics": dict(self.last_metrics),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of another instance. Raises ValueError where keys are missing or unknown."""
-        expected = {"aggregator", "frozen", "calls", "skipped"}
+        expected = {"aggregator", "frozen", "calls", "skipped", "metrics"}
         if set(state) != expected:
             raise ValueError(f"state: came with the keys {sorted(state)}, expected {sorted(expected)}")
         self.aggregator.load_state_dict(state["aggregator"])
         self._frozen = None if state["frozen"] is None else Frozen(**state["frozen"])
         self._calls = int(state["calls"])
-        self.skipped = state["skipped"].clone()
+        self.skipped, self.last_metrics = state["skipped"].clone(), dict(state["metrics"])
 
     def _checked(self, task_losses: Sequence[Tensor]) -> list[Tensor]:
         losses = list(task_losses)

@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -11,11 +12,11 @@ import numpy as np
 import torch
 
 from replay.chunk import Chunk
-from replay.episodes import EpisodeStore, episode_length, episode_number
+from replay.entries import Entry, Row, pack_entries, pack_rows, stack_rows, unpack_entries, unpack_rows
+from replay.episodes import EpisodeStore
 from replay.rows import DTYPES, Episode, StepLike, check_episode, check_rows, field_shapes, row_bytes
 
-Row = dict[str, Any]  # one row, field -> array or scalar
-STATE_KEYS = ("rng", "rows_added", "last_number")
+STATE_KEYS = ("rng", "rows_added", "last_number", "episodes", "unfinished")
 
 
 class ReplayBuffer:
@@ -73,11 +74,12 @@ class ReplayBuffer:
         self._written = 0  # rows ever written; row number i lies at i % capacity
         self._size = 0
         self._ends: deque[int] = deque()  # row number behind the last row of each episode in the ring
+        self._entries: deque[Entry | None] = deque()  # each one's file, None without a store
         self._staged: list[list[Row]] = [[] for _ in range(num_envs)]
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._store = store
         self._last_number = -1  # of the newest episode on disk that went into the ring
-        self._is_resumed = False  # whether load_state_dict says which episodes belong to this buffer
+        self._known: list[Entry] | None = None  # the episodes that load_state_dict says are this buffer's
 
     def __len__(self) -> int:
         """Rows that can be sampled."""
@@ -94,6 +96,11 @@ class ReplayBuffer:
         return sum(map(len, self._staged))
 
     @property
+    def first_number(self) -> int:
+        """Of the oldest episode on disk that has rows in the ring; where there is none, of the next one."""
+        return next((entry.number for entry in self._entries if entry is not None), self._last_number + 1)
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of memory that the full ring takes."""
         return self.capacity * self.row_bytes
@@ -102,34 +109,42 @@ class ReplayBuffer:
         """Whether there is a window of `length` rows."""
         return 1 <= length <= self._size
 
-    def add(self, step: StepLike) -> None:
-        """One tick of all environments, fields [N, ...]; copies what it keeps.
+    def add(self, step: StepLike, envs: Sequence[int] | None = None) -> None:
+        """One tick of all environments, or of those in `envs`, fields [N, ...]; copies what it keeps.
 
-        Raises ValueError for wrong shapes, dtypes or ranges, rows out of order, or an episode above the capacity.
+        Raises ValueError for wrong shapes, dtypes or ranges, rows out of order, an episode above the capacity, or envs
+        that are not distinct numbers below num_envs.
         """
-        check_rows(step, "step", self.num_envs, self.image_shape, self.action_dim)
-        for env, rows in enumerate(self._staged):
-            if bool(step.is_first[env]) == bool(rows):
-                expected = "False inside an episode" if rows else "True at its start"
-                raise ValueError(f"step.is_first[{env}]: came as {bool(step.is_first[env])}, expected {expected}")
-            self._check_length(len(rows) + 1)
-        for env, rows in enumerate(self._staged):
-            rows.append({name: getattr(step, name)[env].copy() for name in Episode._fields})
-            if step.is_last[env]:
+        chosen = range(self.num_envs) if envs is None else [int(env) for env in envs]
+        if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(self.num_envs)):
+            raise ValueError(f"envs: came as {list(chosen)}, expected distinct numbers from 0 to {self.num_envs - 1}")
+        check_rows(step, "step", len(chosen), self.image_shape, self.action_dim)
+        for row, env in enumerate(chosen):
+            staged, is_first = self._staged[env], bool(step.is_first[row])
+            if is_first == bool(staged):
+                expected = "False inside an episode" if staged else "True at its start"
+                raise ValueError(f"step.is_first[{row}]: came as {is_first}, expected {expected}")
+            self._check_length(len(staged) + 1)
+        for row, env in enumerate(chosen):
+            self._staged[env].append({name: getattr(step, name)[row].copy() for name in Episode._fields})
+            if step.is_last[row]:
                 self._finish(env)
 
     def add_episode(self, episode: Episode) -> None:
         """One whole episode, fields [L, ...]; ValueError where it is none, or longer than the capacity."""
         check_episode(episode, self.image_shape, self.action_dim)
         self._check_length(len(episode.reward))
+        entry = None
         if self._store is not None:
-            self._last_number = episode_number(self._store.append(episode))
-        self._write(episode)
+            entry = self._store.entry(self._store.append(episode))
+            self._last_number = entry.number
+        self._write(episode, entry)
 
-    def finish_partial(self) -> int:
-        """Close the unfinished episodes as cut off (the run stops here) -> how many; one of a single row is dropped."""
+    def finish_partial(self, envs: Iterable[int] | None = None) -> int:
+        """Close the unfinished episodes of `envs` (all by default) as cut off -> how many; a single row is dropped."""
         closed = 0
-        for env, rows in enumerate(self._staged):
+        for env in range(self.num_envs) if envs is None else envs:
+            rows = self._staged[env]
             if len(rows) < 2:
                 rows.clear()
                 continue
@@ -153,46 +168,59 @@ class ReplayBuffer:
         return Chunk(*(field.pin_memory() for field in chunk)) if self._pin_memory else chunk
 
     def state_dict(self) -> dict[str, Any]:
-        """Sampler and counters (plain ints and strings). The rows are the store's; unfinished episodes are not kept."""
-        return {"rng": self._rng.bit_generator.state, "rows_added": self._written, "last_number": self._last_number}
+        """Sampler, counters, unfinished episodes and which finished ones are in the ring; their rows are on disk."""
+        return {
+            "rng": self._rng.bit_generator.state,
+            "rows_added": self._written,
+            "last_number": self._last_number,
+            "episodes": pack_entries(entry for entry in self._entries if entry is not None),
+            "unfinished": [pack_rows(rows) for rows in self._staged],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over `state_dict()`, before `restore`. Raises ValueError for other keys or a buffer that holds rows."""
+        """Take over `state_dict()`, before `restore`. Raises ValueError for other keys or a buffer that holds rows.
+
+        The unfinished episodes of another number of environments are left behind.
+        """
         if set(state) != set(STATE_KEYS):
             raise ValueError(f"state: came with the keys {sorted(state)}, expected {sorted(STATE_KEYS)}")
-        self._refuse_rows("load_state_dict")
+        if self._size > 0 or self.num_staged > 0:
+            raise ValueError(f"load_state_dict: came for a buffer with {self._size} rows, expected an empty one")
+        if len(state["unfinished"]) == self.num_envs:
+            self._staged = [unpack_rows(packed) for packed in state["unfinished"]]
         self._rng.bit_generator.state = state["rng"]
         self._written, self._last_number = int(state["rows_added"]), int(state["last_number"])
-        self._is_resumed = True
+        self._known = unpack_entries(state["episodes"])
 
     def restore(self, store: EpisodeStore) -> int:
         """Fill an empty buffer with the newest episodes on disk, in their order -> rows read.
 
-        After `load_state_dict`, episodes newer than that state are left out, so that sampling goes on exactly as it
-        would have. The store sets damaged files aside. Raises ValueError where rows do not fit this buffer.
+        After `load_state_dict` these are the very episodes that the buffer of that state held, so that sampling goes on
+        exactly as it would have. The store sets aside what is damaged, does not fit or is another episode.
         """
-        self._refuse_rows("restore")
-        paths = store.paths()
-        if self._is_resumed:
-            paths = [path for path in paths if episode_number(path) <= self._last_number]
-        start, rows = len(paths), 0
+        if self._size > 0:
+            raise ValueError(f"restore: came for a buffer with {self._size} rows, expected an empty one")
+        entries = store.entries() if self._known is None else self._known
+        start, rows = len(entries), 0
         while start > 0 and rows < self.capacity:
             start -= 1
-            rows += episode_length(paths[start])
+            rows += entries[start].length
         self._written = max(0, self._written - rows)
-        for episode in store.load_all(paths[start:]):
-            check_episode(episode, self.image_shape, self.action_dim)
-            self._write(episode)
-        if paths:
-            self._last_number = episode_number(paths[-1])
+        for entry, episode in store.load_known(entries[start:], self.row_bytes, self._check_fit):
+            self._write(episode, entry)
+        if entries and self._known is None:
+            self._last_number = entries[-1].number
         return self._size
+
+    def _check_fit(self, episode: Episode) -> None:
+        check_episode(episode, self.image_shape, self.action_dim)
 
     def _finish(self, env: int) -> None:
         rows = self._staged[env]
-        self.add_episode(Episode(*(np.stack([row[name] for row in rows]) for name in Episode._fields)))
+        self.add_episode(stack_rows(rows))
         rows.clear()
 
-    def _write(self, episode: Episode) -> None:
+    def _write(self, episode: Episode, entry: Entry | None) -> None:
         """Append rows behind the newest, over the oldest; of an episode longer than the ring the end stays."""
         skip = max(0, len(episode.reward) - self.capacity)
         self._written += skip
@@ -205,16 +233,14 @@ class ReplayBuffer:
         self._written += length
         self._size = min(self._size + length, self.capacity)
         self._ends.append(self._written)
+        self._entries.append(entry)
         while self._ends[0] <= self._written - self._size:
             self._ends.popleft()
+            self._entries.popleft()
 
     def _check_length(self, length: int) -> None:
         if length > self.capacity:
             raise ValueError(f"episode: came with {length} rows, expected at most the capacity of {self.capacity}")
-
-    def _refuse_rows(self, method: str) -> None:
-        if self._size > 0 or self.num_staged > 0:
-            raise ValueError(f"{method}: came for a buffer with {self._size} rows, expected an empty one")
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype, folder: Path | str | None) -> np.ndarray:

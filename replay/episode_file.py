@@ -53,10 +53,15 @@ def encode(episode: Episode, metadata: dict[str, Any]) -> bytes:
     return body + _digest(body)
 
 
-def decode(data: bytes) -> tuple[Episode, dict[str, Any]]:
-    """The bytes of a file -> (episode of fresh arrays, metadata); ValueError in one line where they are damaged."""
+def decode(data: bytes, max_raw_bytes: int = MAX_RAW_BYTES) -> tuple[Episode, dict[str, Any]]:
+    """The bytes of a file -> (episode of fresh arrays, metadata).
+
+    ValueError in one line where they are damaged, or where the arrays would take more than `max_raw_bytes`.
+    """
     header, start = _read_header(data)
     fields, raw_bytes = _check_header(header, len(data) - start - DIGEST_BYTES)
+    if raw_bytes > max_raw_bytes:
+        raise ValueError(f"header: declares {raw_bytes} raw bytes, expected at most {max_raw_bytes}")
     payload = memoryview(data)[start : len(data) - DIGEST_BYTES]
     raw = np.empty(raw_bytes, np.uint8)
     try:
@@ -139,12 +144,26 @@ def _digest(data: bytes | memoryview) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-def read(path: Path) -> tuple[Episode, dict[str, Any]]:
-    """File -> (episode, metadata); ValueError in one line, naming the path, where it is damaged."""
-    size = path.stat().st_size
-    if size > MAX_RAW_BYTES:
-        raise ValueError(f"{path}: file: came with {size} bytes, expected at most {MAX_RAW_BYTES}")
+def read(path: Path, max_raw_bytes: int = MAX_RAW_BYTES) -> tuple[Episode, dict[str, Any]]:
+    """File -> (episode, metadata); ValueError in one line, naming the path, where it is damaged or too large."""
+    most = max_raw_bytes + max_raw_bytes // 64 + 2 * MAX_HEADER_BYTES  # pixels that do not compress grow a little
     try:
-        return decode(path.read_bytes())
+        if path.is_symlink() or not path.is_file():
+            path.lstat()  # FileNotFoundError where there is nothing at all
+            raise ValueError("file: came as a link or a folder, expected a file")
+        size = path.stat().st_size
+        if size > most:
+            raise ValueError(f"file: came with {size} bytes, expected at most {most}")
+        return decode(path.read_bytes(), max_raw_bytes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def digest_of(path: Path) -> bytes:
+    """The checksum at the end of an episode file, as it stands there; ValueError where the file is too short."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        if file.tell() < DIGEST_BYTES:
+            raise ValueError(f"{path}: file: came with {file.tell()} bytes, expected at least {DIGEST_BYTES}")
+        file.seek(-DIGEST_BYTES, 2)
+        return file.read()

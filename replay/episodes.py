@@ -1,16 +1,20 @@
 """Episodes at rest: a folder with one checksummed, compressed file each."""
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from replay import episode_file
+from replay.entries import Entry
+from replay.naming import naming
 from replay.rows import Episode, check_episode
 
-NAME = re.compile(r"(\d{8,})-(\d+)\.ep(\.damaged)?")
+NAME = re.compile(r"([0-9]{8,15})-([1-9][0-9]{0,11})\.ep(\.damaged)?")
 logger = logging.getLogger(__name__)
 
 
@@ -28,12 +32,14 @@ class EpisodeStore:
     """Episodes as files `00000012-501.ep` (number, rows) in one folder; numbers only grow, so names sort by age.
 
     A file is complete or absent: it is written under another name, synced, then renamed. One writer at a time.
+    `num_checkpoints` is how many checkpoints of the run are kept, for `prune`.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, num_checkpoints: int = 1) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.damaged: list[Path] = []  # files that `load_all` has set aside
+        self.damaged: list[Path] = []  # files that were set aside
+        self.needed: deque[int] = deque(maxlen=num_checkpoints)  # number of the oldest episode that each one knows
         self._next = self._unused_number()
 
     def __len__(self) -> int:
@@ -45,9 +51,12 @@ class EpisodeStore:
         return sum(path.stat().st_size for path in self.paths())
 
     def paths(self) -> list[Path]:
-        """Episode files, oldest first."""
-        found = [path for path in self.folder.iterdir() if path.suffix == ".ep" and NAME.fullmatch(path.name)]
-        return sorted(found, key=episode_number)
+        """Episode files, oldest first; links and folders of such a name are none."""
+        with os.scandir(self.folder) as found:
+            names = [
+                entry.name for entry in found if entry.name.endswith(".ep") and entry.is_file(follow_symlinks=False)
+            ]
+        return sorted((self.folder / name for name in names if NAME.fullmatch(name)), key=_parse)
 
     def append(self, episode: Episode, metadata: dict[str, Any] | None = None) -> Path:
         """Write one episode (and JSON-able metadata) -> its path. Raises ValueError if it is not one whole episode."""
@@ -57,7 +66,7 @@ class EpisodeStore:
         # a crash leaves this name behind, and the next append under the same number overwrites it
         partial = self.folder / f"{self._next:08d}.tmp"
         try:
-            with partial.open("wb") as file:
+            with naming(path), partial.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -83,15 +92,80 @@ class EpisodeStore:
         A damaged file is renamed to *.damaged, logged, noted in `damaged`, and passed over.
         """
         for path in self.paths() if paths is None else paths:
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                episode = self._load_or_set_aside(path)
+                if episode is not None:
+                    yield episode
+
+    def entries(self) -> list[Entry]:
+        """What is known of every episode file without reading its rows, oldest first."""
+        return [self.entry(path) for path in self.paths() if path.stat().st_size >= episode_file.DIGEST_BYTES]
+
+    def entry(self, path: Path) -> Entry:
+        """What is known of one episode file without reading its rows."""
+        return Entry(*_parse(path), episode_file.digest_of(path))
+
+    def load_known(
+        self, entries: Sequence[Entry], row_bytes: int, check: Callable[[Episode], None]
+    ) -> Iterator[tuple[Entry, Episode]]:
+        """The episodes of `entries`, one at a time, each the very one that the entry was made of, which passes `check`.
+
+        Others are set aside as `load_all` does, those that are not there logged. So are files with a number among those
+        of the entries that are none of them. Rows of more than `row_bytes` are not read.
+        """
+        if entries:
+            self._set_strangers_aside(entries)
+        missing: list[Entry] = []
+        for entry in entries:
             try:
-                episode = self.load(path)
-            except ValueError as error:
-                aside = path.with_name(path.name + ".damaged")
-                path.rename(aside)
-                self.damaged.append(aside)
-                logger.warning("set aside a damaged episode: %s", error)
+                episode = self._load_or_set_aside(self.folder / entry.name, entry, row_bytes * entry.length, check)
+            except FileNotFoundError:
+                missing.append(entry)
                 continue
-            yield episode
+            if episode is not None:
+                yield entry, episode
+        if missing:
+            rows = sum(entry.length for entry in missing)
+            text = "%d episodes (%d rows) are missing in %s, the first is %s; the run goes on without them"
+            logger.warning(text, len(missing), rows, self.folder, missing[0].name)
+
+    def _set_strangers_aside(self, entries: Sequence[Entry]) -> None:
+        known = {entry.name for entry in entries}
+        for path in list(self.folder.iterdir()):
+            match = NAME.fullmatch(path.name)
+            is_stranger = match and not match[3] and path.name not in known
+            if match and is_stranger and entries[0].number <= int(match[1]) <= entries[-1].number:
+                self._set_aside(path, f"{path}: is no episode of this run")
+
+    def _load_or_set_aside(
+        self,
+        path: Path,
+        entry: Entry | None = None,
+        max_raw_bytes: int = episode_file.MAX_RAW_BYTES,
+        check: Callable[[Episode], None] | None = None,
+    ) -> Episode | None:
+        try:
+            episode = self._read(path, max_raw_bytes)[0]
+            if entry is not None and episode_file.digest_of(path) != entry.digest:
+                raise ValueError(f"{path}: holds another episode than the one that the checkpoint knows")
+            if check is not None:
+                _named(path, check, episode)
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError) as error:
+            self._set_aside(path, str(error))
+            return None
+        return episode
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = path.with_name(path.name + ".damaged")
+        try:
+            path.rename(aside)
+        except OSError as error:  # such as a folder of that name
+            logger.warning("passed over a damaged episode: %s (%s)", reason, error.strerror)
+            return
+        self.damaged.append(aside)
+        logger.warning("set aside a damaged episode: %s", reason)
 
     def remove_oldest(self, count: int = 1) -> list[Path]:
         """Delete the `count` oldest episodes -> their paths."""
@@ -103,8 +177,13 @@ class EpisodeStore:
         self._next = self._unused_number()
         return removed
 
-    def prune(self, max_rows: int) -> list[Path]:
-        """Delete the oldest episodes that a ring of `max_rows` rows no longer holds any of; the deleted paths."""
+    def prune(self, max_rows: int, needed: int | None = None) -> list[Path]:
+        """Delete the oldest episodes that a ring of `max_rows` rows no longer holds any of; the deleted paths.
+
+        `needed`: the oldest that the newest checkpoint knows. It stays, and so does what others in `needed` know.
+        """
+        if needed is not None:
+            self.needed.append(needed)
         kept, rows = 0, 0
         paths = self.paths()
         for path in reversed(paths):
@@ -112,23 +191,29 @@ class EpisodeStore:
                 break
             rows += episode_length(path)
             kept += 1
-        return self.remove_oldest(len(paths) - kept)
+        stale = paths[: len(paths) - kept]
+        return _delete([path for path in stale if episode_number(path) < min(self.needed, default=self._next)])
 
     def _unused_number(self) -> int:
         """One above every number in the folder, damaged files included."""
         taken = [int(match[1]) for path in self.folder.iterdir() if (match := NAME.fullmatch(path.name))]
         return max(taken, default=-1) + 1
 
-    def _read(self, path: Path) -> tuple[Episode, dict[str, Any]]:
-        episode, metadata = episode_file.read(path)
+    def _read(self, path: Path, max_raw_bytes: int = episode_file.MAX_RAW_BYTES) -> tuple[Episode, dict[str, Any]]:
+        episode, metadata = episode_file.read(path, max_raw_bytes)
         length, expected = len(episode.reward), episode_length(path)
         if length != expected:
             raise ValueError(f"{path}: holds {length} rows, expected {expected} as in its name")
-        try:
-            check_episode(episode)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        _named(path, check_episode, episode)
         return episode, metadata
+
+
+def _named(path: Path, check: Callable[[Episode], None], episode: Episode) -> None:
+    """`check`, whose ValueError names the file."""
+    try:
+        check(episode)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _parse(path: Path) -> tuple[int, int]:
@@ -140,7 +225,7 @@ def _parse(path: Path) -> tuple[int, int]:
 
 def _delete(paths: list[Path]) -> list[Path]:
     for path in paths:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return paths
 
 

@@ -58,21 +58,33 @@ def test_exponent_is_the_power_of_a_power_law(growth):
     assert growth.exponent(values, [7.0] * 4) == pytest.approx(0.0)
 
 
-def test_growth_takes_medians_of_rounds_in_turns(growth, monkeypatch):
+def test_growth_takes_medians_of_rounds_in_turns(growth):
     now, order = [0.0], []
-    monkeypatch.setattr(growth.time, "perf_counter", lambda: now[0])
 
     def work(name: str, durations: list[float]) -> Callable[[], None]:
         left = iter(durations)
 
         def run() -> None:
             order.append(name)
-            now[0] += next(left)
+            now[0] += 1000 * next(left)  # the clock counts milliseconds
 
         return run
 
-    assert growth.take_turns([work("a", [99, 5, 1, 3]), work("b", [88, 2, 2, 7])], repeats=3) == [3, 2]
+    works = [work("a", [99, 5, 1, 3]), work("b", [88, 2, 2, 7])]
+    assert growth.take_turns(works, repeats=3, now=lambda: now[0]) == [3, 2]
     assert order == ["a", "b"] * 4
+
+
+@pytest.mark.parametrize(("threads", "counts_sleep"), [(1, False), (2, True)])
+def test_one_thread_on_a_cpu_is_timed_by_its_own_processor_time(growth, monkeypatch, threads, counts_sleep):
+    """A process that only waits spends wall-clock time, and none of the processor's."""
+    wall, own = [0.0], [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: wall[0])
+    monkeypatch.setattr("time.process_time", lambda: own[0])
+    now = growth.clock(torch.device("cpu"), threads)
+    before = now()
+    wall[0] += 2.0
+    assert now() - before == (2000.0 if counts_sleep else 0.0)
 
 
 @pytest.mark.parametrize(

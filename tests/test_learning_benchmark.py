@@ -6,12 +6,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from agent.config import make_config
-from agent.evaluation import agent_env, play_episode
+import run_agent
+from agent.references import REFERENCE_FILE
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 RUN = ["run", "--tasks", "counting", "--preset", "debug", "--threads", "1"]
@@ -30,10 +29,11 @@ def learning_table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def sac(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
+def in_process(learning: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    """Commands of `learning` run in this process: no imports again."""
     before = torch.get_num_threads()
-    yield importlib.import_module("sac")
+    monkeypatch.setattr(learning, "call", lambda command, _: run_agent.main(command[1:]))
+    yield
     torch.set_num_threads(before)
 
 
@@ -126,46 +126,22 @@ def test_a_run_is_trained_by_stages_and_goes_on(learning, tmp_path, here, capfd)
     assert path.stat().st_mtime_ns == before
 
 
-def test_sac_stops_at_the_limit_and_goes_on_with_its_buffer(learning, sac, tmp_path, here, monkeypatch):
-    monkeypatch.setattr(learning, "call", lambda command, _: sac.main(command[1:]))  # in this process: no imports again
-    arguments = [*RUN, *here, "--arms", "sac", "--stages"]
+@pytest.mark.usefixtures("in_process")
+def test_sac_stops_at_the_limit_and_goes_on(learning, tmp_path, here):
+    arguments = [*RUN, *here, "--arms", "sac", "--set", "sac.batch_size=4", "train.eval_episodes=1", "--stages"]
     assert learning.main([*arguments, "104", "--max_minutes", "1e-9"]) == 0
     stopped = result_of(tmp_path, "debug-counting-sac-s0")
     assert stopped["status"] == "stopped: wall-clock limit at 0 env_frames"
     assert stopped["stages"] == []
     assert learning.main([*arguments, "104"]) == 0
-    state = tmp_path / "runs" / "debug-counting-sac-s0" / "state"
-    rows = {name: np.load(state / f"{name}.npy") for name in sac.ARRAYS}
     assert learning.main([*arguments, "104", "108"]) == 0
     result = result_of(tmp_path, "debug-counting-sac-s0")
     assert result["status"] == "finished"
     # One update an agent step after 100 of prefill.
     assert [(stage["env_frames"], stage["updates"]) for stage in result["stages"]] == [(104, 4), (108, 8)]
     assert result["stages"][1]["deterministic"] == {"mean": 55.0, "std": 0.0, "returns": [55.0] * 10}
-    assert result["training"] == [[frames, 55.0] for frames in range(10, 101, 10)]
-    assert result["config"]["sac"]["buffer_size"] == 108
-    for name, before in rows.items():
-        after = np.load(state / f"{name}.npy")
-        assert (len(before), len(after)) == (104, 108)
-        assert np.array_equal(after[:104], before)
-
-
-def test_sac_is_evaluated_on_the_stacks_that_it_is_trained_on(sac):
-    seen = []
-
-    class Model:
-        def predict(self, observation: np.ndarray, deterministic: bool) -> tuple[np.ndarray, None]:
-            seen.append(observation)
-            return np.zeros((1, 2)), None
-
-    config = make_config("debug")
-    env = sac.stacked_env(config)
-    env.seed(3)
-    expected = [env.reset(), *(env.step(np.zeros((1, 2)))[0] for _ in range(4))]
-    with agent_env(config) as single:
-        play_episode(sac.Player(Model()), single, 3, max_steps=5)
-    assert all(np.array_equal(left, right) for left, right in zip(seen[:5], expected, strict=True))
-    env.close()
+    assert result["training"] == [[frames, 55.0] for frames in range(20, 101, 20) for _ in range(2)]
+    assert (result["config"]["algo"], result["config"]["sac"]["batch_size"]) == ("sac", 4)
 
 
 def test_a_run_that_fails_is_recorded_and_the_next_one_starts(learning, tmp_path, here, capsys, monkeypatch):
@@ -246,9 +222,9 @@ def test_training_at_a_million_counts_the_last_20k(learning_table, tmp_path):
 
 
 def test_the_copied_scores_are_small_and_hold_each_method(learning_table):
-    assert (FOLDER / "reference_scores.csv").stat().st_size < 60_000
+    assert REFERENCE_FILE.stat().st_size < 60_000
     scores = learning_table.load_references()
-    assert scores["CURL [CURL paper table]", "cartpole_swingup", 100_000]["score_mean"] == "582.0"
+    assert scores["CURL [CURL paper table]", "cartpole_swingup", 100_000].mean == 582.0
     methods = {*learning_table.PLANET_COLUMNS.values(), *learning_table.COLUMNS.values()}
     assert {method for method, _, _ in scores} == methods
     assert {frames for _, _, frames in scores} == set(learning_table.TIMES)

@@ -83,8 +83,19 @@ def test_environments_reports_every_figure(load, tmp_path):
     assert load("environments").main(arguments) == 0
     results = json.loads(path.read_text())["results"]
     bare = results["bare_frames_per_second"]
-    for name in ("driver", "driver_2"):
+    for name in ("driver", "driver_2", "bare_2"):
         assert results[f"{name}_over_bare"] == pytest.approx(results[f"{name}_frames_per_second"] / bare)
+
+
+def test_loops_side_by_side_all_run_at_every_turn(load):
+    """Every process answers each turn once, and none is left behind."""
+    environments = load("environments")
+    with environments.SideBySide(2, "cartpole_balance", 2, "fast", ticks=1) as crowd:
+        for _ in range(3):
+            crowd()
+        assert all(process.is_alive() for process in crowd.processes)
+        assert not any(pipe.poll(0) for pipe in crowd.pipes)
+    assert not any(process.is_alive() for process in crowd.processes)
 
 
 def test_startup_times_a_run_that_ends_at_its_first_frame(load):

@@ -15,13 +15,13 @@ class PerceiverConfig:
     """Pillar 1: VQ tokens and the causal Perceiver that turns them into a context."""
 
     enabled: bool = True  # False: no tokens, no context (context_mode "none")
-    codebook_size: int = 256
-    code_dim: int = 64
-    context_dim: int = 256
-    num_latents: int = 8
-    width: int = 256
-    num_heads: int = 4
-    num_blocks: int = 2
+    codebook_size: int = 256  # tokens there are
+    code_dim: int = 64  # width of a token's vector
+    context_dim: int = 256  # C, width of the context c
+    num_latents: int = 8  # latents that read the 64 tokens of a frame
+    width: int = 256  # of a latent
+    num_heads: int = 4  # of every attention
+    num_blocks: int = 2  # of attention over time
     window: int = 16  # frames that temporal attention looks back, the present one included
     train_fraction: float = 1.0  # share of frames that vq_recon and next_token_ce are taken on (unbiased: rescaled)
 
@@ -30,29 +30,29 @@ class PerceiverConfig:
 class PriorConfig:
     """Pillar 2: stick-breaking mixture prior and the KL to it. `max_components=1` is its Gaussian control."""
 
-    trunk_dim: int = 256
+    trunk_dim: int = 256  # hidden layer between the carry and the mixture
     unimix: float = 0.0  # share of the uniform distribution mixed into the component weights
-    min_std: float = 0.1
-    max_std: float = 2.0
+    min_std: float = 0.1  # of a component
+    max_std: float = 2.0  # of a component
     prior_shape: float = 1.0  # Gamma(shape, rate) over the concentration
-    prior_rate: float = 1.0
+    prior_rate: float = 1.0  # of that Gamma
     kl_balance: bool = False  # True: dynamics side + representation_scale * representation side, each above free_nats
-    free_nats: float = 0.0
-    representation_scale: float = 0.1
-    representation_free_nats: float = 0.0
+    free_nats: float = 0.0  # nats of the KL (with kl_balance: of its dynamics side) that cost the same as none
+    representation_scale: float = 0.1  # with kl_balance: weight of the side that moves the posterior
+    representation_free_nats: float = 0.0  # with kl_balance: free nats of that side
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """Shared conv trunk and the posterior q(z|x,c,g)."""
 
-    base_channels: int = 32
-    residual: bool = True
+    base_channels: int = 32  # of the trunk's first convolution, a multiple of 8
+    residual: bool = True  # a residual pair of convolutions at the trunk's end
     stem_stride: Literal[2, 4] = 2  # of the trunk's first conv, 2 or 4 (faster, coarser); the decoder mirrors it
-    embedding_dim: int = 512
-    hidden_dim: int = 512
-    min_std: float = 0.05
-    max_std: float = 2.0
+    embedding_dim: int = 512  # width of a frame's embedding in the posterior
+    hidden_dim: int = 512  # hidden layer of posterior and context predictor
+    min_std: float = 0.05  # of the posterior
+    max_std: float = 2.0  # of the posterior
     uses_carry: bool = True  # False: q(z|x,c), the seed's literal data flow
     gram_fraction: float = 0.25  # share of frames compared with the EMA teacher trunk; 0 takes the teacher out
 
@@ -61,7 +61,7 @@ class EncoderConfig:
 class DecoderConfig:
     """Decoder p(x|z,g,A)."""
 
-    base_channels: int = 32
+    base_channels: int = 32  # layers have 8, 4 and 2 times as many; a multiple of 8
     train_fraction: float = 1.0  # share of frames decoded in a training forward (unbiased: the loss is rescaled)
 
 
@@ -70,21 +70,21 @@ class AttentionConfig:
     """Pillar 4: slot attention, its top-down prior and movement prediction."""
 
     enabled: bool = True  # False: the decoder sees uniform maps
-    num_slots: int = 5
-    slot_dim: int = 64
-    iterations: int = 3
+    num_slots: int = 5  # S, slots that share the 64 cells of a frame
+    slot_dim: int = 64  # width of a slot
+    iterations: int = 3  # rounds of slot attention
     prior_dim: int = 256  # hidden layer of the top-down prior
-    map_mix: float = 0.01
+    map_mix: float = 0.01  # share of the uniform map in every map; it bounds the KL
     prior_share: float = 1.0  # of sequences that the decoder sees under prior maps in training, else posterior ones
     use_precision: bool = True  # False: plain Huber loss on the predicted movement
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Reward and continue heads, and the context predictor."""
+    """Reward and continue heads."""
 
-    hidden_dim: int = 512
-    num_layers: int = 2
+    hidden_dim: int = 512  # width of reward and continue head
+    num_layers: int = 2  # hidden layers of reward and continue head
     num_bins: int = 255  # two-hot bins over symlog rewards in [-20, 20]
 
 
@@ -92,12 +92,12 @@ class HeadConfig:
 class RGBConfig:
     """Pillar 5: gradient balancing. The model only keeps these; the learner builds RGB (or a plain sum) from them."""
 
-    method: Literal["rgb", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"] = "rgb"
-    mu: float = 0.9
-    lambd: float = 1.0
-    alpha_steps: int = 3
-    lr_inner: float = 0.2
-    scale: Literal["sum", "unit", "per_task"] = "sum"
+    method: Literal["rgb", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"] = "rgb"  # how gradients meet
+    mu: float = 0.9  # memory of the consensus; 0: this batch alone
+    lambd: float = 1.0  # price of rotating a gradient
+    alpha_steps: int = 3  # steps of the solver for the angles
+    lr_inner: float = 0.2  # of that solver
+    scale: Literal["sum", "unit", "per_task"] = "sum"  # per_task: each gradient keeps its norm; else equal votes
     every: int = 1  # solve every m-th update, frozen coefficients in between
 
 
@@ -105,13 +105,13 @@ class RGBConfig:
 class WorldModelConfig:
     """Everything that shapes `DPGMMVariationalRecurrentAutoencoder`."""
 
-    max_components: int = 15
-    latent_dim: int = 36
-    hidden_dim: int = 512
-    action_dim: int = 6
-    n_lstm_layers: int = 1
-    use_orthogonal: bool = True
-    context_mode: Literal["closed", "teacher", "none"] = "closed"
+    max_components: int = 15  # K, components of the mixture prior; 1: a Gaussian
+    latent_dim: int = 36  # D, width of z
+    hidden_dim: int = 512  # H, width of the carry
+    action_dim: int = 6  # A; a run takes it from the task
+    n_lstm_layers: int = 1  # layers of the LSTM; the top one is the carry
+    use_orthogonal: bool = True  # orthogonal recurrent matrices at the start
+    context_mode: Literal["closed", "teacher", "none"] = "closed"  # the LSTM reads ĉ; c in training; none
     recurrence_noise: float = 1.0  # share of the posterior's std that the recurrence's z is drawn with; 0: its mean
     dream_noise: float = 1.0  # share of a component's std that a dream's z is drawn with; 0: its mean
     use_rgb: bool = True  # False: the plain sum of the task losses

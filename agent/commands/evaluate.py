@@ -1,14 +1,15 @@
-"""evaluate: whole episodes of a run's agent, deterministic and sampled, beside random actions."""
+"""evaluate: whole episodes of a run's agent, deterministic and sampled, beside random actions and published scores."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.command_line import check_at_least, check_writable, load_agent, run_parser
+from agent.command_line import check_at_least, check_target, load_agent, run_parser
 from agent.commands import Job, say
 
 if TYPE_CHECKING:
-    from agent.evaluation import Evaluation
+    from agent.evaluation import Evaluation, TrainedPlayer
 
 
 def prepare(arguments: list[str]) -> Job:
@@ -16,35 +17,54 @@ def prepare(arguments: list[str]) -> Job:
     parser = run_parser("evaluate")
     parser.add_argument("--episodes", type=int, default=10, help="episodes of each policy (default: 10)")
     parser.add_argument("--json", type=Path, help="where the figures go (default: <logdir>/evaluation.json)")
+    parser.add_argument("--latex", action="store_true", help="print a line for a paper's table too")
     options, _ = parser.parse(arguments)
     check_at_least(options, episodes=1, seed=0)
     path = options.json if options.json is not None else options.logdir / "evaluation.json"
-    if path.is_dir():
-        raise ValueError(f"json: got '{path}', a folder, expected the name of a file")
-    check_writable(path.parent, "json")
+    check_target(path, "json")
     agent = load_agent(options)
-
-    def job() -> None:
-        from agent.evaluation import evaluate, random_evaluation
-
-        seeds = f"seeds {options.seed} to {options.seed + options.episodes - 1}"
-        say(f"{agent.config.task}: {options.episodes} episodes each, {seeds}, {agent.updates:,} updates")
-        results = {}
-        for mode in ("deterministic", "sample"):
-            results[mode] = evaluate(agent, options.episodes, options.seed, mode)
-            say(_table_line(mode, results[mode]))
-        results["random"] = random_evaluation(agent.config, options.episodes, options.seed)
-        say(_table_line("random", results["random"]))
-        found = {"updates": agent.updates} | {mode: result.to_json() for mode, result in results.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-        say(f"written to {path}")
-
-    return job
+    env_frames = trained_frames(options.logdir)
+    return lambda: _evaluate(agent, env_frames, options, path)
 
 
-def _table_line(mode: str, result: "Evaluation") -> str:
-    line = f"  {mode:<14} mean {result.mean:8.2f}"
-    if len(result.returns) == 1:
-        return line
-    return f"{line}  std {result.std:7.2f}  95 % interval [{result.interval_low:.2f}, {result.interval_high:.2f}]"
+def trained_frames(logdir: Path) -> int:
+    """The env_frames that a run had seen at its newest checkpoint."""
+    from agent.saved_run import load_run
+
+    return load_run(logdir)["counters"]["env_frames"]
+
+
+def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespace, path: Path) -> None:
+    from agent.evaluation import evaluate, random_evaluation
+    from agent.references import nearest_references
+    from agent.report.evaluation_table import evaluation_line, heading, latex_lines, reference_table
+
+    config, episodes, seed = agent.config, options.episodes, options.seed
+    repeat = config.env.action_repeat
+    say(f"{config.task} after {env_frames:,} env_frames and {agent.updates:,} updates")
+    say(f"{episodes} episodes each, seeds {seed} to {seed + episodes - 1}, repeat {repeat}, render {config.env.render}")
+    say(heading())
+    results: dict[str, Evaluation] = {}
+    for name, play in {
+        "deterministic": lambda: evaluate(agent, episodes, seed, "deterministic"),
+        "sample": lambda: evaluate(agent, episodes, seed, "sample"),
+        "random": lambda: random_evaluation(config, episodes, seed),
+    }.items():
+        results[name] = play()
+        say(evaluation_line(name, results[name]))
+    references = nearest_references(config.task, env_frames)
+    if references:
+        say(f"\n{reference_table(references, repeat, env_frames)}")
+    if options.latex:
+        say()
+        say("\n".join(latex_lines(config.task, results, references, repeat, env_frames)))
+    found = {
+        "task": config.task,
+        "updates": agent.updates,
+        "env_frames": env_frames,
+        **{name: result.to_json() for name, result in results.items()},
+        "references": [reference._asdict() for reference in references],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    say(f"written to {path}")

@@ -1,38 +1,131 @@
-"""record: a video of whole episodes, or of what the world model dreams of one."""
+"""record: a video of whole episodes, of what the world model makes of one, or of what it dreams up itself."""
 
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from math import ceil, sqrt
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent.command_line import check_at_least, check_writable, load_agent, run_parser
+from agent.command_line import PROGRAM, Parser, check_at_least, check_target, load_agent, run_parser
 from agent.commands import Job, say
+
+if TYPE_CHECKING:
+    from agent.agent import Agent
+    from agent.evaluation import TrainedPlayer
+
+MOST_PIXELS = 4096  # a side of the largest H.264 frames that common players show
+# The options of each kind of video, and what they are where they are not given.
+EPISODES: dict[str, object] = {
+    "episodes": 1,
+    "size": 256,
+    "width": None,
+    "grid": False,
+    "captions": None,
+    "mode": "deterministic",
+}
+DREAM: dict[str, object] = {"context": 5, "mode": "deterministic"}
+IMAGINATION: dict[str, object] = {"context": 5, "horizon": 50, "dreams": 8, "mode": "sample"}
+MOST = {"size": MOST_PIXELS, "width": MOST_PIXELS, "dreams": 1000}
+LEAST = {"episodes": 1, "size": 16, "width": 16, "context": 1, "horizon": 1, "dreams": 1}
 
 
 def prepare(arguments: list[str]) -> Job:
-    """Load the agent of a run; write a video of its episodes, or of its world model's dream."""
-    parser = run_parser("record")
-    parser.add_argument("--out", type=Path, help="an .mp4 or .gif file (default: <logdir>/videos/record.mp4)")
-    parser.add_argument("--episodes", type=int, default=1, help="episodes in the video (default: 1)")
-    parser.add_argument("--size", type=int, default=256, help="side of its frames in pixels (default: 256)")
-    parser.add_argument("--dream", action="store_true", help="one episode: real | reconstruction | open-loop dream")
-    options, _ = parser.parse(arguments)
-    check_at_least(options, episodes=1, seed=0, size=16)
-    name = "dream.mp4" if options.dream else "record.mp4"
-    path = options.out if options.out is not None else options.logdir / "videos" / name
+    """Load the agent of a run; write a video of its episodes, or of its world model's dreams."""
+    options, _ = _parser().parse(arguments)
+    if options.dream and options.imagine:
+        raise ValueError("got --dream and --imagine, expected one of them")
+    kind = "imagine" if options.imagine else "dream" if options.dream else "record"
+    _fill_in(options, kind)
+    path = options.out if options.out is not None else options.logdir / "videos" / f"{kind}.mp4"
     if path.suffix not in (".mp4", ".gif"):
         raise ValueError(f"out: got '{path}', expected a name that ends in .mp4 or .gif")
-    check_writable(path.parent, "out")
+    check_target(path, "out")
     agent = load_agent(options)
+    if kind != "record" and agent.config.algo != "aime":
+        raise ValueError(f"{kind}: got a run of {agent.config.algo}, which has no world model, expected one of aime")
+    writers: dict[str, Callable[..., None]]
+    writers = {"record": _write_episodes, "dream": _write_dream, "imagine": _write_imagination}
+    return lambda: _write(partial(writers[kind], agent, path, options), path)
 
-    def job() -> None:
-        from agent.recording import record, record_dream
 
-        if options.dream:
-            scores = record_dream(agent, path, options.seed)
-            ahead = "  ".join(f"+{k} {value:.2f}" for k, value in scores.open_loop.items())
-            say(f"PSNR in dB: reconstruction {scores.reconstruction:.2f}  mean frame {scores.mean_frame:.2f}")
-            say(f"  open loop, steps ahead: {ahead}")
-        else:
-            for result in record(agent, path, options.episodes, options.seed, options.size):
-                say(f"return {result.total:.2f} in {result.length} agent_steps")
-        say(f"written to {path}")
+def _write(job: Callable[[], None], path: Path) -> int:
+    from agent.dreams import ShortEpisodeError
 
-    return job
+    try:
+        job()
+    except ShortEpisodeError as error:  # known only when the episode has been played; nothing is written by then
+        say(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 2
+    say(f"written to {path}")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = run_parser("record")
+    parser.add_argument("--out", type=Path, help="an .mp4 or .gif file (default: <logdir>/videos/record.mp4)")
+    parser.add_argument("--mode", choices=("deterministic", "sample"), help="actions (default: deterministic)")
+    episodes = parser.add_argument_group("videos of episodes")
+    episodes.add_argument("--episodes", type=int, help="episodes in the video (default: 1)")
+    episodes.add_argument("--grid", action="store_true", default=None, help="side by side, not one after the other")
+    episodes.add_argument("--size", type=int, help="height of an episode's frames in pixels (default: 256)")
+    episodes.add_argument("--width", type=int, help="their width (default: as their height)")
+    captions = argparse.BooleanOptionalAction
+    episodes.add_argument("--captions", action=captions, help="time, reward, return (default: from 128 pixels on)")
+    dreams = parser.add_argument_group("videos of the world model")
+    dreams.add_argument("--dream", action="store_true", help="one episode: real, reconstruction, open loop, errors")
+    dreams.add_argument("--imagine", action="store_true", help="dreams under the agent's policy (its --mode: sample)")
+    dreams.add_argument("--context", type=int, help="frames that are seen before a dream (default: 5)")
+    dreams.add_argument("--horizon", type=int, help="steps of --imagine (default: 50)")
+    dreams.add_argument("--dreams", type=int, help="dreams of --imagine (default: 8)")
+    return parser
+
+
+def _fill_in(options: argparse.Namespace, kind: str) -> None:
+    """Defaults for the options that this kind of video takes. ValueError for one that it does not, or out of range."""
+    takes = {"record": EPISODES, "dream": DREAM, "imagine": IMAGINATION}[kind]
+    for name in EPISODES | DREAM | IMAGINATION:
+        given = getattr(options, name)
+        if given is not None and name not in takes:
+            expected = ", ".join(f"--{taken}" for taken in takes)
+            raise ValueError(f"{name}: got {given}, which this kind of video does not take, expected {expected} only")
+        if given is None:
+            setattr(options, name, takes.get(name))
+    bounded = {name: least for name, least in LEAST.items() if getattr(options, name) is not None}
+    check_at_least(options, seed=0, **bounded)
+    for name, most in MOST.items():
+        if (getattr(options, name) or 0) > most:
+            raise ValueError(f"{name}: got {getattr(options, name)}, expected at most {most}")
+    side = max(options.size or 0, options.width or 0)
+    if options.grid and ceil(sqrt(options.episodes)) * side > MOST_PIXELS:
+        most = (MOST_PIXELS // side) ** 2
+        raise ValueError(f"episodes: got {options.episodes} in a grid, expected at most {most} of {side} pixels")
+
+
+def _write_episodes(agent: "TrainedPlayer", path: Path, options: argparse.Namespace) -> None:
+    from agent.recording import record
+
+    chosen = {name: getattr(options, name) for name in EPISODES}
+    for result in record(agent, path, seed=options.seed, **chosen):
+        say(f"return {result.total:.2f} in {result.length} agent_steps")
+
+
+def _write_dream(agent: "Agent", path: Path, options: argparse.Namespace) -> None:
+    from agent.dream_video import record_dream
+
+    scores = record_dream(agent, path, options.seed, options.context, options.mode)
+    ahead = "  ".join(f"+{k} {value:.2f}" for k, value in scores.open_loop.items())
+    say(f"PSNR in dB: reconstruction {scores.reconstruction:.2f}  mean frame {scores.mean_frame:.2f}")
+    say(f"  open loop, steps ahead: {ahead}")
+
+
+def _write_imagination(agent: "Agent", path: Path, options: argparse.Namespace) -> None:
+    from agent.imagination import record_imagination
+
+    chosen = {name: getattr(options, name) for name in IMAGINATION}
+    found = record_imagination(agent, path, seed=options.seed, **chosen)
+    dreamt = found.dreamt
+    say(f"sum of {found.steps} rewards: real {found.real:.2f}")
+    say(f"  {len(dreamt)} dreams: mean {sum(dreamt) / len(dreamt):.2f}, from {min(dreamt):.2f} to {max(dreamt):.2f}")
+    say(f"  value at the start, discounted and without end: {found.value:.2f}")

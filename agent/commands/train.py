@@ -1,15 +1,20 @@
 """train: a new run, or one that goes on."""
 
 import argparse
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.command_line import PROGRAM, Parser, check_writable, config_keys, default_task, new_config, resumed_config
 from agent.commands import Job, say
+from agent.wandb_writer import WandbWriter, check_wandb
 
 if TYPE_CHECKING:
+    from agent.baseline_trainer import BaselineTrainer
     from agent.config import Config
+    from agent.trainer import Trainer
 
 HELP = """Every setting is an option too: --env_frames 100000, --seed 1, --replay.batch_size 8, --any.key value;
 config.yaml in a run's folder lists them all. The same command again goes on with the run."""
@@ -24,48 +29,72 @@ def prepare(arguments: list[str]) -> Job:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --logdir; an error without one")
     parser.add_argument("--max_minutes", type=float, help="end with a checkpoint after so many minutes")
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
+    parser.add_argument("--wandb", action="store_true", help="keep a copy of the metrics at Weights & Biases")
     options, overrides = parser.parse(arguments, config_keys())
     if options.max_minutes is not None and not options.max_minutes > 0:
         raise ValueError(f"max_minutes: got {options.max_minutes}, expected a positive number")
+    if options.wandb:
+        check_wandb()
     tell = (lambda _: None) if options.quiet else say
     logdir = options.logdir if options.logdir is not None else Path("runs") / default_task(options)
     check_writable(logdir, "logdir")
-    if (logdir / "config.yaml").is_file():
-        config = resumed_config(logdir, options, overrides)
+    payload = None
+    if (logdir / "config.yaml").is_file() or any((logdir / "checkpoints").glob("*.pt")):
+        from agent.saved_run import run_config
+
+        saved, payload = run_config(logdir, tell)
+        config = resumed_config(saved, logdir, options, overrides)
+        if payload is None:
+            tell(f"{logdir}: there is no checkpoint yet; starting again")
     elif options.resume:
         raise FileNotFoundError(f"logdir: got '{logdir}', expected a folder with a run (no config.yaml in it)")
     else:
         config = new_config(options, overrides, tell)
-    return _training(config, logdir, options, tell)
+    return _training(config, payload, logdir, options, tell)
 
 
-def _training(config: "Config", logdir: Path, options: argparse.Namespace, tell: Callable[[str], None]) -> Job:
+def _training(
+    config: "Config", payload: dict[str, Any] | None, logdir: Path, options: argparse.Namespace,
+    tell: Callable[[str], None],
+) -> Job:  # fmt: skip
     """The trainer, built (which checks task, rendering and replay budget), and its run."""
-    from agent.checkpoint import checkpoint_paths, load_newest
-    from agent.trainer import Trainer
-
-    resume = bool(checkpoint_paths(logdir / "checkpoints"))
-    if resume:
-        counters = load_newest(logdir / "checkpoints")[0]["counters"]
-        if counters["env_frames"] >= config.env_frames:
+    resume = payload is not None
+    if payload is not None:
+        env_frames, updates = (payload["counters"][name] for name in ("env_frames", "updates"))
+        if env_frames >= config.env_frames and not any(payload["due"][name] for name in ("updates", "evaluation")):
             line = f"{logdir}: all {config.env_frames:,} env_frames are spent; go on with a larger --env_frames"
             return lambda: tell(line)
-        tell(f"resuming {logdir} at {counters['env_frames']:,} env_frames, {counters['updates']:,} updates")
-    elif (logdir / "config.yaml").is_file():
-        tell(f"{logdir}: there is no checkpoint yet; starting again")
-    trainer = Trainer(config, logdir, resume, options.max_minutes, options.quiet)
+        tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")
+    trainer = _trainer_class(config.algo)(config, logdir, resume, options.max_minutes, options.quiet)
     tell(
-        f"task {config.task}  preset {config.preset}  device {trainer.agent.device}  "
+        f"task {config.task}  algo {config.algo}  preset {config.preset}  device {trainer.agent.device}  "
         f"parameters {trainer.agent.num_parameters:,}  env_frames {config.env_frames:,}  logdir {logdir}"
     )
 
-    def job() -> None:
+    def job() -> int:
+        if options.wandb:
+            trainer.logger.attach(WandbWriter(logdir, asdict(config), resume, tell))
         trainer.run()
+        if trainer.has_failed:
+            print(f"{PROGRAM}: error: {trainer.stop_reason}", file=sys.stderr)
         if trainer.stop_reason:
-            tell(f"stopped ({trainer.stop_reason}) at {trainer.env_frames:,} env_frames; go on with")
+            reason = "failed" if trainer.has_failed else trainer.stop_reason
+            tell(f"stopped ({reason}) at {trainer.env_frames:,} env_frames; go on with")
             tell(f"  python {PROGRAM} train --logdir {logdir} --resume")
         tell("next:")
         tell(f"  python {PROGRAM} evaluate --logdir {logdir}")
         tell(f"  python {PROGRAM} record --logdir {logdir}")
+        return int(trainer.has_failed)
 
     return job
+
+
+def _trainer_class(algo: str) -> "type[Trainer | BaselineTrainer]":
+    """What trains an `algo`; Stable-Baselines3 is imported for its own alone."""
+    if algo == "aime":
+        from agent.trainer import Trainer
+
+        return Trainer
+    from agent.baseline_trainer import BaselineTrainer
+
+    return BaselineTrainer

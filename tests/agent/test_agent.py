@@ -78,31 +78,6 @@ def test_memory_forgets_at_an_episodes_start(agent):
     assert (carried != fresh).any()
 
 
-def test_predict_takes_both_channel_orders_and_single_frames(agent):
-    images = frames(2)
-    actions, state = agent.predict(images, deterministic=True)
-    assert actions.shape == (2, 2)
-    turned, _ = agent.predict(images.transpose(0, 3, 1, 2), deterministic=True)
-    np.testing.assert_array_equal(turned, actions)
-    single, _ = agent.predict(images[0], deterministic=True)
-    np.testing.assert_allclose(single, actions[0], atol=1e-5)
-    again, _ = agent.predict(images, state, episode_start=np.ones(2, bool), deterministic=True)
-    np.testing.assert_allclose(again, actions, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "observation", [np.zeros((2, 64, 64, 3), np.float32), np.zeros((2, 32, 32, 3), np.uint8), np.zeros(3, np.uint8)]
-)
-def test_predict_names_what_came_and_what_was_expected(agent, observation):
-    with pytest.raises(ValueError, match=r"observation: got .* expected uint8 \[N, 64, 64, 3\]"):
-        agent.predict(observation)
-
-
-def test_predict_counts_its_flags(agent):
-    with pytest.raises(ValueError, match="episode_start: got 3 flags, expected 2"):
-        agent.predict(frames(2), episode_start=np.ones(3, bool))
-
-
 def test_an_update_changes_weights_but_not_the_chunk(agent):
     chunk = random_chunk()
     copies = [tensor.clone() for tensor in chunk]

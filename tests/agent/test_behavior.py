@@ -59,11 +59,45 @@ def test_actor_finds_the_action_that_pays(arranged, gradient):
     assert metrics["dream_reward"] > 0.5
 
 
+def choosing_model():
+    """A world model that pays for the choice that z_1..z_3 name with their largest: z_0 = action[largest], r = z_0."""
+    model = small_model(action_dim=3)
+    reward = ActionReward()
+    reward.latent_dim = model.config.latent_dim
+    model.reward_head = reward
+
+    def imagine_step(state, action, noise):
+        named = state.latent[:, 1:4].argmax(-1, keepdim=True)
+        latent = torch.cat([action.gather(-1, named), state.latent[:, 1:]], -1)
+        return state._replace(latent=latent)
+
+    model.imagine_step = imagine_step
+    return model
+
+
 @pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
-def test_the_world_model_gets_no_gradient_and_stays_trainable(gradient):
+def test_discrete_actor_finds_the_choice_that_pays_in_every_state(gradient):
+    model = choosing_model()
+    config = BehaviorConfig(hidden_dim=32, num_layers=1, horizon=3, gradient=gradient)
+    networks = ActorCritic(model.config.feature_dim, 3, config, is_discrete=True)
+    learner = BehaviorLearner(model, networks, config, OptimizerConfig(actor_lr=3e-3, critic_lr=3e-3))
+    start, generator = start_states(model, 128), torch.Generator().manual_seed(2)
+    named = start.latent[:, 1:4].argmax(-1)
+    assert named.bincount(minlength=3).min() > 20  # each choice is the right one in some states
+    for _ in range(300):
+        metrics = learner.update(start, torch.ones(128), generator)
+    is_right = networks.actor(start.features).mode.argmax(-1) == named
+    assert is_right.float().mean() > 0.9
+    assert metrics["dream_reward"] > 0.8  # chance gets a third
+    assert metrics["actor_top_probability"] > 0.8
+
+
+@pytest.mark.parametrize("gradient", ["dynamics", "reinforce"])
+@pytest.mark.parametrize("is_discrete", [False, True])
+def test_the_world_model_gets_no_gradient_and_stays_trainable(gradient, is_discrete):
     model = small_model()
     config = BehaviorConfig(hidden_dim=16, num_layers=1, horizon=3, gradient=gradient)
-    networks = ActorCritic(model.config.feature_dim, 2, config)
+    networks = ActorCritic(model.config.feature_dim, 2, config, is_discrete)
     learner = BehaviorLearner(model, networks, config, OptimizerConfig(actor_lr=1e-3, critic_lr=1e-3))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     actor_before = [p.detach().clone() for p in networks.actor.parameters()]

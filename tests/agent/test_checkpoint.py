@@ -1,5 +1,6 @@
 """Checkpoints: bit-exact round trips, atomic writes, and every kind of damage is one clear line."""
 
+import errno
 import hashlib
 import io
 import os
@@ -64,7 +65,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     old = save_checkpoint(tmp_path, payload(1.0), 1, keep=1)
 
     def fail(*_):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
@@ -90,7 +91,7 @@ DAMAGE = {
     "grown": (lambda p: p.write_bytes(p.read_bytes() + b"x"), "damaged"),
     "flipped": (flip_last, "damaged"),
     "another file": (lambda p: p.write_bytes(b"PK" + bytes(500)), "not a checkpoint"),
-    "other version": (lambda p: change(p, 6, struct.pack("<H", 99)), "format version 99, expected 1"),
+    "other version": (lambda p: change(p, 6, struct.pack("<H", 99)), "format version 99, expected 2"),
     "huge length": (lambda p: change(p, 40, struct.pack("<Q", 2**62)), "cut short"),
 }
 
@@ -133,7 +134,7 @@ def test_code_in_a_well_formed_file_is_never_run(tmp_path, monkeypatch):
     body = io.BytesIO()
     torch.save({"counters": Trap()}, body)
     for content in (body.getvalue(), pickle.dumps(Trap(), protocol=2)):
-        header = struct.pack("<6sH32sQ", b"AIMERL", 1, hashlib.sha256(content).digest(), len(content))
+        header = struct.pack("<6sH32sQ", b"AIMERL", 2, hashlib.sha256(content).digest(), len(content))
         path = tmp_path / "000000001.pt"
         path.write_bytes(header + content)
         with pytest.raises(ValueError, match="more than tensors and plain values") as caught:

@@ -27,12 +27,18 @@ def said(values, expected=LEVEL, first_update=100):
 def test_one_line_when_it_leaves_and_one_when_it_returns():
     lines = said([1.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.5, 1.5, 1.5, 1.5])
     assert [i for i, line in enumerate(lines) if line] == [3, 8]
-    assert lines[3] == ["x 0.5 is below 1: too little"]
-    assert lines[8] == ["x 1.5 is in its range again"]
+    assert lines[3] == ["x 0.5 is below its range, 1 to 2: too little"]
+    assert lines[8] == ["x 1.5 is in its range again, 1 to 2"]
 
 
 def test_above_has_its_own_advice_and_leaves_at_once_without_patience():
-    assert said([2.5], dataclasses.replace(LEVEL, patience=1)) == [["x 2.5 is above 2: too much"]]
+    assert said([2.5], dataclasses.replace(LEVEL, patience=1)) == [["x 2.5 is above its range, 1 to 2: too much"]]
+
+
+def test_a_range_with_one_bound_is_told_as_such():
+    floor = Range(low=1.0, below="too little", patience=1)
+    assert said([0.5, 1.5], floor, 1000) == [["x 0.5 is below its range, at least 1: too little"],
+                                             ["x 1.5 is in its range again, at least 1"]]  # fmt: skip
 
 
 def test_single_bad_batches_say_nothing():
@@ -128,7 +134,7 @@ def test_a_broken_reward_names_its_task():
     for index, old in before[1].items():  # momentum would move weights, and a step of zeros would shrink it
         assert all(torch.equal(learner.optimizer.state[learner.parameters[index]][k], old[k]) for k in old)
     (line,) = Health(expected_ranges(agent.config)).check(broken, updates=1)
-    assert line.startswith("rgb_nonfinite/total_predictive 1 is above 0: ")
+    assert line.startswith("rgb_nonfinite/total_predictive 1 is above its range, at most 0: ")
 
 
 @pytest.mark.parametrize("quiet", [False, True])
@@ -144,4 +150,6 @@ def test_a_run_counts_its_warnings_and_says_them_unless_quiet(tmp_path, monkeypa
     shown = [line for line in capsys.readouterr().out.splitlines() if "cannot be" in line]
     assert len(shown) == (0 if quiet else 1)
     if not quiet:
-        assert re.fullmatch(r"update 10: recon_loss \S+ is above -1: this cannot be; try \[more\] updates", shown[0])
+        assert re.fullmatch(
+            r"update 10: recon_loss \S+ is above its range, at most -1: this cannot be; try \[more\] updates", shown[0]
+        )

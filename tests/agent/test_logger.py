@@ -1,7 +1,6 @@
-"""The record of a run: what is written can be read back, a resumed run leaves no line twice, the screen stays calm."""
+"""The record of a run: what is written can be read back, a resumed run leaves no line twice, mirrors are told all."""
 
 import csv
-import io
 import json
 import math
 import time
@@ -10,10 +9,10 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
-from agent.logger import Display, Logger
+from agent.logger import Logger
 
 
 def counters(env_frames: int, updates: int) -> dict[str, float]:
@@ -106,77 +105,6 @@ def test_a_video_is_an_animated_image_of_the_right_frames(tmp_path):
     np.testing.assert_allclose(decoded[..., :3].astype(int), frames, atol=8)  # a palette of 256 colours
 
 
-class Screen:
-    """A display with a clock of its own and what it wrote."""
-
-    def __init__(self, is_terminal: bool = False, **options) -> None:
-        self.now, self.file = 0.0, io.StringIO()
-        console = Console(file=self.file, force_terminal=is_terminal, width=140)
-        self.display = Display(1000, console=console, clock=lambda: self.now, **options)
-
-    @property
-    def text(self) -> str:
-        return self.file.getvalue()
-
-
-def test_elsewhere_than_on_a_terminal_one_plain_line_every_half_minute():
-    screen = Screen()
-    with screen.display:
-        for second in range(0, 91):
-            screen.now = float(second)
-            screen.display.update(4 * second, 2 * second, {"train_return": 12.34, "update_share": 0.9})
-        assert len(screen.text.splitlines()) == 3
-        screen.display.update(364, 182, {})
-    shown = screen.text.splitlines()
-    assert len(shown) == 4  # the end is shown whenever it comes
-    assert shown[-1].startswith("364/1,000 env_frames")
-    assert shown[0] == "120/1,000 env_frames  60 updates (2.0/s)  return 12.3  ETA 0:03:40  update-bound"
-    assert "\x1b" not in screen.text
-
-
-def test_a_resumed_run_counts_its_speed_from_where_it_started():
-    screen = Screen()
-    screen.display.update(800, 5000, {})
-    screen.now = 30.0
-    screen.display.update(830, 5060, {"update_share": 0.1})
-    assert screen.text == "830/1,000 env_frames  5,060 updates (2.0/s)  ETA 0:02:50  env-bound\n"
-
-
-def test_quiet_shows_nothing():
-    for is_terminal in (False, True):
-        screen = Screen(is_terminal, quiet=True)
-        with screen.display:
-            for second in (0.0, 40.0, 80.0):
-                screen.now = second
-                screen.display.update(int(second), 1, {})
-        assert screen.text == ""
-
-
-def test_a_terminal_gets_a_bar_with_the_same_words():
-    screen = Screen(is_terminal=True)
-    with screen.display:
-        screen.now = 10.0
-        screen.display.update(500, 20, {"eval_return": 7.0})
-    assert "500/1,000 env_frames" in screen.text
-    assert "eval 7.0" in screen.text
-    assert "50 %" in screen.text
-
-
-@pytest.mark.parametrize("is_terminal", [False, True])
-def test_a_note_is_shown_as_it_is_and_above_the_bar(is_terminal):
-    screen = Screen(is_terminal)
-    with screen.display:
-        screen.display.update(1, 1, {})
-        screen.display.note("x 1 is below 2: try [more] of rgb_nonfinite/total_elbo")
-    assert "x 1 is below 2: try [more] of rgb_nonfinite/total_elbo\n" in screen.text
-
-
-def test_a_quiet_display_shows_no_note():
-    screen = Screen(quiet=True)
-    screen.display.note("something")
-    assert screen.text == ""
-
-
 def test_notes_are_kept_at_the_env_frames_of_the_last_line(tmp_path):
     logger = Logger(tmp_path)
     logger.write(counters(70, 3), {"loss": 1.0})
@@ -185,3 +113,55 @@ def test_notes_are_kept_at_the_env_frames_of_the_last_line(tmp_path):
     (event,) = board(tmp_path).Tensors("health/text_summary")
     assert event.step == 70
     assert event.tensor_proto.string_val == [b"x 1 is below 2"]
+
+
+def test_tensorboard_shows_the_settings_in_the_one_event_file(tmp_path):
+    settings = {"task": "reaching", "seed": 3, "losses.beta": [[0, 0.5]], "compile": True, "size": None, "env.x": 0.25}
+    logger = Logger(tmp_path, settings=settings)
+    logger.write(counters(70, 3), {"eval_return": 1.0})
+    logger.close()
+    assert len(list((tmp_path / "tensorboard").rglob("*"))) == 1
+    events = board(tmp_path)
+    content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    shown = metadata.parse_session_start_info_plugin_data(content).hparams
+    assert {name: value.WhichOneof("kind") for name, value in shown.items()} == {
+        name: "number_value" if name in ("seed", "env.x") else "string_value" for name in settings
+    }
+    assert shown["seed"].number_value == 3
+    assert (shown["losses.beta"].string_value, shown["compile"].string_value) == ("[[0, 0.5]]", "True")
+    experiment = events.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    (metric,) = metadata.parse_experiment_plugin_data(experiment).metric_infos
+    assert metric.name.tag == "eval_return"
+    assert [event.value for event in events.Scalars("eval_return")] == [1.0]
+
+
+class Mirror:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list = []
+
+    def write(self, row):
+        self.told.append(row)
+
+    def video(self, tag, gif, env_frames):
+        self.told.append((tag, gif[:4], env_frames))
+
+    def note(self, line, env_frames):
+        self.told.append((line, env_frames))
+
+    def close(self):
+        self.told.append("end")
+
+
+def test_a_mirror_is_told_everything_but_what_is_not_finite_and_the_end_once(tmp_path):
+    logger, mirror = Logger(tmp_path), Mirror()
+    logger.write(counters(10, 1), {"loss": 9.0})
+    logger.attach(mirror)
+    logger.write(counters(20, 2), {"loss": torch.tensor(0.5), "bad": math.nan})
+    logger.video("evaluation", np.zeros((2, 8, 8, 3), np.uint8), fps=10)
+    logger.note("x 1 is below its range")
+    logger.close()
+    logger.close()
+    row = counters(20, 2) | {"loss": 0.5}
+    assert mirror.told == [row, ("evaluation", b"GIF8", 20), ("x 1 is below its range", 20), "end"]

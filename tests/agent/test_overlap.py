@@ -35,7 +35,7 @@ def run(logdir, monkeypatch, make_envs=AsyncVectorEnv, memmap=False):
     changes = {"env_frames": 170, "replay.memmap": memmap, "replay.prefill_frames": 120}
     changes |= {"train.train_ratio": 12, "train.eval_every": 10_000, "train.video_frames": 0}
     trainer = Trainer(make_config("debug", "reaching", changes), logdir, quiet=True)
-    kind = type(trainer.driver._vector_env)
+    kind = type(trainer.collector.driver._vector_env)
     trainer.run()
     lines = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
     return trainer, kind, [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]

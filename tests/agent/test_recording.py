@@ -1,37 +1,31 @@
-"""Videos hold the frames that were, in order, and the open loop sees nothing of what it predicts."""
-
-import math
-import subprocess
+"""Videos of episodes hold the frames that were, in order."""
 
 import numpy as np
 import pytest
 import torch
-from imageio_ffmpeg import get_ffmpeg_exe
+from small_agent import make_agent
+from video_frames import read_back
 
-from agent.agent import Agent, to_frames
-from agent.config import make_config
-from agent.evaluation import play_episode
-from agent.recording import open_loop, psnr, record, record_dream, watched
+from agent.agent import Agent
+from agent.evaluation import evaluate, play_episode
+from agent.recording import record, side_by_side
 from envs import make_env
 
 
 @pytest.fixture(scope="module")
 def agent() -> Agent:
-    return Agent(make_config("debug", "reaching"), action_dim=1, device="cpu")
+    return make_agent()
 
 
-def read_back(path, height: int, width: int) -> np.ndarray:
-    """The frames [L, height, width, 3] that ffmpeg decodes."""
-    command = [get_ffmpeg_exe(), "-i", path, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    result = subprocess.run(command, capture_output=True, check=True, timeout=60)
-    assert f" {width}x{height}" in result.stderr.decode()
-    return np.frombuffer(result.stdout, np.uint8).reshape(-1, height, width, 3)
-
-
-def real_frames(agent: Agent, seed: int, size: int) -> np.ndarray:
+def real_frames(agent: Agent, seed: int, height: int, width: int | None = None) -> np.ndarray:
     env, frames = make_env("reaching"), []
-    play_episode(agent, env, seed, on_step=lambda _: frames.append(env.render_frame(size)))
+    play_episode(agent, env, seed, on_step=lambda _: frames.append(env.render_frame(height, width)))
     return np.stack(frames)
+
+
+def error(video: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of each frame; H.264 halves the colours' resolution."""
+    return np.abs(video.astype(float) - expected).mean((1, 2, 3))
 
 
 def test_record_writes_whole_episodes_upright_and_in_order(agent, tmp_path):
@@ -39,18 +33,81 @@ def test_record_writes_whole_episodes_upright_and_in_order(agent, tmp_path):
     results = record(agent, path, episodes=2, seed=5, size=96)
     video = read_back(path, 96, 96)
     assert [r.length for r in results] == [25, 25]
+    assert [r.total for r in results] == list(evaluate(agent, 2, seed=5).returns)
     assert len(video) == 52
     expected = np.concatenate([real_frames(agent, seed, 96) for seed in (5, 6)])
-    error = np.abs(video.astype(float) - expected).mean((1, 2, 3))
-    assert error.max() < 8  # H.264 halves the colours' resolution
-    flipped = np.abs(video.astype(float) - expected[:, ::-1]).mean((1, 2, 3))
-    assert (flipped > 1.5 * error).mean() > 0.9  # so the bound above can tell frames apart
+    found = error(video, expected)
+    assert found.max() < 8
+    flipped = error(video, expected[:, ::-1])
+    assert (flipped > 1.5 * found).mean() > 0.9  # so the bound above can tell frames apart
     assert [p.name for p in path.parent.iterdir()] == ["two.mp4"]
 
 
 def test_max_frames_bounds_the_video(agent, tmp_path):
     record(agent, tmp_path / "short.mp4", max_frames=7, size=64)
     assert len(read_back(tmp_path / "short.mp4", 64, 64)) == 7
+
+
+def test_captions_stand_under_the_frame_and_change(agent, tmp_path):
+    frames: list[np.ndarray] = []
+    record(agent, tmp_path / "a.mp4", seed=5, size=120, width=160, on_frame=frames.append)
+    assert len({frame.shape for frame in frames}) == 1
+    shown = np.stack(frames)
+    np.testing.assert_array_equal(shown[:, :120], real_frames(agent, 5, 120, 160))
+    band = shown[:, 120:]
+    assert 10 < band.shape[1] < 60
+    assert (band == 255).mean() > 0.7
+    assert (band < 100).any((1, 2, 3)).all()
+    assert len({picture.tobytes() for picture in band}) == 26  # the time alone tells frames apart
+    bare: list[np.ndarray] = []
+    record(agent, tmp_path / "b.mp4", seed=5, size=120, width=160, on_frame=bare.append, captions=False)
+    np.testing.assert_array_equal(np.stack(bare), shown[:, :120])
+
+
+def test_a_grid_shows_episodes_side_by_side(agent, tmp_path):
+    frames: list[np.ndarray] = []
+    results = record(agent, tmp_path / "a.mp4", 3, seed=5, size=64, grid=True, on_frame=frames.append)
+    assert [r.total for r in results] == list(evaluate(agent, 3, seed=5).returns)
+    shown = np.stack(frames)
+    assert shown.shape == (26, 132, 132, 3)
+    for seed, (top, left) in zip((5, 6, 7), ((0, 0), (0, 68), (68, 0)), strict=True):
+        np.testing.assert_array_equal(shown[:, top : top + 64, left : left + 64], real_frames(agent, seed, 64))
+    assert len(read_back(tmp_path / "a.mp4", 132, 132)) == 26
+
+
+def test_an_episode_that_is_over_keeps_its_last_frame_darkened():
+    def stream(values):
+        return iter([np.full((2, 2, 3), value, np.uint8) for value in values])
+
+    frames = list(side_by_side([stream([30, 60]), stream([3, 6, 9, 12])], height=1))
+    assert [int(frame[0, 0, 0]) for frame in frames] == [30, 60, 20, 20]
+    assert [int(frame[1, 0, 0]) for frame in frames] == [30, 60, 60, 60]  # below the height: the caption
+    assert [int(frame[0, -1, 0]) for frame in frames] == [3, 6, 9, 12]
+
+
+def test_sampled_actions_are_those_of_the_seed(agent, tmp_path):
+    first, again = (record(agent, tmp_path / "a.mp4", seed=5, size=32, mode="sample") for _ in range(2))
+    assert first == again
+    assert first[0].total == evaluate(agent, 1, seed=5, mode="sample").returns[0]
+    assert first != record(agent, tmp_path / "a.mp4", seed=5, size=32)
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_a_callback_may_stop_and_leaves_no_file(agent, tmp_path, monkeypatch, grid):
+    closed, rows = [], []
+    monkeypatch.setattr("envs.reaching.ReachingEnv.close", lambda env: closed.append(env))
+    before = agent.generators["act"].get_state()
+
+    def stop(row):
+        rows.append(row)
+        if len(rows) == 40:
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        record(agent, tmp_path / "none.mp4", episodes=2, size=32, mode="sample", on_step=stop, grid=grid)
+    assert list(tmp_path.iterdir()) == []
+    assert len(closed) == (2 if grid else 1)
+    assert torch.equal(agent.generators["act"].get_state(), before)
 
 
 def test_a_failing_recording_leaves_no_file(agent, tmp_path, monkeypatch):
@@ -60,64 +117,4 @@ def test_a_failing_recording_leaves_no_file(agent, tmp_path, monkeypatch):
     monkeypatch.setattr(agent, "act", fail)
     with pytest.raises(RuntimeError, match="stopped"):
         record(agent, tmp_path / "none.mp4")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_dream_shows_three_panels_and_gives_figures(agent, tmp_path):
-    agent.model.train()
-    scores = record_dream(agent, tmp_path / "dream.mp4", seed=5, context=5)
-    assert agent.model.training
-    video = read_back(tmp_path / "dream.mp4", 256 + 20, 3 * 256 + 2 * 4).astype(float)
-    assert len(video) == 26
-    left = real_frames(agent, 5, 64).repeat(4, axis=1).repeat(4, axis=2)
-    assert np.abs(video[:, 20:, :256] - left).mean((1, 2, 3)).max() < 8
-    middle, right = video[:, 20:, 260:516], video[:, 20:, 520:]
-    assert np.abs(middle - right)[:5].mean() < 2  # while it watches it is the reconstruction
-    assert set(scores.open_loop) == {1, 5, 15}
-    frames = left[:, ::4, ::4] / 255
-    np.testing.assert_allclose(scores.mean_frame, -10 * math.log10(frames.var(0).mean()), rtol=1e-4)
-    assert all(math.isfinite(x) for x in (scores.reconstruction, *scores.open_loop.values()))
-    assert record_dream(agent, tmp_path / "again.mp4", seed=5) == scores
-
-
-def test_psnr_by_hand():
-    target = torch.zeros(2, 3, 4, 4)
-    assert psnr(target + 0.1, target) == pytest.approx(20.0, abs=1e-4)
-    assert psnr(target + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), target) == pytest.approx(
-        10 * math.log10(2), abs=1e-4
-    )
-
-
-def test_open_loop_sees_only_what_came_before_and_the_actions(agent):
-    rows = []
-    play_episode(agent, make_env("reaching"), 1, on_step=rows.append)
-    frames = to_frames(torch.from_numpy(np.concatenate([row.image for row in rows])))[None]
-    actions = torch.from_numpy(np.stack([row.action for row in rows], 1))
-
-    def dream(frames, actions, starts, horizon):
-        agent.model.eval()
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            outputs = agent.model.forward_sequence(frames, actions, generator=generator, sample=False)
-            return open_loop(agent, watched(outputs, actions), starts, horizon, generator.manual_seed(1))
-
-    dreamt = dream(frames, actions, [4], 10)
-    assert dreamt.shape == (1, 10, 3, 64, 64)
-    future = frames.clone()
-    future[:, 5:] = torch.rand(frames[:, 5:].shape, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(dream(future, actions, [4], 10), dreamt, rtol=0, atol=1e-6)
-    past = frames.clone()
-    past[:, :5] = future[:, 5:10]
-    assert not torch.allclose(dream(past, actions, [4], 10), dreamt, atol=1e-6)
-    other = actions.clone()
-    other[:, 8] = -other[:, 8] + 0.5  # taken after the 9th frame: the dream's frames from the 5th on may change
-    changed = dream(frames, other, [4], 10)
-    torch.testing.assert_close(changed[:, :4], dreamt[:, :4], rtol=0, atol=1e-6)
-    assert not torch.allclose(changed[:, 4:], dreamt[:, 4:], atol=1e-6)
-
-
-@pytest.mark.parametrize("context", [0, 26])
-def test_a_context_without_a_future_is_refused(agent, tmp_path, context):
-    with pytest.raises(ValueError, match=f"^context: got {context}, expected 1 to 25, "):
-        record_dream(agent, tmp_path / "none.mp4", context=context)
     assert list(tmp_path.iterdir()) == []

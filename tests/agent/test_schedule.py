@@ -58,14 +58,6 @@ def test_ratio_gives_nothing_for_skipped_steps_and_nothing_twice():
     assert ratio(101) == 0
 
 
-def test_ratio_takes_back_what_was_not_used():
-    ratio = Ratio(2.0)
-    assert ratio(5) == 10
-    ratio.give_back(4)
-    assert ratio(5) == 4
-    assert ratio(6) == 2
-
-
 def test_ratio_keeps_its_credit_in_a_checkpoint():
     ratio = Ratio(0.25)
     ratio.skip(10)

@@ -61,9 +61,9 @@ def test_counted_frames_reach_the_learner_in_order(tmp_path, monkeypatch):
 def test_budget_ratio_and_files(tmp_path):
     trainer = run(tmp_path, **{"env_frames": 300, "replay.prefill_frames": 100, "train.train_ratio": 4})
     assert 300 <= trainer.env_frames <= 301  # two environments step at once
-    assert trainer.agent_steps == trainer.env_frames  # action repeat 1
+    assert trainer.collector.agent_steps == trainer.env_frames  # action repeat 1
     replay = trainer.config.replay
-    due = 4 * (trainer.agent_steps - 100) / (replay.batch_size * replay.batch_length)
+    due = 4 * (trainer.collector.agent_steps - 100) / (replay.batch_size * replay.batch_length)
     assert trainer.agent.updates == pytest.approx(due, abs=1.0)
     for name in ("config.yaml", "metrics.jsonl", "progress.csv", "tensorboard", "checkpoints", "episodes"):
         assert (tmp_path / name).exists(), name
@@ -141,8 +141,7 @@ def test_what_a_run_left_that_never_reached_a_checkpoint_stays_out(tmp_path):
     second = run(tmp_path, env_frames=200)
     assert len(second.replay) == rows
     third = Trainer(second.config, tmp_path, resume=True, quiet=True)
-    third.driver.close()
-    third.logger.close()
+    third.close()
     assert len(third.replay) == rows
 
 

@@ -10,8 +10,6 @@ from envs import make_env
 from envs.dmc import DMCPixels
 from envs.tasks import SUITE_TASKS
 
-TASKS = ("cartpole_swingup", "walker_walk", "ball_in_cup_catch")
-
 
 def rollout(env, seed, length=4):
     """Return frames and rewards of `length` steps under fixed actions."""
@@ -23,7 +21,7 @@ def rollout(env, seed, length=4):
     return np.stack(frames), np.array(rewards)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", SUITE_TASKS)
 def test_passes_gymnasium_and_sb3_check_env(task):
     from stable_baselines3.common.env_checker import check_env as sb3_check_env
 

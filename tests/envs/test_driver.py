@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs import Driver, Step, driver, make_env, make_vector_env
+from envs import Driver, Step, make_env, make_vector_env, workers
 from envs.counting import decode_frame
 
 LENGTH = 4  # steps per episode: LENGTH + 1 rows
@@ -145,7 +145,7 @@ def test_a_dead_worker_is_an_error_and_close_does_not_hang():
 
 
 def test_a_stuck_worker_is_an_error_and_close_kills_it(monkeypatch):
-    monkeypatch.setattr(driver, "_CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "_CLOSE_SECONDS", 0.5)
     running = Driver(make_vector_env("counting", 2, size=8), timeout=0.5)
     processes = running._workers.processes
     running.tick(uniform)

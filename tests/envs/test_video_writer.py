@@ -63,6 +63,9 @@ def test_bad_input_is_one_line(tmp_path):
     for name, fps in (("clip.avi", 10), ("clip", 10), ("clip.mp4", 0), ("clip.mp4", float("nan"))):
         with pytest.raises(ValueError, match=r"^(path|fps): got [^\n]*expected [^\n]*$"):
             VideoWriter(tmp_path / name, fps)
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(ValueError, match=r"^path: got [^\n]*, a folder, expected the name of a file$"):
+        VideoWriter(tmp_path / "folder.mp4", 10)
     with VideoWriter(tmp_path / "clip.mp4", 10) as writer:
         writer.add(np.zeros((32, 32, 3), np.uint8))
         bad = np.zeros((32, 32, 3)), np.zeros((32, 32), np.uint8), np.zeros((34, 32, 3), np.uint8), None

@@ -1,7 +1,6 @@
 """ReplayBuffer and its store: what is written, read back and resumed."""
 
 import io
-import json
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +18,6 @@ def test_state_round_trip_samples_the_same_chunks(tmp_path: Path) -> None:
         buffer.add_episode(make_episode(8 + number % 3, episode=number))
     buffer.sample(4, 6)
     state = buffer.state_dict()
-    assert json.loads(json.dumps(state)) == state
     stream = io.BytesIO()
     torch.save(state, stream)
     stream.seek(0)

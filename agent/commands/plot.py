@@ -1,0 +1,94 @@
+"""plot: learning curves of runs, the seeds of a setting together, beside published curves of the same task."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.command_line import Parser, check_target
+from agent.commands import Job, say
+
+if TYPE_CHECKING:
+    from agent.report.curves import Panel, Run
+
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def prepare(arguments: list[str]) -> Job:
+    """Read the runs and compute their curves; the job draws them."""
+    parser = Parser("plot")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, such as runs/*")
+    parser.add_argument(
+        "--out", type=Path, default=Path("curves.png"), help="file, .png .pdf .svg (default: curves.png)"
+    )
+    parser.add_argument("--metric", default="eval_return", help="a name in metrics.jsonl (default: eval_return)")
+    parser.add_argument("--x", default="env_frames", help="env_frames (default), agent_steps, updates or wall_seconds")
+    parser.add_argument("--json", type=Path, help="where the numbers that are drawn go")
+    options, _ = parser.parse(arguments)
+    if options.out.suffix not in SUFFIXES:
+        raise ValueError(f"out: got '{options.out}', expected a name that ends in {', '.join(SUFFIXES)}")
+    check_target(options.out, "out")
+    if options.json is not None:
+        check_target(options.json, "json")
+    from agent.report.curves import COUNTERS, load_run, panels
+
+    if options.x not in COUNTERS:
+        raise ValueError(f"x: got '{options.x}', expected one of {', '.join(COUNTERS)}")
+    folders = {folder.resolve(): folder for folder in options.runs}
+    runs = with_metric([load_run(folder) for folder in folders.values()], options.metric, options.x)
+    drawn = panels(runs, options.metric, options.x)
+
+    def job() -> None:
+        from agent.report.curve_figure import write_figure
+
+        for panel in drawn:
+            _tell(panel)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_figure(drawn, options.out, options.metric, options.x)
+        say(f"written to {options.out}")
+        if options.json is not None:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps([to_json(panel) for panel in drawn], indent=1, allow_nan=False) + "\n")
+            say(f"written to {options.json}")
+
+    return job
+
+
+def with_metric(runs: "Sequence[Run]", metric: str, x: str) -> "list[Run]":
+    """The runs that have the metric; the others are told. ValueError that names the known ones where none has it."""
+    from agent.report.curves import metric_names, points
+
+    kept = [run for run in runs if len(points(run, metric, x)[0])]
+    if not kept:
+        raise ValueError(f"metric: got '{metric}', expected one that these runs have: {', '.join(metric_names(runs))}")
+    for run in runs:
+        if run.logdir not in {other.logdir for other in kept}:
+            say(f"left out, no {metric} yet: {run.logdir}")
+    return kept
+
+
+def to_json(panel: "Panel") -> dict[str, Any]:
+    """The numbers of a panel; null where an interval is not defined."""
+
+    def numbers(values: Any) -> list[float | None]:
+        return [None if value != value else float(value) for value in values]
+
+    def curve(found: Any) -> dict[str, Any]:
+        return {"label": found.label, "runs": found.runs} | {
+            name: numbers(getattr(found, name)) for name in ("x", "mean", "low", "high")
+        }
+
+    return {
+        "title": panel.title,
+        "curves": [curve(found) for found in panel.curves],
+        "training": [[[numbers(part) for part in seed] for seed in seeds] for seeds in panel.training],
+        "references": [curve(found) for found in panel.references],
+    }
+
+
+def _tell(panel: "Panel") -> None:
+    """The last value of every curve, and which runs go on after their group's mean ends."""
+    say(panel.title)
+    for curve in panel.curves:
+        interval = f" [{curve.low[-1]:.2f}, {curve.high[-1]:.2f}]" if curve.runs > 1 else ""
+        say(f"  {curve.mean[-1]:10.2f}{interval} at {curve.x[-1]:,.0f}  {curve.label}")

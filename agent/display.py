@@ -1,0 +1,123 @@
+"""A run on the screen: a bar on a terminal, a plain line now and then elsewhere."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+_WINDOW_SECONDS = 120.0  # what speeds and the time left are estimated over
+
+
+class Display:
+    """Progress on the screen: a bar on a terminal, one plain line every `interval` seconds elsewhere, nothing if quiet.
+
+    Args:
+        total_env_frames: the run's budget.
+        quiet: show nothing.
+        interval: seconds between plain lines.
+        console, clock: where to write, and the time in seconds.
+    """
+
+    def __init__(
+        self,
+        total_env_frames: int,
+        quiet: bool = False,
+        interval: float = 30.0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._quiet, self._clock = total_env_frames, quiet, clock
+        self._console = console if console is not None else Console()
+        self._next = -math.inf
+        self._marks: deque[tuple[float, int, int]] = deque()  # (seconds, env_frames, updates)
+        self._latest: tuple[int, int, Mapping[str, float]] | None = None
+        self._line, self._activity = "starting", ""
+        self._live = None
+        if self._console.is_terminal and not quiet:
+            self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._picture)
+        self._interval = 0.25 if self._live is not None else interval
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._latest is not None:
+            self._show(*self._latest)
+        self._activity = ""
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, env_frames: int, updates: int, recent: Mapping[str, float]) -> None:
+        """Show where the run is; cheap enough for every step.
+
+        `recent` may hold train_return, eval_return, and update_share: the share of updates in the time
+        that updates and collecting take.
+        """
+        if self._quiet:
+            return
+        self._latest, self._activity = (env_frames, updates, recent), ""
+        if self._clock() >= self._next:
+            self._show(*self._latest)
+
+    def busy(self, activity: str) -> None:
+        """Say beside the bar what takes long now, such as "evaluating", until the next `update`."""
+        self._activity = activity
+        if self._live is not None:
+            self._live.refresh()
+
+    def note(self, line: str) -> None:
+        """Show a line of text, above the bar where there is one; nothing if quiet."""
+        if not self._quiet:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _show(self, env_frames: int, updates: int, recent: Mapping[str, float]) -> None:
+        now = self._clock()
+        self._next = now + self._interval
+        self._marks.append((now, env_frames, updates))
+        while len(self._marks) > 2 and (now - self._marks[0][0] > _WINDOW_SECONDS or self._marks[1][2] == 0 < updates):
+            self._marks.popleft()  # too old, or from the prefill, whose speed says nothing about the rest
+        line = self._describe(env_frames, updates, recent)
+        if self._live is None and len(self._marks) > 1 and line != self._line:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._line = line
+
+    def _picture(self) -> Group:
+        """The bar, and the line below it, which a narrow terminal wraps."""
+        done = min(self._latest[0], self._total) if self._latest is not None else 0
+        bar = Table.grid(expand=True, padding=(0, 1))
+        bar.add_column()
+        bar.add_column(ratio=1)
+        bar.add_row(f"{100 * done // self._total:>3} %", ProgressBar(self._total, done))
+        return Group(bar, Text("  ".join(filter(None, (self._line, self._activity)))))
+
+    def _describe(self, env_frames: int, updates: int, recent: Mapping[str, float]) -> str:
+        (then, frames_then, updates_then), (now, *_) = self._marks[0], self._marks[-1]
+        seconds = max(1e-9, now - then)
+        parts = [f"{env_frames:,}/{self._total:,} env_frames", f"{updates:,} updates"]
+        if updates > updates_then:
+            parts[-1] += f" ({(updates - updates_then) / seconds:.1f}/s)"
+        for name, label in (("train_return", "return"), ("eval_return", "eval")):
+            if name in recent:
+                parts.append(f"{label} {recent[name]:.1f}")
+        if updates == 0:
+            parts.append("prefill")
+        elif frames_then < env_frames < self._total:
+            left = seconds * max(0, self._total - env_frames) / (env_frames - frames_then)
+            parts.append(f"ETA {_duration(left)}")
+        if "update_share" in recent:
+            parts.append("update-bound" if recent["update_share"] > 0.5 else "env-bound")
+        return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

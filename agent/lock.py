@@ -1,0 +1,55 @@
+"""One process at a time in a run's folder."""
+
+import contextlib
+import json
+import os
+import socket
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: runs are not guarded there
+    fcntl = None  # type: ignore[assignment]
+
+
+class RunLock:
+    """Holds the file `lock` of a run's folder from `acquire` to `release`.
+
+    The lock is the system's (flock) and ends with the process, however that ends: none is ever left behind. The file
+    names the process that holds it, for the one that is refused.
+    """
+
+    def __init__(self, logdir: Path) -> None:
+        self._path = logdir / "lock"
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, making the folder where it is missing. ValueError where another process works in it."""
+        if self._descriptor is not None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise ValueError(f"logdir: got '{self._path.parent}', in which {self._holder()} is at work") from None
+            except OSError:  # a file system without locks
+                pass
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _holder(self) -> str:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            found = json.loads(self._path.read_text())
+            return f"process {int(found['pid'])} on {str(found['host'])[:100]}"
+        return "another process"

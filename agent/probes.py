@@ -1,0 +1,113 @@
+"""What the doctor measures with torch, each function the work of a process of its own that prints findings as JSON."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.config import Config, make_config
+from envs.doctor import Finding
+from envs.probing import usable_cores
+from replay import Chunk, row_bytes
+from replay.budget import available_disk, available_memory
+
+
+def probe_torch() -> None:
+    """Version, threads and GPU, and one matrix product on the device that a run would take."""
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if has_gpu else "cpu")
+    text = f"{torch.__version__}, {usable_cores()} CPU cores usable, {torch.get_num_threads()} threads by default"
+    if has_gpu:
+        free, total = torch.cuda.mem_get_info()
+        text += f", {torch.cuda.get_device_name()} with {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
+    elif torch.version.cuda is not None:
+        text += f", built for CUDA {torch.version.cuda} but no GPU is seen"
+    matrix = torch.full((512, 512), 1.0, device=device)
+    is_right = bool((matrix @ matrix == 512).all())
+    advice = "" if is_right else f"a product of two matrices is wrong on {device}: install another build of torch"
+    _print(Finding("torch", "ok" if is_right else "problem", text, advice, {"cuda": has_gpu}))
+
+
+def probe_learning(preset: str, task: str, action_dim: int, seconds: float) -> None:
+    """Memory and disk for a preset's replay, then one decision and a round of real updates, in about `seconds`."""
+    from agent.agent import Agent
+
+    config = make_config(preset, task)
+    _print_budget(config, action_dim)
+    if config.threads > 0:
+        torch.set_num_threads(config.threads)
+    agent = Agent(config, action_dim)
+    chunk = random_chunk(config.replay.batch_size, config.replay.batch_length, action_dim)
+    balance = config.world_model.rgb_config
+    block = balance.every if config.world_model.use_rgb else 1  # one update of so many rotates gradients
+    frames = np.zeros((config.env.num_envs, 64, 64, 3), np.uint8)
+    memory, first = agent.initial_state(config.env.num_envs), np.zeros(config.env.num_envs, bool)
+    act, _ = timed(lambda: agent.act(frames, first, memory, "collect"), 10, seconds / 10)
+
+    def tell(update: float, label: str) -> None:
+        """Print what is known so far; a later call takes the place of an earlier one."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        text = f"{1000 * update:,.0f} ms ({label}), a decision {1000 * act:.1f} ms; {agent.device}, "
+        text += f"threads {torch.get_num_threads()}, {peak / 1e9:.1f} GB of memory at its peak"
+        if agent.device.type == "cuda":
+            text += f", {torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
+        _print(Finding("update", "ok", text, figures={"update_seconds": update, "act_seconds": act}))
+
+    tell(timed(lambda: agent.update(chunk), 1, warm_up=False)[0], "the very first")
+    update, count = timed(lambda: agent.update(chunk), block, seconds, warm_up=False)
+    tell(update, f"mean of {count}")
+
+
+def timed(work: Callable[[], Any], count: int, seconds: float = 0.0, warm_up: bool = True) -> tuple[float, int]:
+    """Mean seconds of up to `count` calls, and how many there were in about `seconds`; always one."""
+    if warm_up:
+        work()
+    _wait()
+    done, start = 0, time.perf_counter()
+    while done < count and (done == 0 or time.perf_counter() - start < seconds):
+        work()
+        _wait()
+        done += 1
+    return (time.perf_counter() - start) / done, done
+
+
+def random_chunk(batch: int, length: int, action_dim: int) -> Chunk:
+    """Noise [B, T] without resets."""
+    random = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (batch, length, 64, 64, 3), generator=random, dtype=torch.uint8)
+    flags = torch.zeros(batch, length, dtype=torch.bool)
+    action = 2 * torch.rand(batch, length, action_dim, generator=random) - 1
+    return Chunk(image, torch.rand(batch, length, generator=random), flags, flags, flags, action)
+
+
+def _print_budget(config: Config, action_dim: int) -> None:
+    """Whether memory and disk hold the replay, by the rules of the trainer."""
+    settings, row = config.replay, row_bytes((64, 64, 3), action_dim)
+    limit = sys.maxsize if settings.capacity_gb is None else int(settings.capacity_gb * 2**30)
+    rows = min(settings.capacity_steps * row, limit)
+    # Episodes compress at least fourfold; a memory map takes the rows themselves to the disk.
+    needs = {"memory": 0 if settings.memmap else rows, "disk": rows // 4 + (rows if settings.memmap else 0)}
+    available = {"memory": available_memory(), "disk": available_disk(Path("runs") / config.task / "episodes")}
+    for name, needed in needs.items():
+        fits = needed <= available[name]
+        text = f"replay takes {needed / 1e9:.2f} GB when full, {available[name] / 1e9:.1f} GB are available"
+        steps = settings.capacity_steps * available[name] // max(1, needed)
+        advice = "" if fits else f"train with --replay.capacity_steps {steps} or less"
+        figures = {f"{name}_bytes": needed, f"{name}_available": available[name]}
+        _print(Finding(name, "ok" if fits else "problem", text, advice, figures))
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _print(finding: Finding) -> None:
+    print(json.dumps({finding.name: asdict(finding)}), flush=True)

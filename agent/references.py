@@ -1,0 +1,67 @@
+"""Published scores of DeepMind Control from pixels: what others reached, by which protocol, and where that is written.
+
+The rows are in reference_scores.csv, each with its source; benchmarks/learning_table.py reads the same file.
+"""
+
+import csv
+import math
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+REFERENCE_FILE = Path(__file__).with_name("reference_scores.csv")
+_SAME_BUDGET = 1.1  # budgets that differ by less than this factor count as the same
+
+
+class Reference(NamedTuple):
+    """One published score: mean and standard deviation over seeds; None where the source does not say."""
+
+    method: str
+    task: str
+    env_frames: int
+    mean: float
+    std: float | None
+    seeds: int | None
+    action_repeat: int
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The method without the remark that tells its source."""
+        return self.method.split(" (")[0].split(" [")[0]
+
+
+@cache
+def load_references() -> dict[tuple[str, str, int], Reference]:
+    """(method, task, env_frames) -> score."""
+    with REFERENCE_FILE.open(newline="") as file:
+        found = [_parse(row) for row in csv.DictReader(file)]
+    return {(reference.method, reference.task, reference.env_frames): reference for reference in found}
+
+
+def _parse(row: dict[str, str]) -> Reference:
+    std = float(row["score_std"]) if row["score_std"] else None
+    seeds = int(row["seeds"]) if row["seeds"] else None
+    settings = (std, seeds, int(row["action_repeat"]), row["source"])
+    return Reference(row["method"], row["task"], int(row["env_steps"]), float(row["score_mean"]), *settings)
+
+
+def nearest_references(task: str, env_frames: int) -> list[Reference]:
+    """For each method that has the task, its score whose budget is nearest to `env_frames`, by their ratio."""
+    nearest: dict[str, Reference] = {}
+    for reference in load_references().values():
+        if reference.task == task:
+            nearest[reference.method] = min(
+                nearest.get(reference.method, reference),
+                reference,
+                key=lambda found: abs(math.log(found.env_frames / max(1, env_frames))),
+            )
+    return list(nearest.values())
+
+
+def protocol_differences(reference: Reference, action_repeat: int, env_frames: int) -> list[str]:
+    """In what a score was made differently: "action repeat", "env_frames"; empty where it may be compared."""
+    ratio = reference.env_frames / max(1, env_frames)
+    found = [("action repeat", reference.action_repeat != action_repeat)]
+    found.append(("env_frames", not 1 / _SAME_BUDGET < ratio < _SAME_BUDGET))
+    return [name for name, differs in found if differs]

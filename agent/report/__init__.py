@@ -1,0 +1,1 @@
+"""Reports about runs: what is printed or written for people to read."""

@@ -1,0 +1,154 @@
+"""Faults to order, each a context manager around a run in this process: numbers, disks, environments, processes."""
+
+import builtins
+import errno
+import io
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from agent.actor_critic import Critic, Gaussian
+from agent.agent import Agent
+from envs.reaching import ReachingEnv
+from multi_task_learning.loss_aggregator import GROUPS
+from world_model import DPGMMVariationalRecurrentAutoencoder
+
+MODEL_LOSSES = tuple(term for terms in GROUPS.values() for term in terms)
+LOSSES = (*MODEL_LOSSES, "actor_loss", "critic_loss")
+NAN = float("nan")
+
+
+@contextmanager
+def nan_in_loss(name: str, calls: range) -> Iterator[list[int]]:
+    """The loss is not a number at the updates in `calls`, counted from 1; yields those of them that came."""
+    places: dict[str, tuple[type, str]] = {"actor_loss": (Gaussian, "entropy"), "critic_loss": (Critic, "nll")}
+    owner, method = places.get(name, (DPGMMVariationalRecurrentAutoencoder, "forward_sequence"))
+    found: list[int] = []
+
+    def spoil(count: int, result: Any) -> Any:
+        if count not in calls or (name not in places and name not in result):
+            return result
+        found.append(count)
+        return result * NAN if name in places else result | {name: result[name] * NAN}
+
+    with after_call(owner, method, spoil):
+        yield found
+
+
+@contextmanager
+def nan_in_weights(place: str, update: int) -> Iterator[None]:
+    """One weight of the agent's "model" or "actor_critic" is not a number any more after an update."""
+
+    def spoil(count: int, result: Any, agent: Agent) -> Any:
+        if count == update:
+            with torch.no_grad():
+                next(getattr(agent, place).parameters()).view(-1)[0] = NAN
+        return result
+
+    with after_call(Agent, "update", spoil):
+        yield
+
+
+@contextmanager
+def failing_env(fault: str, steps: range) -> Iterator[None]:
+    """`reaching` raises, or pays "nan", at those of its steps, counted from 1 over all episodes of this process."""
+
+    def spoil(count: int, result: Any) -> Any:
+        if count not in steps:
+            return result
+        if fault == "nan":
+            return NAN, *result[1:]
+        raise FloatingPointError("injected")
+
+    with after_call(ReachingEnv, "_advance", spoil):
+        yield
+
+
+@contextmanager
+def full_disk(folder: Path, write: int, number: int = errno.ENOSPC) -> Iterator[list[Path]]:
+    """Every write into files below `folder` fails from the `write`-th (from 1) on; yields the files of all writes."""
+    written: list[Path] = []
+    real = builtins.open
+
+    def opened(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        inner = real(file, mode, *arguments, **options)
+        path = Path(os.fsdecode(file)) if not isinstance(file, int) else Path()
+        is_ours = path.is_relative_to(folder) and set(mode) & set("wax+")
+        return _Counted(inner, path) if is_ours else inner
+
+    class _Counted:
+        def __init__(self, file: Any, path: Path) -> None:
+            self._file, self._path = file, path
+
+        def write(self, data: Any) -> Any:
+            written.append(self._path)
+            if len(written) >= write:
+                raise OSError(number, os.strerror(number))
+            return self._file.write(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+        def __iter__(self) -> Any:
+            return iter(self._file)
+
+    with patch.object(builtins, "open", opened), patch.object(io, "open", opened):
+        yield written
+
+
+@contextmanager
+def killed_inside_write(step: int) -> Iterator[None]:
+    """This process kills itself at the `step`-th (from 1) sync or renaming of a file; a file to be synced is cut."""
+    count = 0
+    real = {name: getattr(os, name) for name in ("fsync", "replace")}
+
+    def deadly(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == step:
+                if name == "fsync" and os.fstat(arguments[0]).st_size > 0 and step % 2:
+                    _cut(arguments[0])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real[name](*arguments)
+
+        return call
+
+    with ExitStack() as patches:
+        for name in real:
+            patches.enter_context(patch.object(os, name, deadly(name)))
+        yield
+
+
+def _cut(descriptor: int) -> None:
+    """Half of a file, as if the rest had not reached the disk; nothing for a folder."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+
+
+@contextmanager
+def after_call(owner: type, method: str, change: Callable[..., Any]) -> Iterator[None]:
+    """Replace a method's results by change(number of the call from 1, result[, self where it takes three])."""
+    real, count = getattr(owner, method), 0
+    takes_self = change.__code__.co_argcount == 3
+
+    def changed(self: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        result = real(self, *arguments, **options)
+        return change(count, result, self) if takes_self else change(count, result)
+
+    with patch.object(owner, method, changed):
+        yield

@@ -1,0 +1,43 @@
+"""Images of any size and layout to frames: which spaces hold them, and how they are resized."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Space
+from numpy.typing import NDArray
+from PIL import Image
+
+Frame = NDArray[np.uint8]
+
+_CHANNELS = (1, 3)  # grey, colours
+_MIN_SIDE = 8  # pixels; what is smaller is a board or a grid of codes, not a picture
+
+
+def is_image(space: Space[Any]) -> bool:
+    """Return whether a space holds pictures.
+
+    These are uint8 from 0 to 255, [H, W], [H, W, C] or [C, H, W] with C of 1 or 3, at least 8 pixels high and wide.
+    """
+    if not isinstance(space, Box) or space.dtype != np.uint8 or (space.low != 0).any() or (space.high != 255).any():
+        return False
+    sides = space.shape
+    if len(sides) == 3:
+        sides = sides[:2] if sides[-1] in _CHANNELS else sides[1:] if sides[0] in _CHANNELS else ()
+    return len(sides) == 2 and min(sides) >= _MIN_SIDE
+
+
+def to_rgb(image: NDArray[np.uint8]) -> Frame:
+    """Return a picture of any layout that is_image() knows as [H, W, 3]; grey is repeated."""
+    if image.ndim == 2:
+        image = image[..., None]
+    elif image.shape[-1] not in _CHANNELS:
+        image = np.moveaxis(image, 0, -1)
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def resize_area(image: Frame, height: int, width: int) -> Frame:
+    """Return [H, W, 3] as a fresh frame [height, width, 3]; a pixel is the mean of those that it covers."""
+    if image.shape[:2] == (height, width):
+        return image.copy()
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(picture.resize((width, height), Image.Resampling.BOX))

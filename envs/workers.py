@@ -1,0 +1,70 @@
+"""Worker processes of a vector environment: which ones are lost, and how to end them without waiting for ever."""
+
+import multiprocessing
+import os
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import wait
+
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
+
+_CLOSE_SECONDS = 5.0
+_DEATH_SECONDS = 1.0  # between the end of a worker's pipe and that of its process
+
+
+def end_with_parent() -> None:
+    """To be called in a worker: it ends soon after the process that started it, however that ends, even in mid-step."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_and_end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
+
+
+def lost_workers(workers: AsyncVectorEnv | None) -> list[int]:
+    """The workers that are dead, have raised or have not answered; none where there are no workers.
+
+    To be called after a step failed.
+    """
+    if workers is None:
+        return []
+    raised = [i for i, pipe in enumerate(workers.parent_pipes) if pipe is None]  # gymnasium leaves None there
+    if raised:
+        return raised
+    wait([process.sentinel for process in workers.processes], _DEATH_SECONDS)
+    dead = [i for i, process in enumerate(workers.processes) if not process.is_alive()]
+    return dead or [i for i, pipe in enumerate(workers.parent_pipes) if not _has_answered(pipe)]
+
+
+def _has_answered(pipe: object) -> bool:
+    try:
+        return bool(pipe.poll(0))  # type: ignore[attr-defined]
+    except (OSError, EOFError):
+        return False
+
+
+def close_vector_env(vector_env: VectorEnv) -> None:
+    """Close environments; workers that have not ended after five seconds are killed. A second call does nothing."""
+    if vector_env.closed:
+        return
+    if not isinstance(vector_env, AsyncVectorEnv):
+        vector_env.close()
+        return
+    # gymnasium's own close() waits for every worker without limit, and fails where one has died.
+    for pipe in vector_env.parent_pipes:
+        with suppress(OSError, AttributeError):
+            pipe.send(("close", None))
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    for process in vector_env.processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    for pipe in vector_env.parent_pipes:
+        with suppress(OSError, AttributeError):
+            pipe.close()
+    vector_env.closed = True

@@ -1,0 +1,38 @@
+"""AIME as an algorithm of Stable-Baselines3: learn under its callbacks, keep the best model, load it, score it.
+
+python examples/stable_baselines.py                     # some minutes: the disc learns to reach its target
+python examples/stable_baselines.py --timesteps 200     # seconds: random actions only, to see that it runs
+"""
+
+import argparse
+import tempfile
+
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
+
+from agent import AIME
+from envs import make_env
+
+
+def main() -> None:
+    """Train on "reaching", a task without a simulator, and print the scores of the best model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--timesteps", type=int, default=1700, help="decisions to learn for (default: 1700)")
+    parser.add_argument("--preset", default="cpu", help="cpu, gpu, seed or debug (default: cpu)")
+    given = parser.parse_args()
+
+    model = AIME("reaching", preset=given.preset, seed=0, verbose=1, threads=1)
+    held_out = VecTransposeImage(DummyVecEnv([lambda: Monitor(make_env("reaching", seed=10_000))]))
+    with tempfile.TemporaryDirectory() as folder:
+        every = max(100, given.timesteps // 4) // model.n_envs  # eval_freq counts calls, each of n_envs timesteps
+        callback = EvalCallback(held_out, eval_freq=every, n_eval_episodes=3, best_model_save_path=folder)
+        model.learn(given.timesteps, callback)
+        best = AIME.load(f"{folder}/best_model")
+    mean, std = evaluate_policy(best, held_out, n_eval_episodes=5)
+    print(f"best model: {mean:.1f} +/- {std:.1f} over 5 episodes, after {best.num_timesteps} timesteps")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What a checkpoint knows of the episodes on disk and of those that are not finished yet; no pixels of the former."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from replay import episode_file
+from replay.episode_file import DIGEST_BYTES
+from replay.rows import Episode, check_rows, row_bytes
+
+Row = dict[str, Any]  # one row, field -> array or scalar
+
+
+class Entry(NamedTuple):
+    """One episode file: its number, its rows, and the checksum at its end."""
+
+    number: int
+    length: int
+    digest: bytes
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return f"{self.number:08d}-{self.length}.ep"
+
+
+def pack_entries(entries: Iterable[Entry]) -> dict[str, Tensor]:
+    """Entries [n] -> tensors number, length int64 [n] and digest uint8 [n, 32], as a checkpoint holds them."""
+    kept = list(entries)
+    digests = np.frombuffer(b"".join(entry.digest for entry in kept), np.uint8).reshape(len(kept), DIGEST_BYTES)
+    numbers, lengths = ([entry[i] for entry in kept] for i in (0, 1))
+    return {
+        "number": torch.tensor(numbers, dtype=torch.int64),
+        "length": torch.tensor(lengths, dtype=torch.int64),
+        "digest": torch.from_numpy(digests.copy()),
+    }
+
+
+def unpack_entries(packed: dict[str, Tensor]) -> list[Entry]:
+    """What `pack_entries` was given."""
+    digests = (row.tobytes() for row in packed["digest"].numpy())
+    return [Entry(*entry) for entry in zip(packed["number"].tolist(), packed["length"].tolist(), digests, strict=True)]
+
+
+def stack_rows(rows: list[Row]) -> Episode:
+    """Rows -> the fields of an episode [L, ...]."""
+    return Episode(*(np.stack([row[name] for row in rows]) for name in Episode._fields))
+
+
+def pack_rows(rows: list[Row]) -> Tensor:
+    """Rows of an unfinished episode as the bytes of an episode file, uint8; none for none."""
+    data = bytearray(episode_file.encode(stack_rows(rows), {})) if rows else bytearray()
+    return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
+def unpack_rows(packed: Tensor, max_raw_bytes: int = episode_file.MAX_RAW_BYTES) -> list[Row]:
+    """What `pack_rows` was given. ValueError in one line for bytes of another kind, or of too many rows."""
+    if len(packed) == 0:
+        return []
+    fields = episode_file.decode(packed.numpy().tobytes(), max_raw_bytes)[0]._asdict()
+    return [dict(zip(fields, row, strict=True)) for row in zip(*fields.values(), strict=True)]
+
+
+def check_unfinished(packed: Tensor, max_rows: int, image_shape: tuple[int, ...], action_dim: int) -> None:
+    """ValueError unless these bytes are the beginning of an episode, of at most `max_rows` rows."""
+    rows = unpack_rows(packed, max_rows * row_bytes(image_shape, action_dim))
+    if not rows:
+        return
+    episode = stack_rows(rows)
+    check_rows(episode, "rows", len(rows), image_shape, action_dim)
+    if not episode.is_first[0] or episode.is_first[1:].any() or episode.is_last.any():
+        raise ValueError("rows: came as something else, expected the beginning of one episode")

@@ -1,0 +1,147 @@
+"""A run that was stopped anywhere and goes on is, bit for bit, the run that was never stopped."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from agent import Agent, Trainer, make_config
+from agent.checkpoint import load_newest
+from replay import EpisodeStore
+
+CLOCKS = {"wall_seconds", "updates_per_second"}  # all that may differ from run to run
+# Moving discs: frames depend on seeds and on every action. Episodes have 26 rows; 3 updates a second tick.
+SETTINGS = {"env_frames": 130, "replay.prefill_frames": 60, "replay.capacity_steps": 90, "train.train_ratio": 24}
+SETTINGS |= {"train.eval_every": 80, "train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 7}
+
+
+def config(num_envs, **changes):
+    return make_config("debug", "reaching", SETTINGS | {"env.num_envs": num_envs} | changes)
+
+
+def train(logdir, num_envs=1, resume=False, stop_at=None, **changes):
+    """Train; where `stop_at` is given, a SIGTERM comes with that call of Agent.act or Agent.update."""
+    calls = 0
+
+    class Watched(Agent):
+        def _note(self):
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def act(self, *arguments):
+            self._note()
+            return super().act(*arguments)
+
+        def update(self, chunk):
+            self._note()
+            return super().update(chunk)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.trainer.Agent", Watched)
+        trainer = Trainer(config(num_envs, **changes), logdir, resume=resume, quiet=True)
+        trainer.run()
+    return trainer
+
+
+def lines(logdir):
+    rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
+
+
+def assert_same(left, right, where="payload"):
+    """Two payloads of checkpoints, clocks aside."""
+    assert type(left) is type(right), where
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left.keys() - CLOCKS:
+            assert_same(left[key], right[key], f"{where}.{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for i, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f"{where}[{i}]")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    else:
+        assert left == right, where
+
+
+def assert_same_run(first, second):
+    assert_same(load_newest(first / "checkpoints")[0], load_newest(second / "checkpoints")[0])
+    assert lines(first) == lines(second)
+    ours, theirs = (EpisodeStore(logdir / "episodes") for logdir in (first, second))
+    assert [path.name for path in ours.paths()] == [path.name for path in theirs.paths()]
+    for a, b in zip(ours.load_all(), theirs.load_all(), strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """An uninterrupted run for each number of environments."""
+    folders = {num_envs: tmp_path_factory.mktemp(f"straight{num_envs}") for num_envs in (1, 2)}
+    for num_envs, folder in folders.items():
+        train(folder, num_envs)
+    return folders
+
+
+@pytest.mark.parametrize(("num_envs", "stops"), [(1, (1, 20, 41)), (2, (9, 30))])
+def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, straight, num_envs, stops):
+    """Stops in the middle of episodes, between the updates that a tick makes due, and during an evaluation."""
+    for i, stop_at in enumerate(stops):
+        trainer = train(tmp_path, num_envs, resume=i > 0, stop_at=stop_at)
+        assert trainer.stop_reason == "SIGTERM"
+    assert train(tmp_path, num_envs, resume=True).stop_reason == ""
+    assert_same_run(straight[num_envs], tmp_path)
+
+
+def test_a_stop_leaves_updates_and_evaluations_for_the_run_that_goes_on(tmp_path):
+    owed, evaluations = set(), set()
+    for stop_at in range(46, 58, 2):
+        trainer = train(tmp_path / str(stop_at), stop_at=stop_at)
+        owed.add(trainer.owed)
+        evaluations.add(trainer.evaluation_due)
+    assert {0, 1} <= owed
+    assert evaluations == {True, False}
+
+
+def test_a_longer_budget_changes_no_update(tmp_path, straight):
+    train(tmp_path, env_frames=90)
+    train(tmp_path, resume=True)
+    extra = [row for row in lines(tmp_path) if row not in lines(straight[1])]
+    assert [row["env_frames"] for row in extra if "eval_return" in row] == [90]  # evaluated where it ended
+    found, expected = (load_newest(logdir / "checkpoints")[0] for logdir in (tmp_path, straight[1]))
+    assert_same(found["agent"], expected["agent"])
+    assert_same(found["replay"], expected["replay"])
+
+
+def test_a_killed_run_does_again_what_came_after_its_last_checkpoint(tmp_path, straight, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.trainer.Trainer._checkpoint", die)
+        with pytest.raises(Killed):
+            train(tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*.pt"))
+    assert len(EpisodeStore(tmp_path / "episodes")) > 0
+    train(tmp_path)
+    assert_same_run(straight[1], tmp_path)
+
+
+def test_another_number_of_environments_begins_new_episodes(tmp_path):
+    first = train(tmp_path, 1, stop_at=30)
+    rows = len(first.replay)
+    second = train(tmp_path, 2, resume=True)
+    assert second.env_frames >= SETTINGS["env_frames"]
+    assert len(second.replay) >= min(rows, SETTINGS["replay.capacity_steps"])
+    episodes = list(EpisodeStore(tmp_path / "episodes").load_all())
+    starts = {episode.image[0].tobytes() for episode in episodes}
+    assert len(starts) == len(episodes)  # no episode's first frame comes twice: numbers go on
