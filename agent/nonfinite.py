@@ -93,7 +93,7 @@ class Guard:
 
     def _dump(self, agent: "Agent", update: _Update, fault: str) -> Path:
         state = agent.state_dict()
-        state["generators"]["learn"] = update.random  # so that the same update can be made again
+        state["generators"]["learn"] = update.random  # that of the update: it can be made again
         payload = {"fault": fault, "update": update.number, "chunk": update.chunk._asdict(), "agent": state}
         path = self._folder / f"{update.number:09d}.pt"
         write_checkpoint(path, payload)

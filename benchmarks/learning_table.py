@@ -39,7 +39,7 @@ KEYS = {
     "training",
     "evaluations",
 }
-TIMES = {50_000: "50k", 100_000: "100k", 250_000: "250k", 500_000: "500k", 1_000_000: "1M"}
+TIMES = (50_000, 100_000, 250_000, 500_000, 1_000_000)  # env_frames at which published scores stand
 DREAMER_V3 = "DreamerV3 (JAX, authors, 2024/Nature-2025 scores)"
 ORIENTATION = "DreamerV3 (repeat 2, orientation)"  # shown whatever our action repeat; the others only at their own
 REPEAT_PLANET = (
@@ -102,6 +102,11 @@ def arm_name(result: Result) -> str:
     return ", ".join([result["arm"], *added])
 
 
+def time_label(env_frames: int) -> str:
+    """50000 -> "50k", 1000000 -> "1M"."""
+    return f"{env_frames // 1_000_000}M" if env_frames % 1_000_000 == 0 else f"{env_frames / 1000:g}k"
+
+
 def stages_at(group: list[Result], at: int) -> list[Result]:
     return [stage for result in group for stage in result["stages"] if stage["env_frames"] == at]
 
@@ -149,12 +154,12 @@ def make_row(group: list[Result], times: Sequence[int]) -> dict[str, str]:
             "updates/s": mean_cell([stage["updates"] / max(stage["wall_seconds"], 1e-9) for stage in stages], 2),
             "hours": mean_cell([stage["wall_seconds"] / 3600 for stage in stages], 2),
         }
-        row |= {f"{TIMES[at]} {name}": cell for name, cell in own.items()}
+        row |= {f"{time_label(at)} {name}": cell for name, cell in own.items()}
         for column, method in reference_columns(group[0]["preset"]).items():
             score, cell = reference_score(column, method, group, at), ""
             if score is not None:
                 cell = " ± ".join(f"{value:.0f}" for value in (score.mean, score.std) if value is not None)
-            row[f"{TIMES[at]} {column}"] = cell
+            row[f"{time_label(at)} {column}"] = cell
     ended = [f"seed {result['seed']} {result['status']}" for result in group if result["status"] != "finished"]
     return row | {"ended": "; ".join(ended)}
 
@@ -189,7 +194,9 @@ def make_table(results: list[Result]) -> str:
     parts = []
     for preset in sorted({result["preset"] for result in results}):
         mine = [result for result in results if result["preset"] == preset]
-        times = [at for at in TIMES if stages_at(mine, at) or training_returns(mine, at)]
+        ends = {stage["env_frames"] for result in mine for stage in result["stages"]}
+        evaluated = {at for at in ends if at % 10_000 == 0}  # a run that was stopped has no column of its own
+        times = sorted({at for at in TIMES if training_returns(mine, at)} | evaluated)
         rows = [make_row(group, times) for group in grouped(mine)]
         columns = [column for column in rows[0] if any(row[column] for row in rows)]
         lines = [columns, ["---"] * len(columns)]
@@ -214,6 +221,7 @@ def write_figure(results: list[Result], path: Path) -> None:
         groups = grouped(mine)
         for index, group in enumerate(groups):
             draw_stages(ax, group, index)
+        ax.plot([], [], "D", color="none", markeredgecolor="black", label="10 held-out episodes")
         curves = [evaluation_curve(group) for group in groups]
         training = [[smooth(*np.array(r["training"]).T) for r in group if r["training"]] for group in groups]
         draw_references(ax, mine)
@@ -234,7 +242,7 @@ def draw_stages(ax: Any, group: list[Result], index: int) -> None:
     marks = [(s["env_frames"], s["deterministic"]["mean"]) for r in group for s in r["stages"]]
     if marks:
         style = {"color": OKABE_ITO[index % len(OKABE_ITO)], "markeredgecolor": "black", "markersize": 8, "zorder": 4}
-        ax.plot(*zip(*marks, strict=True), "D", label=f"{arm_name(group[0])}, 10 held-out episodes", **style)
+        ax.plot(*zip(*marks, strict=True), "D", **style)
 
 
 def draw_references(ax: Any, results: list[Result]) -> None:

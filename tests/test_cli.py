@@ -76,7 +76,7 @@ def test_training_says_what_it_does_and_what_comes_next(capfd, tmp_path):
     logdir = tmp_path / "short"
     assert main([*DEBUG, "--logdir", str(logdir), "--env_frames=110"]) == 0
     out = capfd.readouterr().out
-    assert "task counting  preset debug  device cpu  parameters " in out
+    assert "task counting  algo aime  preset debug  device cpu  parameters " in out
     assert "110/110 env_frames" in out
     assert f"run_agent.py evaluate --logdir {logdir}" in out
     before = files(logdir)
@@ -247,8 +247,8 @@ def test_a_logdir_that_holds_another_run(capsys, run):
     assert "seed: 0 -> 1" in refused(capsys, *command, "--seed", "1")
     assert "task: counting -> reaching" in refused(capsys, *command, "--task", "reaching")
     assert "preset: debug -> cpu" in refused(capsys, *command, "--preset", "cpu")
-    text = refused(capsys, *command, "--resume", "--replay.batch_size=3", "--behavior.horizon", "9")
-    assert "replay.batch_size: 2 -> 3" in text
+    text = refused(capsys, *command, "--resume", "--replay.batch_length=9", "--behavior.horizon", "9")
+    assert "replay.batch_length: 8 -> 9" in text
     assert "behavior.horizon: 4 -> 9" in text
     assert files(run) == before
 

@@ -9,6 +9,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 BUDGETS = {  # file -> arguments that make it short, and what it has to say at its end
     "own_environment.py": (["105"], "of 10"),
+    "stable_baselines.py": (["--timesteps", "200"], "over 5 episodes, after 100 timesteps"),
 }
 
 

@@ -77,7 +77,7 @@ def draw_panel(ax: Any, panel: Panel, scale: float = 1.0) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     ax.set_title(panel.title)
     ax.grid(alpha=0.25)
-    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
 def draw_curve(ax: Any, curve: Curve, index: int, scale: float = 1.0) -> None:

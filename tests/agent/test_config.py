@@ -188,7 +188,7 @@ def test_a_run_goes_on_with_the_widths_it_was_saved_with(tmp_path):
     path.write_text(text)
     assert load_config(path).world_model.hidden_dim == 24
     assert load_config(path).behavior == make_config("debug", None, {"size": "10m"}).behavior
-    again = resumed_config(tmp_path, Namespace(preset=None, task=None), ["--env_frames", "7"])
+    again = resumed_config(load_config(path), tmp_path, Namespace(preset=None, task=None), ["--env_frames", "7"])
     assert again.world_model == load_config(path).world_model
     with pytest.raises(ValueError, match="size: of_another_version -> 18m"):
-        resumed_config(tmp_path, Namespace(preset=None, task=None), ["--size", "18m"])
+        resumed_config(load_config(path), tmp_path, Namespace(preset=None, task=None), ["--size", "18m"])

@@ -89,7 +89,8 @@ def test_a_dump_shows_the_fault_again(tmp_path):
     assert not torch.isfinite(metrics["reward_nll"])
     fresh = small_agent.make_agent()
     fresh.update(chunk)
-    assert torch.equal(fresh.update(spoiled(chunk))["recon_loss"], metrics["recon_loss"])  # the same random numbers
+    # The same weights and random numbers; running statistics of frames have seen the chunk once more.
+    assert float(fresh.update(spoiled(chunk))["recon_loss"]) == pytest.approx(float(metrics["recon_loss"]), rel=1e-4)
 
 
 def test_flags_that_are_read_late_name_the_right_update(tmp_path):
@@ -102,7 +103,7 @@ def test_flags_that_are_read_late_name_the_right_update(tmp_path):
         seen.append(guard.skipped)
     assert seen == [0, 0, 0, 1]
     dump = load_checkpoint(tmp_path / "faults" / "000000002.pt")
-    assert torch.equal(dump["chunk"]["reward"], batches[1].reward)
+    torch.testing.assert_close(dump["chunk"]["reward"], batches[1].reward, rtol=0, atol=0, equal_nan=True)
     guard.update(agent, spoiled(chunk))
     guard.finish(agent)  # before a checkpoint nothing is left unread
     assert guard.skipped == 2
