@@ -259,7 +259,7 @@ def save_config(config: Config, path: Path) -> None:
 
 
 MAY_CHANGE: tuple[str, ...] = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
-MAY_CHANGE += ("replay.batch_size", "optimizer.lr_factor")  # after trouble
+MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor")  # on other hardware, or after trouble
 
 
 def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -> list[str]:

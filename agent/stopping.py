@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -18,6 +18,17 @@ class Stoppable(Protocol):
 
 
 @contextmanager
+def handled(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Inside, these signals call `handler`; afterwards what they called before."""
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, usual in previous.items():
+            signal.signal(number, usual)
+
+
+@contextmanager
 def stop_signals(trainer: Stoppable) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the run after the current update; a second Ctrl-C interrupts at once."""
 
@@ -25,12 +36,8 @@ def stop_signals(trainer: Stoppable) -> Iterator[None]:
         trainer.stop_reason = signal.Signals(number).name
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handled(stop, signal.SIGTERM, signal.SIGINT):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

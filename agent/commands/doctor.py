@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.command_line import PROGRAM, Parser, check_at_least, check_target
 from agent.commands import Job, say
 from agent.config import Config, make_config
+from agent.stopping import handled
 
 if TYPE_CHECKING:
     from envs.doctor import Finding
@@ -61,12 +62,8 @@ def _signals_as_exits() -> Iterator[None]:
     def stop(number: int, _: Any) -> None:
         sys.exit(128 + number)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with handled(stop, signal.SIGTERM, signal.SIGHUP):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def examine(preset: str | None, task: str | None, workers: int, allowance: "Allowance") -> dict[str, Any]:
