@@ -101,7 +101,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
 
 def test_a_stop_leaves_updates_and_evaluations_for_the_run_that_goes_on(tmp_path):
     owed, evaluations = set(), set()
-    for stop_at in range(46, 58, 2):
+    for stop_at in (46, 51, 54):
         trainer = train(tmp_path / str(stop_at), stop_at=stop_at)
         owed.add(trainer.owed)
         evaluations.add(trainer.evaluation_due)
