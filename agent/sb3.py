@@ -34,7 +34,7 @@ from agent.sb3_envs import (
     space_to_plain,
     task_envs,
 )
-from agent.sb3_rollout import Rollout, torch_threads
+from agent.sb3_rollout import Rollout, check_callback, torch_threads
 from agent.schema import Count, check
 from envs.registered import make_registered
 from envs.tasks import GYM_PREFIX
@@ -155,6 +155,7 @@ class AIME(BaseAlgorithm):
         """
         if total_timesteps < 1:
             raise ValueError(f"total_timesteps: got {total_timesteps}, expected at least 1")
+        check_callback(callback)
         if self.env is None:
             raise ValueError("env: got none, expected one before learn(): set_env(env), or load(path, env)")
         if self._rollout is None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
 
 from agent.agent import Agent
 from agent.frames import SIZE, to_images
@@ -104,3 +105,15 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def check_callback(callback: object) -> None:
+    """ValueError unless Stable-Baselines3's `learn` would take it: a callback, a list of them, a function, or None."""
+    if isinstance(callback, list):
+        is_known = all(isinstance(part, BaseCallback) for part in callback)
+    else:
+        is_known = callback is None or isinstance(callback, BaseCallback) or callable(callback)
+    if not is_known:
+        raise ValueError(
+            f"callback: got {callback!r}, expected a callback of stable_baselines3, a list of them, or a function"
+        )

@@ -108,6 +108,14 @@ def test_a_task_is_made_as_the_preset_says():
     assert model.observation_space.shape == (3, *make_env("reaching").observation_space.shape[:2])
 
 
+@pytest.mark.parametrize("callback", [3, "eval", [print]])
+def test_an_unknown_callback_is_one_line_before_anything_is_learned(callback):
+    model = model_of()
+    with pytest.raises(ValueError, match=r"^callback: got [^\n]*, expected a callback of stable_baselines3[^\n]*$"):
+        model.learn(10, callback=callback)
+    assert model.num_timesteps == 0
+
+
 def test_importing_the_package_imports_no_stable_baselines():
     program = "import sys, agent, agent.command_line, run_agent; sys.exit('stable_baselines3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False).returncode == 0
