@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from agent.config import Config, make_config
+from agent.storage import needed_bytes
 from envs.doctor import Finding
 from envs.probing import usable_cores
-from replay import Chunk, row_bytes
+from replay import Chunk
 from replay.budget import available_disk, available_memory
 
 
@@ -89,16 +90,12 @@ def random_chunk(batch: int, length: int, action_dim: int) -> Chunk:
 
 def _print_budget(config: Config, action_dim: int) -> None:
     """Whether memory and disk hold the replay, by the rules of the trainer."""
-    settings, row = config.replay, row_bytes((64, 64, 3), action_dim)
-    limit = sys.maxsize if settings.capacity_gb is None else int(settings.capacity_gb * 2**30)
-    rows = min(settings.capacity_steps * row, limit)
-    # Episodes compress at least fourfold; a memory map takes the rows themselves to the disk.
-    needs = {"memory": 0 if settings.memmap else rows, "disk": rows // 4 + (rows if settings.memmap else 0)}
+    needs = dict(zip(("memory", "disk"), needed_bytes(config, action_dim), strict=True))
     available = {"memory": available_memory(), "disk": available_disk(Path("runs") / config.task / "episodes")}
     for name, needed in needs.items():
         fits = needed <= available[name]
         text = f"replay takes {needed / 1e9:.2f} GB when full, {available[name] / 1e9:.1f} GB are available"
-        steps = settings.capacity_steps * available[name] // max(1, needed)
+        steps = config.replay.capacity_steps * available[name] // max(1, needed)
         advice = "" if fits else f"train with --replay.capacity_steps {steps} or less"
         figures = {f"{name}_bytes": needed, f"{name}_available": available[name]}
         _print(Finding(name, "ok" if fits else "problem", text, advice, figures))

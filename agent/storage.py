@@ -10,14 +10,21 @@ from replay import EpisodeStore, ReplayBuffer, check_budget, row_bytes
 
 def check_storage(config: Config, logdir: Path, action_dim: int) -> None:
     """ReplayBudgetError now, not in a week, if memory or disk cannot hold the replay. Writes nothing."""
-    settings = config.replay
-    row, needed = row_bytes((64, 64, 3), action_dim), _needed_bytes(config, action_dim)
-    folder, key = logdir / "episodes", "replay.capacity_steps"
-    if not settings.memmap:
-        check_budget(needed, memory_key=f"replay.memmap to true, or {key}", unit_bytes=row)
-    # Rendered frames compress at least fourfold (docs/dependencies.md), so episodes are given a quarter.
-    quarters = 5 if settings.memmap else 1
-    check_budget(0, folder, quarters * needed // 4, disk_key=key, unit_bytes=quarters * row // 4)
+    row, key = row_bytes((64, 64, 3), action_dim), "replay.capacity_steps"
+    memory, disk = needed_bytes(config, action_dim)
+    check_budget(memory, memory_key=f"replay.memmap to true, or {key}", unit_bytes=row)
+    check_budget(0, logdir / "episodes", disk, disk_key=key, unit_bytes=(5 if config.replay.memmap else 1) * row // 4)
+
+
+def needed_bytes(config: Config, action_dim: int) -> tuple[int, int]:
+    """Memory and disk that a full replay takes.
+
+    Rendered frames compress at least fourfold (docs/dependencies.md); a memory map has the rows on the disk.
+    """
+    limit = _capacity_bytes(config)
+    rows = config.replay.capacity_steps * row_bytes((64, 64, 3), action_dim)
+    rows = min(rows, limit if limit is not None else sys.maxsize)
+    return (0, rows // 4 + rows) if config.replay.memmap else (rows, rows // 4)
 
 
 def open_storage(config: Config, logdir: Path, action_dim: int, pin_memory: bool) -> tuple[EpisodeStore, ReplayBuffer]:
@@ -40,9 +47,3 @@ def open_storage(config: Config, logdir: Path, action_dim: int, pin_memory: bool
 
 def _capacity_bytes(config: Config) -> int | None:
     return None if config.replay.capacity_gb is None else int(config.replay.capacity_gb * 2**30)
-
-
-def _needed_bytes(config: Config, action_dim: int) -> int:
-    limit = _capacity_bytes(config)
-    rows = config.replay.capacity_steps * row_bytes((64, 64, 3), action_dim)
-    return min(rows, limit if limit is not None else sys.maxsize)

@@ -117,7 +117,7 @@ def _env_frames(logdir: Path) -> int:
 def _compare(straight: Path, stopped: Path, stops: tuple[str, ...]) -> Verdict:
     left, right = (load_newest(logdir / "checkpoints")[0] for logdir in (straight, stopped))
     lines = [[_timeless(row) for row in read_metrics(logdir / "metrics.jsonl")] for logdir in (straight, stopped)]
-    found = list(differences(left, right, "checkpoint"))
+    found = list(unequal_places(left, right, "checkpoint"))
     if lines[0] != lines[1]:
         pairs = zip(*lines, strict=False)
         first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(map(len, lines)))
@@ -130,14 +130,14 @@ def _timeless(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in CLOCKS}
 
 
-def differences(left: Any, right: Any, where: str) -> Sequence[str]:
+def unequal_places(left: Any, right: Any, where: str) -> Sequence[str]:
     """Places where two nested values are not the same bit for bit, clocks aside."""
     if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
         names = [name for name in left if name not in CLOCKS]
-        return [place for name in names for place in differences(left[name], right[name], f"{where}.{name}")]
+        return [place for name in names for place in unequal_places(left[name], right[name], f"{where}.{name}")]
     if isinstance(left, list | tuple) and isinstance(right, list | tuple) and len(left) == len(right):
         pairs = enumerate(zip(left, right, strict=True))
-        return [place for i, (a, b) in pairs for place in differences(a, b, f"{where}[{i}]")]
+        return [place for i, (a, b) in pairs for place in unequal_places(a, b, f"{where}[{i}]")]
     if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
         return [] if left.dtype == right.dtype and torch.equal(left, right) else [where]
     return [] if type(left) is type(right) and left == right else [where]

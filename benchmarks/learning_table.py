@@ -233,7 +233,7 @@ def write_figure(results: list[Result], path: Path) -> None:
 def evaluation_curve(group: list[Result]) -> Curve:
     """The evaluations during training of an arm's seeds; empty where there was none."""
     seeds = [distinct(*np.array(result["evaluations"]).T) for result in group if result["evaluations"]]
-    label = f"{arm_name(group[0])} ({len(seeds)} seed{'s' * (len(seeds) != 1)})"
+    label = f"{arm_name(group[0])} ({len(group)} seed{'s' * (len(group) != 1)})"
     return mean_curve(label, seeds) if seeds else Curve(label, *[np.empty(0)] * 4, 0)
 
 

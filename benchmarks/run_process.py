@@ -61,10 +61,10 @@ def episodes(logdir: Path) -> dict[str, str]:
 def compare(straight: Path, other: Path) -> list[str]:
     """Where two runs differ: checkpoint, metrics, episodes; empty where they are the same bit for bit."""
     from agent.checkpoint import load_newest
-    from agent.verification import differences
+    from agent.verification import unequal_places
 
     left, right = (load_newest(logdir / "checkpoints")[0] for logdir in (straight, other))
-    found = list(differences(left, right, "checkpoint"))
+    found = list(unequal_places(left, right, "checkpoint"))
     if metrics(straight) != metrics(other):
         found.append("metrics.jsonl")
     ours, theirs = (list(episodes(logdir).items()) for logdir in (straight, other))

@@ -15,7 +15,7 @@ from agent.checkpoint import checkpoint_paths, load_newest
 from agent.config import load_config
 from agent.logger import read_metrics
 from agent.schedule import Every
-from agent.verification import differences
+from agent.verification import unequal_places
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 injection = importlib.import_module("injection")
@@ -71,7 +71,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_loses_nothing(tmp_path, stra
     before = {path: path.read_bytes() for path in checkpoint_paths(logdir / "checkpoints")}
     assert train(logdir, "--quiet") == 0
     assert all(path.read_bytes() == data for path, data in before.items() if path.is_file())
-    assert list(differences(newest(whole), newest(logdir), "checkpoint")) == []
+    assert list(unequal_places(newest(whole), newest(logdir), "checkpoint")) == []
     rows = [[{k: v for k, v in row.items() if k not in ("wall_seconds", "updates_per_second")} for row in
              read_metrics(folder / "metrics.jsonl")] for folder in (whole, logdir)]  # fmt: skip
     assert rows[0] == rows[1]
