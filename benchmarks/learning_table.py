@@ -53,9 +53,10 @@ REPEAT_2 = ("DrQ-v2", "TD-MPC2 (pixels, authors)", "dreamerv3-torch (NM512)")
 PLANET_COLUMNS = {name: name for name in REPEAT_PLANET} | {ORIENTATION: DREAMER_V3}
 COLUMNS = {"DreamerV3": DREAMER_V3} | {name: name for name in REPEAT_2}
 NOTES = (
-    "Ours: mean over seeds [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes a "
-    "seed. Training: episodes that ended in (T - 10k, T + 10k], at 1M in (980k, 1M].",
-    "References: mean ± std over seeds. DreamerV3: training returns; the others: evaluations. CURL's authors took "
+    "Ours: mean over runs [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes a "
+    "run. Training: episodes that ended in (T - 10k, T + 10k], at 1M in (980k, 1M]. updates/s and hours: of the "
+    "last stage.",
+    "*Published*: mean ± std over seeds. DreamerV3: training returns; the others: evaluations. CURL's authors took "
     "PlaNet and Dreamer from their papers; dreamerv3-torch is read off a plot, ± 15.",
 )
 
@@ -81,24 +82,41 @@ def reference_columns(preset: str) -> dict[str, str]:
     return PLANET_COLUMNS if preset == "cpu" else COLUMNS
 
 
-def reference_score(column: str, method: str, group: list[Result], at: int) -> Reference | None:
-    """The published score beside a group of runs; None where there is none of the same action repeat."""
-    score = load_references().get((method, group[0]["task"], at))
-    repeats = {result["config"]["env"]["action_repeat"] for result in group if result["config"]}
+def published_rows(runs: list[Result], times: Sequence[int]) -> list[dict[str, str]]:
+    """Published scores of a task's protocol, each in the column of its kind: "arm", "runs" (seeds) and scores."""
+    rows = []
+    for column, method in reference_columns(runs[0]["preset"]).items():
+        kind = "training" if method == DREAMER_V3 else "deterministic"
+        row = {"arm": f"*{column}*"}
+        for at in times:
+            score = reference_score(column, method, runs, at)
+            if score is not None:
+                values = (score.mean, score.std)
+                row["runs"] = str(score.seeds or "")
+                row[f"{time_label(at)} {kind}"] = " ± ".join(f"{value:.0f}" for value in values if value is not None)
+        rows += [row] if len(row) > 1 else []
+    return rows
+
+
+def reference_score(column: str, method: str, runs: list[Result], at: int) -> Reference | None:
+    """The published score beside runs of one task; None where there is none of the same action repeat."""
+    score = load_references().get((method, runs[0]["task"], at))
+    repeats = {result["config"]["env"]["action_repeat"] for result in runs if result["config"]}
     return score if score is not None and (column == ORIENTATION or repeats == {score.action_repeat}) else None
 
 
 def grouped(results: list[Result]) -> list[list[Result]]:
-    """The seeds of each task, arm and overrides, in the order of tasks and arms."""
+    """The runs of each task, arm and overrides, in the order of tasks and arms; fewer overrides come first."""
     groups: dict[tuple[Any, ...], list[Result]] = {}
-    for result in sorted(results, key=lambda r: (r["task"], list(ARMS).index(r["arm"]), r["seed"])):
+    order = list(ARMS).index
+    for result in sorted(results, key=lambda r: (r["task"], order(r["arm"]), len(r["overrides"]), r["seed"])):
         groups.setdefault((result["task"], arm_name(result)), []).append(result)
     return list(groups.values())
 
 
 def arm_name(result: Result) -> str:
-    """The arm, with what --set added to it."""
-    added = [f"{k}={v}" for k, v in result["overrides"].items() if k not in ARMS[result["arm"]]]
+    """The arm, with what --set added to it, by the last words of its keys."""
+    added = [f"{k.rpartition('.')[2]}={v}" for k, v in result["overrides"].items() if k not in ARMS[result["arm"]]]
     return ", ".join([result["arm"], *added])
 
 
@@ -141,9 +159,9 @@ def interval_cell(values: list[float], seeds: int) -> str:
 
 
 def make_row(group: list[Result], times: Sequence[int]) -> dict[str, str]:
-    """Column -> cell for the seeds of one task and arm; the same columns in every row of a preset."""
+    """Column -> cell for the runs of one task and arm."""
     frames = sorted({env_frames_of(result) for result in group})
-    row = {"task": group[0]["task"], "arm": arm_name(group[0]), "seeds": str(len(group))}
+    row = {"arm": arm_name(group[0]), "runs": str(len(group))}
     row["env_frames"] = " to ".join(f"{count:,}" for count in (frames if len(frames) < 3 else (frames[0], frames[-1])))
     for at in times:
         stages = stages_at(group, at)
@@ -151,17 +169,28 @@ def make_row(group: list[Result], times: Sequence[int]) -> dict[str, str]:
             "deterministic": interval_cell([stage["deterministic"]["mean"] for stage in stages], len(group)),
             "sampled": mean_cell([stage["sampled"]["mean"] for stage in stages]),
             "training": mean_cell(training_returns(group, at)),
-            "updates/s": mean_cell([stage["updates"] / max(stage["wall_seconds"], 1e-9) for stage in stages], 2),
-            "hours": mean_cell([stage["wall_seconds"] / 3600 for stage in stages], 2),
         }
         row |= {f"{time_label(at)} {name}": cell for name, cell in own.items()}
-        for column, method in reference_columns(group[0]["preset"]).items():
-            score, cell = reference_score(column, method, group, at), ""
-            if score is not None:
-                cell = " ± ".join(f"{value:.0f}" for value in (score.mean, score.std) if value is not None)
-            row[f"{time_label(at)} {column}"] = cell
+    ends = [result["stages"][-1] for result in group if result["stages"]]
+    row["updates/s"] = mean_cell([end["updates"] / max(end["wall_seconds"], 1e-9) for end in ends], 2)
+    row["hours"] = mean_cell([end["wall_seconds"] / 3600 for end in ends], 2)
     ended = [f"seed {result['seed']} {result['status']}" for result in group if result["status"] != "finished"]
     return row | {"ended": "; ".join(ended)}
+
+
+def make_task_table(runs: list[Result]) -> str:
+    """Markdown: a row for each arm of one task and preset, then the published scores in the same columns."""
+    ends = {stage["env_frames"] for result in runs for stage in result["stages"]}
+    evaluated = {at for at in ends if at % 10_000 == 0}  # a run that was stopped has no column of its own
+    times = sorted({at for at in TIMES if training_returns(runs, at)} | evaluated)
+    rows = [make_row(group, times) for group in grouped(runs)]
+    published = published_rows(runs, times)
+    columns = [column for column in rows[0] if any(row.get(column) for row in rows + published)]
+    cells = [
+        [" ".join(row.get(column, "").split()).replace("|", "\\|") for column in columns] for row in rows + published
+    ]
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def describe_settings(results: list[Result]) -> list[str]:
@@ -190,19 +219,13 @@ def describe_settings(results: list[Result]) -> list[str]:
 
 
 def make_table(results: list[Result]) -> str:
-    """Markdown: for each preset its settings, a row for each task and arm, and what has not been run."""
+    """Markdown: for each preset its settings, a table for each task, and which arms have not been run."""
     parts = []
     for preset in sorted({result["preset"] for result in results}):
         mine = [result for result in results if result["preset"] == preset]
-        ends = {stage["env_frames"] for result in mine for stage in result["stages"]}
-        evaluated = {at for at in ends if at % 10_000 == 0}  # a run that was stopped has no column of its own
-        times = sorted({at for at in TIMES if training_returns(mine, at)} | evaluated)
-        rows = [make_row(group, times) for group in grouped(mine)]
-        columns = [column for column in rows[0] if any(row[column] for row in rows)]
-        lines = [columns, ["---"] * len(columns)]
-        lines += [[" ".join(row[column].split()).replace("|", "\\|") for column in columns] for row in rows]
         parts += [f"## Preset {preset}", "\n".join(describe_settings(mine))]
-        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+        for task in sorted({result["task"] for result in mine}):
+            parts += [f"### {task}", make_task_table([result for result in mine if result["task"] == task])]
         missing = [arm for arm in ARMS if arm not in {result["arm"] for result in mine}]
         parts += [f"not run: {', '.join(missing)}"] if missing else []
         parts += NOTES

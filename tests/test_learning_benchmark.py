@@ -172,14 +172,16 @@ def test_the_table_has_means_intervals_and_published_scores(learning, tmp_path, 
     assert learning.main(["table", *paths]) == 0
     text = markdown.read_text()
     assert capsys.readouterr().out == text
-    aime, plain = rows_of(text)
+    aime, plain, *published = rows_of(text)
     # t(0.975, 1) = 12.706, and std / sqrt(2) of 600 and 700 is 50: 650 -+ 635.3
-    assert (aime["seeds"], aime["100k deterministic"]) == ("2", "650 [15, 1285]")
+    assert (aime["runs"], aime["100k deterministic"]) == ("2", "650 [15, 1285]")
     assert (plain["arm"], plain["100k deterministic"]) == ("sum", "600 (1 seed)")
     assert aime["100k training"] == "300"  # seeds: (100 + 200 + 600) / 3 and 300
-    assert (aime["100k updates/s"], aime["100k hours"]) == ("2.00", "1.00")
-    assert aime["100k CURL [CURL paper table]"] == "582 ± 146"
-    assert "100k DrQ-v2" not in aime  # repeat 2
+    assert (aime["updates/s"], aime["hours"]) == ("2.00", "1.00")
+    scores = {row["arm"]: row for row in published}
+    assert scores["*CURL [CURL paper table]*"]["100k deterministic"] == "582 ± 146"
+    assert scores["*DreamerV3 (repeat 2, orientation)*"]["100k training"] == "614 ± 152"  # training returns
+    assert "*DrQ-v2*" not in scores  # repeat 2
     assert not any(column.startswith(("50k", "250k")) for column in aime)
     assert "not run: k1, no_perceiver," in text
     assert "train ratio: 128" in text
@@ -192,11 +194,11 @@ def test_scores_of_other_action_repeats_are_left_out(learning, tmp_path, capsys)
     hand_made(tmp_path / "in", 0, config=config, overrides={"env.action_repeat": "2"})
     hand_made(tmp_path / "in", 0, preset="gpu", config=config)
     assert learning.main(["table", "--results", str(tmp_path / "in")]) == 0
-    cpu, gpu = rows_of(capsys.readouterr().out)
-    assert cpu["arm"] == "aime, env.action_repeat=2"
-    assert not any("CURL" in column for column in cpu)
-    assert cpu["100k DreamerV3 (repeat 2, orientation)"] == gpu["100k DreamerV3"] == "614 ± 152"
-    assert gpu["100k DrQ-v2"] == "626 ± 268"
+    cpu, gpu = (rows_of(part) for part in capsys.readouterr().out.split("## Preset gpu"))
+    assert [row["arm"] for row in cpu] == ["aime, action_repeat=2", "*DreamerV3 (repeat 2, orientation)*"]
+    published = {row["arm"]: row for row in gpu[1:]}
+    assert cpu[1]["100k training"] == published["*DreamerV3*"]["100k training"] == "614 ± 152"
+    assert published["*DrQ-v2*"]["100k deterministic"] == "626 ± 268"
 
 
 def test_a_run_that_was_stopped_is_marked_and_scored_only_where_it_came(learning, tmp_path, capsys):
@@ -206,7 +208,7 @@ def test_a_run_that_was_stopped_is_marked_and_scored_only_where_it_came(learning
     hand_made(tmp_path / "in", 1)
     hand_made(tmp_path / "in", 2)
     assert learning.main(["table", "--results", str(tmp_path / "in")]) == 0
-    [row] = rows_of(capsys.readouterr().out)
+    row = rows_of(capsys.readouterr().out)[0]
     assert row["ended"] == f"seed 0 {status}"
     assert row["env_frames"] == "95,000 to 100,000"
     assert row["50k training"] == "100"
