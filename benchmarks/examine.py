@@ -1,15 +1,17 @@
 """Take the world model of a trained run apart: what each pillar does on episodes that it has never seen.
 
-    python benchmarks/examine.py runs/walker_walk [--episodes 8] [--seed 500000] [--json out.json] [--pictures folder]
+    python benchmarks/examine.py runs/walker_walk [--episodes 8] [--seed 500000] [--mode sample|deterministic]
+        [--dream_noise 1.0] [--json out.json] [--pictures folder]
 
-The agent plays held-out episodes (actions sampled); every figure is of them, none of training data. Pictures:
-open_loop.jpg, dream.jpg (50 steps under the policy from 32 starts, every tenth), attention.jpg, components.jpg.
+The agent plays held-out episodes; every figure is of them, none of training data. "policy" figures: the mean reward k
+steps after a frame, as it came and as dreams under the same policy have it. Pictures: open_loop.jpg, dream.jpg (50
+steps under the policy from 32 starts, every tenth), attention.jpg, components.jpg.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from agent.agent import Agent, to_frames
+from agent.agent import Agent, Mode, to_frames
 from agent.dreams import open_loop, psnr, watched
 from agent.evaluation import agent_env, play_episode, seeded
 from envs import Step
@@ -52,13 +54,13 @@ class HeldOut:
     is_terminal: Tensor
 
 
-def play(agent: Agent, episodes: int, seed: int) -> HeldOut:
+def play(agent: Agent, episodes: int, seed: int, mode: Mode) -> HeldOut:
     """Episodes with the seeds seed, seed + 1, ...; all are cut to the length of the shortest."""
     played: list[list[Step]] = []
     with agent_env(agent.config) as env, seeded(agent, seed):
         for i in range(episodes):
             played.append([])
-            play_episode(agent, env, seed + i, "sample", played[-1].append)
+            play_episode(agent, env, seed + i, mode, played[-1].append)
     length = min(map(len, played))
 
     def field(name: str) -> Tensor:
@@ -109,6 +111,28 @@ def open_loop_figures(
         **found,
         "open loop/mean frame": psnr(best_frame, data.frames),
     }
+
+
+def policy_figures(
+    agent: Agent, outputs: dict[str, Any], data: HeldOut, mode: Mode, generator: torch.Generator
+) -> dict[str, float]:
+    """Mean reward k steps ahead: as it came, as dreamt under the policy, and as dreamt under the actions that came."""
+    steps, stride = min(15, data.frames.shape[1] - CONTEXT - 1), 4
+    starts = torch.arange(CONTEXT - 1, data.frames.shape[1] - steps, stride, device=agent.device)
+    start: State = outputs["states"].map(lambda x: x[:, starts].flatten(0, 1))
+    logged = iter(torch.stack([data.actions[:, starts + k].flatten(0, 1) for k in range(steps)]))
+
+    def choose(state: State) -> Tensor:
+        policy = agent.actor_critic.actor(state.features)
+        return policy.mode if mode == "deterministic" else policy.sample(generator)[1]
+
+    found = {}
+    for name, policy in (("policy/dream", choose), ("policy/dream, actions that came", lambda _: next(logged))):
+        dream, _ = agent.model.imagine(start, policy, steps, generator)
+        rewards = agent.model.reward_head.predict(dream.features).mean(0)
+        found |= {f"{name}/+{k}": float(rewards[k]) for k in AHEAD if k <= steps}
+    came = {f"policy/reality/+{k}": float(data.rewards[:, starts + k].mean()) for k in AHEAD if k <= steps}
+    return came | found
 
 
 def dream_picture(agent: Agent, outputs: dict[str, Any], generator: torch.Generator) -> Picture:
@@ -188,14 +212,15 @@ def grid(rows: Sequence[Sequence[Picture]], gap: int = 2) -> Picture:
 
 
 @torch.no_grad()
-def examine(agent: Agent, data: HeldOut, seed: int, pictures: Path | None = None) -> dict[str, float]:
-    """All figures of the held-out episodes; the pictures go into a folder."""
+def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path | None = None) -> dict[str, float]:
+    """All figures of held-out episodes that were played in a mode; the pictures go into a folder."""
     agent.model.eval()
     generator = torch.Generator(agent.device).manual_seed(seed)
     outputs = agent.model.forward_sequence(
         data.frames, data.actions, None, data.rewards, data.is_terminal, generator, sample=False
     )
     found = reconstruction_figures(agent, outputs, data.frames) | open_loop_figures(agent, outputs, data, generator)
+    found |= policy_figures(agent, outputs, data, mode, generator)
     measured = monitors.measure(agent.model, outputs, data.actions, data.rewards, generator)
     found |= {name: float(value) for name, value in measured.items()}
     found |= {name: float(outputs[name].mean()) for name in SHOWN if name in outputs}
@@ -218,6 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("logdir", type=Path)
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--seed", type=int, default=500_000, help="of the first held-out episode")
+    parser.add_argument("--mode", choices=("sample", "deterministic"), default="sample", help="of the actions")
+    parser.add_argument("--dream_noise", type=float, help="instead of the run's own world_model.dream_noise")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pictures", type=Path)
     options = parser.parse_args(argv)
@@ -226,10 +253,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_target("json", options.json)
         agent = Agent.load(options.logdir)
+        if options.dream_noise is not None:
+            agent.model.config = replace(agent.model.config, dream_noise=options.dream_noise)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    found = examine(agent, play(agent, options.episodes, options.seed), options.seed, options.pictures)
+    data = play(agent, options.episodes, options.seed, options.mode)
+    found = examine(agent, data, options.seed, options.mode, options.pictures)
     run = {"task": agent.config.task, "updates": agent.updates, "episodes": options.episodes, "seed": options.seed}
+    run |= {"mode": options.mode, "dream_noise": agent.model.config.dream_noise}
+    run["return"] = float(data.rewards.sum(1).mean())
     table = Table("figure", "value", title=f"{run['task']} after {run['updates']} updates")
     for name, value in found.items():
         table.add_row(name, f"{value:.3g}")
