@@ -236,12 +236,15 @@ def make_table(results: list[Result]) -> str:
 
 
 def write_figure(results: list[Result], path: Path) -> None:
-    """A panel for each preset and task: our evaluations and training returns over env_frames, published scores."""
+    """A panel for each preset and task: the arms' evaluations and training returns over env_frames, published scores.
+
+    Runs with settings of their own are left to the table.
+    """
     panels = list(dict.fromkeys((r["preset"], r["task"]) for r in sorted(results, key=lambda r: r["preset"])))
     figure, axes = make_axes(len(panels))
     for ax, (preset, task) in zip(axes, panels, strict=True):
         mine = [result for result in results if (result["preset"], result["task"]) == (preset, task)]
-        groups = grouped(mine)
+        groups = [group for group in grouped(mine) if arm_name(group[0]) == group[0]["arm"]]
         for index, group in enumerate(groups):
             draw_stages(ax, group, index)
         ax.plot([], [], "D", color="none", markeredgecolor="black", label="10 held-out episodes")
@@ -249,15 +252,21 @@ def write_figure(results: list[Result], path: Path) -> None:
         training = [[smooth(*np.array(r["training"]).T) for r in group if r["training"]] for group in groups]
         draw_references(ax, mine)
         draw_panel(ax, Panel(f"{task}, preset {preset}", curves, training, []))
+        highest = max((line.get_ydata().max() for line in ax.lines if len(line.get_ydata())), default=1.0)
+        ax.set_ylim(top=1.1 * highest)  # the interval of two runs would dwarf their curves
         ax.set(xlabel=X_LABELS["env_frames"], ylabel=Y_LABELS["eval_return"])
     save(figure, path)
 
 
 def evaluation_curve(group: list[Result]) -> Curve:
-    """The evaluations during training of an arm's seeds; empty where there was none."""
-    seeds = [distinct(*np.array(result["evaluations"]).T) for result in group if result["evaluations"]]
-    label = f"{arm_name(group[0])} ({len(group)} seed{'s' * (len(group) != 1)})"
-    return mean_curve(label, seeds) if seeds else Curve(label, *[np.empty(0)] * 4, 0)
+    """The evaluations during training, over those of an arm's runs that came furthest; empty where there was none."""
+    name, runs = arm_name(group[0]), [distinct(*np.array(r["evaluations"]).T) for r in group if r["evaluations"]]
+    if not runs:
+        return Curve(f"{name} (no evaluations on the way)", *[np.empty(0)] * 4, 0)
+    end = max(times[-1] for times, _ in runs)
+    furthest = [run for run in runs if run[0][-1] == end]
+    count = f"{len(furthest)} of {len(group)}" if len(furthest) < len(group) else f"{len(group)}"
+    return mean_curve(f"{name} ({count} run{'s' * (len(group) > 1)})", furthest)
 
 
 def draw_stages(ax: Any, group: list[Result], index: int) -> None:
