@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from agent.actor_critic import ActorCritic
 from agent.behavior import BehaviorLearner
@@ -62,7 +62,7 @@ class Agent:
             self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast
         )
         self.updates = 0
-        self.generators = {name: torch.Generator(self.device) for name in ("act", "learn")}
+        self.generators = {name: Generator(self.device) for name in ("act", "learn")}
         seeds = np.random.SeedSequence(config.seed).generate_state(len(self.generators))
         for generator, seed in zip(self.generators.values(), seeds, strict=True):
             generator.manual_seed(int(seed))
@@ -96,16 +96,20 @@ class Agent:
         first = torch.from_numpy(is_first).to(self.device)
         with self.autocast():
             belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
-            policy = self.actor_critic.actor(belief.features)
-            action = policy.mode if mode == "deterministic" else policy.sample(generator)[1]
-            if mode == "collect" and self.config.behavior.action_noise > 0:
-                action = policy.explore(action, self.config.behavior.action_noise, generator)
-            action = action.clamp(-1, 1)
+            action = self.choose(belief, mode, generator)
             hidden, cell = self.model.advance(belief, action)
         chosen = action.cpu().numpy()
         if not np.isfinite(chosen).all():
             raise NotFinite("the policy's actions are not finite")
         return chosen, memory._replace(hidden=hidden, cell=cell)
+
+    def choose(self, state: State, mode: Mode, generator: Generator | None = None) -> Tensor:
+        """The policy's actions [N, A] in [-1, 1] for beliefs [N, ...], seen or dreamt; modes as in `act`."""
+        policy = self.actor_critic.actor(state.features)
+        action = policy.mode if mode == "deterministic" else policy.sample(generator)[1]
+        if mode == "collect" and self.config.behavior.action_noise > 0:
+            action = policy.explore(action, self.config.behavior.action_noise, generator)
+        return action.clamp(-1, 1)
 
     def predict(
         self,

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Generator
 
 from agent.agent import Agent
 from agent.dreams import Episode, asleep, check_context, play_and_keep, to_pictures
@@ -93,18 +94,14 @@ def imagine(
     agent: Agent, start: State, horizon: int, dreams: int, mode: Mode, generator: Generator
 ) -> Iterator[Moment]:
     """Dream `dreams` times from state [1, ...] under the agent's policy, one step at a time: `horizon` Moments."""
-    model, networks = agent.model, agent.actor_critic
-
-    def act(state: State) -> Tensor:
-        policy = networks.actor(state.features)
-        return policy.mode if mode == "deterministic" else policy.sample(generator)[1]
-
+    model, critic = agent.model, agent.actor_critic.critic
+    act = partial(agent.choose, mode=mode, generator=generator)
     state = start.map(lambda x: x.expand(dreams, *x.shape[1:]))
     has_ended = torch.zeros(dreams, dtype=torch.bool, device=agent.device)
     for _ in range(horizon):
         state = model.imagine(state, act, 1, generator)[0].map(lambda x: x[:, 1])
         has_ended = has_ended | (model.continue_head.predict(state.features) < 0.5)
-        figures = model.reward_head.predict(state.features), networks.critic.value(state.features)
+        figures = model.reward_head.predict(state.features), critic.value(state.features)
         rewards, values = (x.float().cpu().numpy() for x in figures)
         yield Moment(to_pictures(model.decode(state)), rewards, values, has_ended.cpu().numpy())
 

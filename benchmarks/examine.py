@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,7 @@ def policy_figures(
     starts = torch.arange(CONTEXT - 1, data.frames.shape[1] - steps, stride, device=agent.device)
     start: State = outputs["states"].map(lambda x: x[:, starts].flatten(0, 1))
     logged = iter(torch.stack([data.actions[:, starts + k].flatten(0, 1) for k in range(steps)]))
-
-    def choose(state: State) -> Tensor:
-        policy = agent.actor_critic.actor(state.features)
-        return policy.mode if mode == "deterministic" else policy.sample(generator)[1]
-
+    choose = partial(agent.choose, mode=mode, generator=generator)
     found = {}
     for name, policy in (("policy/dream", choose), ("policy/dream, actions that came", lambda _: next(logged))):
         dream, _ = agent.model.imagine(start, policy, steps, generator)
@@ -135,12 +132,12 @@ def policy_figures(
     return came | found
 
 
-def dream_picture(agent: Agent, outputs: dict[str, Any], generator: torch.Generator) -> Picture:
+def dream_picture(agent: Agent, outputs: dict[str, Any], mode: Mode, generator: torch.Generator) -> Picture:
     """Starts in rows of four; of each every tenth step of a dream under the policy, the first of which was seen."""
     states: State = outputs["states"].map(lambda x: x[:, CONTEXT:].flatten(0, 1))
     rows = torch.linspace(0, len(states.latent) - 1, STARTS).long()
-    start, actor = states.map(lambda x: x[rows]), agent.actor_critic.actor
-    dream, _ = agent.model.imagine(start, lambda s: actor(s.features).sample(generator)[1], DREAM_STEPS, generator)
+    choose = partial(agent.choose, mode=mode, generator=generator)
+    dream, _ = agent.model.imagine(states.map(lambda x: x[rows]), choose, DREAM_STEPS, generator)
     drawn = agent.model.decode(dream.map(lambda x: x[:, ::10]))
     blocks = [grid([[to_picture(x) for x in row] for row in part]) for part in drawn.chunk(4)]
     return grid([blocks], gap=8)
@@ -228,7 +225,7 @@ def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path |
         pictures.mkdir(parents=True, exist_ok=True)
         drawn = {
             "open_loop": open_loop_picture(agent, outputs, data, generator),
-            "dream": dream_picture(agent, outputs, generator),
+            "dream": dream_picture(agent, outputs, mode, generator),
             "components": components_picture(outputs, data.rewards),
         }
         if agent.model.attention is not None:

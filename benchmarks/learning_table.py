@@ -183,12 +183,10 @@ def make_task_table(runs: list[Result]) -> str:
     ends = {stage["env_frames"] for result in runs for stage in result["stages"]}
     evaluated = {at for at in ends if at % 10_000 == 0}  # a run that was stopped has no column of its own
     times = sorted({at for at in TIMES if training_returns(runs, at)} | evaluated)
-    rows = [make_row(group, times) for group in grouped(runs)]
-    published = published_rows(runs, times)
-    columns = [column for column in rows[0] if any(row.get(column) for row in rows + published)]
-    cells = [
-        [" ".join(row.get(column, "").split()).replace("|", "\\|") for column in columns] for row in rows + published
-    ]
+    ours = [make_row(group, times) for group in grouped(runs)]
+    rows = ours + published_rows(runs, times)
+    columns = [column for column in ours[0] if any(row.get(column) for row in rows)]
+    cells = [[" ".join(row.get(column, "").split()).replace("|", "\\|") for column in columns] for row in rows]
     lines = [columns, ["---"] * len(columns), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -217,6 +217,18 @@ def test_a_run_that_was_stopped_is_marked_and_scored_only_where_it_came(learning
     assert row["100k deterministic"].endswith("] (2 seeds)")
 
 
+def test_the_figure_follows_the_runs_that_came_furthest(learning_table, tmp_path):
+    hand_made(tmp_path / "in", 0, evaluations=[[50_000, 100.0], [100_000, 500.0]])
+    hand_made(tmp_path / "in", 1, evaluations=[[50_000, 900.0]])
+    hand_made(tmp_path / "in", 2, evaluations=[[50_000, 300.0], [100_000, 700.0]])
+    group = [learning_table.load_result(path) for path in sorted((tmp_path / "in").glob("*.json"))]
+    curve = learning_table.evaluation_curve(group)
+    assert curve.label == "aime (2 of 3 runs)"
+    assert curve.mean.tolist() == [200.0, 600.0]
+    assert learning_table.evaluation_curve([group[0]]).label == "aime (1 run)"
+    assert len(learning_table.evaluation_curve([group[0] | {"evaluations": []}]).x) == 0
+
+
 def test_training_at_a_million_counts_the_last_20k(learning_table, tmp_path):
     hand_made(tmp_path / "in", 0, training=[[980_000, 9e9], [980_001, 100.0], [1_000_000, 200.0]])
     [path] = (tmp_path / "in").glob("*.json")
