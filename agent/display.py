@@ -65,6 +65,8 @@ class Display:
         if self._quiet:
             return
         self._latest, self._activity = (env_frames, updates, recent), ""
+        if self._marks and self._marks[-1][2] == 0 < updates:  # the prefill's speed says nothing about the rest
+            self._marks = deque([(self._clock(), env_frames, updates)])
         if self._clock() >= self._next:
             self._show(*self._latest)
 
@@ -83,8 +85,8 @@ class Display:
         now = self._clock()
         self._next = now + self._interval
         self._marks.append((now, env_frames, updates))
-        while len(self._marks) > 2 and (now - self._marks[0][0] > _WINDOW_SECONDS or self._marks[1][2] == 0 < updates):
-            self._marks.popleft()  # too old, or from the prefill, whose speed says nothing about the rest
+        while len(self._marks) > 2 and now - self._marks[0][0] > _WINDOW_SECONDS:
+            self._marks.popleft()
         line = self._describe(env_frames, updates, recent)
         if self._live is None and len(self._marks) > 1 and line != self._line:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)

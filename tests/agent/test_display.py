@@ -81,13 +81,21 @@ def test_a_quiet_display_shows_no_note():
 
 def test_no_estimate_comes_from_the_prefill():
     screen = Screen()
-    for second, frames, updates in ((0, 0, 0), (30, 300, 0), (60, 600, 0), (90, 610, 20), (120, 620, 50)):
+    for second, frames, updates in (
+        (0, 0, 0),
+        (30, 300, 0),
+        (60, 600, 0),
+        (80, 610, 20),
+        (90, 620, 40),
+        (120, 650, 100),
+    ):
         screen.now = float(second)
         screen.display.update(frames, updates, {})
     shown = screen.text.splitlines()
     assert shown[0] == "300/1,000 env_frames  0 updates  prefill"
-    # From second 60 on 10 env_frames take 30 s: the 380 that are left take 1140 s, not the 100 s of the first minute.
-    assert shown[-1] == "620/1,000 env_frames  50 updates (0.8/s)  ETA 0:19:00"
+    # From the first update on an env_frame takes a second, not the tenth of one that it took before.
+    assert shown[2] == "620/1,000 env_frames  40 updates (2.0/s)  ETA 0:06:20"
+    assert shown[3] == "650/1,000 env_frames  100 updates (2.0/s)  ETA 0:05:50"
 
 
 def test_the_end_has_no_time_left():
