@@ -12,14 +12,13 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from replay.naming import naming
+from replay.writing import remove_rests, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +39,9 @@ def save_checkpoint(folder: Path, payload: dict[str, Any], updates: int, keep: i
     path = folder / f"{updates:09d}.pt"
     write_checkpoint(path, payload)
     older = [p for p in checkpoint_paths(folder) if int(p.stem) <= updates]
-    for stale in {*checkpoint_paths(folder), *folder.glob(".*.partial")} - set(older[-keep:]):
+    for stale in set(checkpoint_paths(folder)) - set(older[-keep:]):
         stale.unlink(missing_ok=True)
+    remove_rests(folder)
     return path
 
 
@@ -56,19 +56,7 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     content = body.getbuffer()
     header = _HEADER.pack(_MAGIC, _VERSION, hashlib.sha256(content).digest(), len(content))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with naming(path), open(partial, "wb") as file:
-            file.write(header)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        with suppress(OSError):  # a full disk is not kept full by what does not fit
-            partial.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    write_whole(path, header, content)
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
@@ -197,12 +185,3 @@ def _check_plain(value: Any, where: str, depth: int = 0) -> None:
             _check_plain(part, f"{where}[{index}]", depth + 1)
     else:
         raise ValueError(f"{where}: got {type(value).__name__}, expected tensors, dicts, lists or plain values")
-
-
-def _sync(folder: Path) -> None:
-    """Make the renaming itself durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

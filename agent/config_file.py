@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from replay.writing import write_whole
 from world_model.config import from_mapping
 
 MAX_BYTES = 1 << 16  # a run's config.yaml has about 5,000
@@ -51,13 +52,7 @@ def read_yaml(path: Path) -> Any:
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Plain values into a file that is whole or the one of before; an OSError names it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(yaml.safe_dump(values, sort_keys=False))
-        partial.replace(path)
-    except OSError as error:  # a full disk tells no name
-        error.filename = str(path)
-        raise
+    write_whole(path, yaml.safe_dump(values, sort_keys=False).encode())
 
 
 def build(kind: type, values: Any) -> Any:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from replay.naming import naming
+from replay.writing import naming, write_whole
 
 
 class Mirror(Protocol):
@@ -62,7 +61,7 @@ class Logger:
         is_new = updates is None and env_frames is None
         limits = {"updates": updates, "env_frames": env_frames}
         kept = [] if is_new else [row for row in read_metrics(self._jsonl) if _is_within(row, limits)]
-        _replace(self._jsonl, "".join(json.dumps(row) + "\n" for row in kept))
+        write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._step = max((row["env_frames"] for row in kept), default=-1)
         self._file = open(self._jsonl, "a", buffering=1)  # noqa: SIM115  (open for the run's whole life)
         self._board_folder = logdir / "tensorboard"
@@ -130,7 +129,7 @@ class Logger:
         writer = csv.DictWriter(table, columns)
         writer.writeheader()
         writer.writerows(read_metrics(self._jsonl))
-        _replace(self._csv, table.getvalue())
+        write_whole(self._csv, table.getvalue().encode())
         with naming(self._board_folder):
             self._board.flush()
 
@@ -172,10 +171,3 @@ def _is_row(row: Mapping[str, Any]) -> bool:
 
 def _is_within(row: Mapping[str, Any], limits: Mapping[str, int | None]) -> bool:
     return all(limit is None or row.get(name, 0) <= limit for name, limit in limits.items())
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with naming(path):
-        partial.write_text(text, newline="")
-        os.replace(partial, path)

@@ -31,6 +31,7 @@ from agent.config import Config, parse_overrides
 from agent.logger import read_metrics
 from envs.rendering import RenderingError, choose_gl_backend
 from envs.tasks import SUITE_TASKS, task_names
+from replay.writing import write_whole
 from world_model.config import unknown_key
 
 FOLDER = Path(__file__).resolve().parent
@@ -185,11 +186,9 @@ def write_result(run: Run, status: str, threads: int, stage: Result | None = Non
         "training": curve(run.logdir, "train_return"),
         "evaluations": curve(run.logdir, "eval_return"),
     }
-    partial = run.path.with_name(f".{run.path.name}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    run.path.parent.mkdir(parents=True, exist_ok=True)
     lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in result.items())
-    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    partial.replace(run.path)
+    write_whole(run.path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 # ---------------------------------------------------------------- commands

@@ -11,8 +11,8 @@ from typing import Any
 
 from replay import episode_file
 from replay.entries import Entry
-from replay.naming import naming
 from replay.rows import Episode, check_episode
+from replay.writing import remove_rests, write_whole
 
 NAME = re.compile(r"([0-9]{8,15})-([1-9][0-9]{0,11})\.ep(\.damaged)?")
 logger = logging.getLogger(__name__)
@@ -63,18 +63,7 @@ class EpisodeStore:
         check_episode(episode)
         data = episode_file.encode(episode, metadata if metadata is not None else {})
         path = self.folder / f"{self._next:08d}-{len(episode.reward)}.ep"
-        # a crash leaves this name behind, and the next append under the same number overwrites it
-        partial = self.folder / f"{self._next:08d}.tmp"
-        try:
-            with naming(path), partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        _sync_folder(self.folder)
+        write_whole(path, data)
         self._next += 1
         return path
 
@@ -172,8 +161,12 @@ class EpisodeStore:
         return _delete(self.paths()[:count])
 
     def remove_newer(self, number: int) -> list[Path]:
-        """Delete the episodes above `number` -> their paths: what a run wrote after the checkpoint it resumes from."""
+        """Delete the episodes above `number` -> their paths: what a run wrote after the checkpoint it resumes from.
+
+        What a killed run left half written goes as well.
+        """
         removed = _delete([path for path in self.paths() if episode_number(path) > number])
+        remove_rests(self.folder)
         self._next = self._unused_number()
         return removed
 
@@ -227,11 +220,3 @@ def _delete(paths: list[Path]) -> list[Path]:
     for path in paths:
         path.unlink(missing_ok=True)
     return paths
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

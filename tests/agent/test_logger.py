@@ -11,8 +11,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
+from tensorboard.summary.writer import event_file_writer
 
 from agent.logger import Logger
+
+
+@pytest.fixture(autouse=True)
+def _first_writers_of_this_process(monkeypatch):
+    """TensorBoard numbers the files of a second, and reads `.9` after `.10`."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def counters(env_frames: int, updates: int) -> dict[str, float]:

@@ -54,7 +54,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_loses_nothing(tmp_path, stra
     """The disk is full from the middle one of a kind of writes on."""
     whole, written = straight
     names = [str(path.relative_to(whole)) for path in written]
-    names = [name.replace(".tmp", ".ep").replace(".partial", "") for name in names]  # what they are to become
+    names = [name.replace(".partial", "") for name in names]  # what they are to become
     writes = [number for number, name in enumerate(names, 1) if kind in name]
     logdir = tmp_path / "run"
     with injection.full_disk(logdir, writes[len(writes) // 2]):
@@ -83,7 +83,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_loses_nothing(tmp_path, stra
 )
 def test_other_troubles_of_a_disk_say_what_to_do(tmp_path, straight, number, hint, capsys):
     logdir = tmp_path / "run"
-    place = next(i for i, path in enumerate(straight[1], 1) if path.suffix == ".tmp")
+    place = next(i for i, path in enumerate(straight[1], 1) if ".ep" in path.name)
     with injection.full_disk(logdir, place, number):
         assert train(logdir, "--quiet") == 1
     assert f"; {hint}, then go on with --resume" in capsys.readouterr().err

@@ -66,13 +66,13 @@ def test_names_numbers_and_metadata(tmp_path: Path) -> None:
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
-    for name in ("notes.txt", "x.ep", "00000004.tmp"):
+    for name in ("notes.txt", "x.ep", "00000004.ep"):
         (tmp_path / name).write_text("hello")
     store = EpisodeStore(tmp_path)
     store.append(make_episode(3))
     assert [path.name for path in store.paths()] == ["00000000-3.ep"]
     store.prune(0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000004.tmp", "notes.txt", "x.ep"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000004.ep", "notes.txt", "x.ep"]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +89,12 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert store.append(make_episode(5)).name == "00000000-5.ep"
 
 
-def test_rests_of_a_crash_are_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "00000000.tmp").write_bytes(b"half an episode")
+def test_rests_of_a_crash_are_no_episodes_and_go(tmp_path: Path) -> None:
+    (tmp_path / ".00000000-7.ep.partial").write_bytes(b"half an episode")
     store = EpisodeStore(tmp_path)
     assert store.paths() == []
     store.append(make_episode(5))
+    store.remove_newer(0)
     assert [path.name for path in tmp_path.iterdir()] == ["00000000-5.ep"]
 
 
