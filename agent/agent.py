@@ -1,12 +1,13 @@
 """The agent: acts on frames, learns from chunks, saves and loads."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from agent.actor_critic import ActorCritic
 from agent.behavior import BehaviorLearner
@@ -15,6 +16,7 @@ from agent.config import Config
 from agent.frames import to_images
 from agent.model_learner import ModelLearner
 from agent.nonfinite import NotFinite
+from agent.weight_average import WeightAverage
 from replay import Chunk
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.state import Memory, State
@@ -61,6 +63,7 @@ class Agent:
         self.behavior_learner = BehaviorLearner(
             self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast
         )
+        self.average = WeightAverage(dict(self.named_weights()), config.optimizer.average_decay)
         self.updates = 0
         self.generators = {name: Generator(self.device) for name in ("act", "learn")}
         seeds = np.random.SeedSequence(config.seed).generate_state(len(self.generators))
@@ -70,8 +73,14 @@ class Agent:
     @property
     def num_parameters(self) -> int:
         """Trainable parameters of world model, actor and critic."""
-        modules = (self.model, self.actor_critic)
-        return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
+        return sum(parameter.numel() for _, parameter in self.named_weights())
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trained: parameters of world model, actor and critic."""
+        for place, module in (("model", self.model), ("actor_critic", self.actor_critic)):
+            for name, parameter in module.named_parameters(prefix=place):
+                if parameter.requires_grad:
+                    yield name, parameter
 
     def autocast(self) -> torch.autocast:
         """Around forward passes: matrix products and convolutions in the run's `precision`."""
@@ -158,6 +167,7 @@ class Agent:
         start, root_continue = self._dream_starts(outputs["states"], chunk.is_terminal)
         metrics |= self.behavior_learner.update(start, root_continue, generator)
         self.updates += 1
+        self.average.update(self.updates)
         return metrics
 
     def compile(self) -> None:
@@ -199,7 +209,7 @@ class Agent:
             "behavior_optimizer": self.behavior_learner.optimizer.state_dict(),
             "rgb": self.model_learner.rgb.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
-        }
+        } | ({"average": average} if (average := self.average.state_dict()) else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`; random states are kept only on the kind of device they were saved on.
@@ -215,6 +225,7 @@ class Agent:
         self.updates = state["updates"]
         self.model_learner.optimizer.load_state_dict(state["model_optimizer"])
         self.behavior_learner.optimizer.load_state_dict(state["behavior_optimizer"])
+        self.average.load_state_dict(state.get("average", {}))
         self.model_learner.rgb.load_state_dict(state["rgb"])
         for name, saved in state["generators"].items():
             if saved.shape == self.generators[name].get_state().shape:
@@ -222,7 +233,10 @@ class Agent:
 
     @classmethod
     def load(cls, logdir: str | Path, device: str | None = None) -> "Agent":
-        """The agent of a run, from its newest good checkpoint. FileNotFoundError where `logdir` holds no run."""
+        """The agent of a run as it plays: its newest good checkpoint, and of its weights their average.
+
+        FileNotFoundError where `logdir` holds no run.
+        """
         from agent.run_state import is_baseline  # it makes agents itself
         from agent.saved_run import run_config
 
@@ -238,4 +252,5 @@ class Agent:
         state = payload["agent"]
         agent = cls(config, state["action_dim"], str(chosen), is_discrete=state["is_discrete"])
         agent.load_state_dict(state)
+        agent.average.swap()
         return agent

@@ -67,6 +67,7 @@ class OptimizerConfig:
     behavior_clip: float = 100.0  # global norm, actor and critic each
     behavior_eps: float = 1e-5  # of Adam; much smaller, and the noise of a model that knows nothing saturates the actor
     warmup_updates: int = 1000  # learning rates rise linearly from 0
+    average_decay: float = 0.0  # of the moving average of all weights that plays outside of training; 0: no average
     lr_factor: float = 1.0  # of all learning rates; below 1 in a run that went back after numbers were not finite
 
 
@@ -171,6 +172,8 @@ class Config:
         if not 0 < self.behavior.min_std < self.behavior.start_std < 1:
             stds = (self.behavior.min_std, self.behavior.start_std)
             raise ValueError(f"behavior.min_std, start_std: got {stds}, expected 0 < min_std < start_std < 1")
+        if not 0 <= self.optimizer.average_decay < 1:
+            raise ValueError(f"optimizer.average_decay: got {self.optimizer.average_decay}, expected [0, 1)")
         if not 0 < self.behavior.start_fraction <= 1:
             raise ValueError(f"behavior.start_fraction: got {self.behavior.start_fraction}, expected (0, 1]")
 

@@ -142,10 +142,13 @@ def _flags(metrics: Mapping[str, Tensor]) -> tuple[list[str], Tensor, Any]:
 
 
 def _broken_weights(agent: "Agent") -> Iterator[str]:
-    """Names of weights, buffers and optimizer moments that are not finite."""
+    """Names of weights, their averages, buffers and optimizer moments that are not finite."""
     optimizers = {"model": agent.model_learner.optimizer, "behavior": agent.behavior_learner.optimizer}
-    for place, module in (("world model", agent.model), ("actor and critic", agent.actor_critic)):
-        for name, value in module.state_dict().items():
+    modules = {"world model": agent.model, "actor and critic": agent.actor_critic}
+    weights = {place: module.state_dict() for place, module in modules.items()}
+    weights["weights' average"] = agent.average.state_dict()
+    for place, tensors in weights.items():
+        for name, value in tensors.items():
             if not torch.isfinite(value).all():
                 yield f"{name} of the {place}"
     for place, optimizer in optimizers.items():

@@ -110,7 +110,9 @@ def check_agent(state: dict[str, Any], agent: Agent) -> None:
         "model_optimizer": agent.model_learner.optimizer,
         "behavior_optimizer": agent.behavior_learner.optimizer,
     }
-    expected = dict.fromkeys(form, object) | {name: form[name] for name in ("model", "actor_critic")}
+    expected = dict.fromkeys(form, object) | {
+        name: form[name] for name in ("model", "actor_critic", "average") if name in form
+    }
     check(state, expected, "agent")
     for name, optimizer in optimizers.items():
         _check_optimizer(state[name], optimizer, f"agent.{name}")

@@ -238,7 +238,8 @@ class AIME(BaseAlgorithm):
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Memory]:
         """`Agent.predict` with actions in the environment's own space."""
-        actions, state = self.agent.predict(observation, state, episode_start, deterministic)
+        with self.agent.average.swapped():
+            actions, state = self.agent.predict(observation, state, episode_start, deterministic)
         return self._actions.to_env(actions), state
 
     # ---------------------------------------------------------------- saving

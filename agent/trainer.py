@@ -246,21 +246,26 @@ class Trainer:
             return
         train, seed = self.config.train, self.config.seed + EVALUATION_SEED
         self.display.busy(f"evaluating {train.eval_episodes} episodes")
-        result = evaluate(self.agent, train.eval_episodes, seed=seed, on_step=self._leave_if_stopping)
-        frames: list[np.ndarray] = []
-        if train.video_frames > 0:
-            path = self.logdir / "videos" / f"{self.env_frames:09d}.mp4"
-            try:
-                record(self.agent, path, seed=seed, size=128, max_frames=train.video_frames, on_frame=frames.append,
-                       on_step=self._leave_if_stopping)  # fmt: skip
-            except OSError as error:  # not worth a run
-                frames.clear()
-                self.note(f"no video: {explain(error, path)}")
+        with self.agent.average.swapped():
+            result = evaluate(self.agent, train.eval_episodes, seed=seed, on_step=self._leave_if_stopping)
+            frames = self._record(seed) if train.video_frames > 0 else []
         self.evaluated_at = self.env_frames
         self.recent["eval_return"] = result.mean
         self.logger.write(self.counters(), {"eval_return": result.mean, "eval_return_std": result.std})
         if frames:
             self.logger.video("evaluation", np.stack(frames), fps=20)
+
+    def _record(self, seed: int) -> list[np.ndarray]:
+        """A short video of an evaluation's first episode -> its frames; none where it could not be written."""
+        frames: list[np.ndarray] = []
+        path = self.logdir / "videos" / f"{self.env_frames:09d}.mp4"
+        try:
+            record(self.agent, path, seed=seed, size=128, max_frames=self.config.train.video_frames,
+                   on_frame=frames.append, on_step=self._leave_if_stopping)  # fmt: skip
+        except OSError as error:  # not worth a run
+            self.note(f"no video: {explain(error, path)}")
+            return []
+        return frames
 
     def _leave_if_stopping(self, _: Step) -> None:
         if self._stopping():

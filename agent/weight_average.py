@@ -1,0 +1,56 @@
+"""A moving average of weights: what a run is judged and used by, while learning goes on with the weights themselves."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class WeightAverage:
+    """Exponential moving average of parameters: avg <- d * avg + (1 - d) * parameter after every update.
+
+    Over the first 1 / (1 - decay) updates it is their plain mean, so nothing of the initial weights stays in it. At a
+    constant learning rate the last weights of a run circle around their mean (Polyak and Juditsky, 1992).
+
+    Args:
+        parameters: by name; those that are not trained should stay out.
+        decay: d, in [0, 1); 0 keeps no average, and then everything here does nothing.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self._parameters = parameters if decay > 0 else {}
+        self._averages = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self, updates: int) -> None:
+        """Take in the parameters as they are after `updates` updates, 1 or more."""
+        if self._averages:
+            blend = get_ema_multi_avg_fn(min(self.decay, 1 - 1 / updates))
+            blend(list(self._averages.values()), list(self._parameters.values()), updates)
+
+    def swap(self) -> None:
+        """Exchange parameters and averages in place; optimizers keep their hold of the parameters."""
+        for name, parameter in self._parameters.items():
+            parameter.data, self._averages[name] = self._averages[name], parameter.data
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Inside, the parameters are their averages."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by name; empty without an average."""
+        return dict(self._averages)
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore `state_dict` of the same parameters."""
+        for name, average in self._averages.items():
+            average.copy_(state[name])
