@@ -246,7 +246,7 @@ class AIME(BaseAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         """What get_parameters and set_parameters mean."""
-        return ["agent.model", "agent.actor_critic"], []
+        return ["agent.model", "agent.actor_critic", "agent.average"], []
 
     def save(self, path: str | Path) -> None:  # type: ignore[override]
         """Write config, weights, optimizers and counters (no replay) into one file without pickles.

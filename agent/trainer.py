@@ -214,7 +214,7 @@ class Trainer:
 
     def _log(self) -> None:
         means = self.means.take()
-        means["updates_per_second"] = self.agent.updates / max(1e-9, self._seconds())
+        means["updates_per_second"] = self.agent.updates / max(1e-9, time.monotonic() - self.started)
         means["skipped_updates"] = self.guard.skipped
         notes = self.health.check(means, self.agent.updates)
         means["health_warnings"] = len(self.health.outside)
@@ -228,16 +228,13 @@ class Trainer:
         self.logger.note(line)
         self.display.note(line)
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self.started
-
     def counters(self) -> dict[str, float]:
         """Where the run is."""
         return {
             "env_frames": self.env_frames,
             "agent_steps": self.collector.agent_steps,
             "updates": self.agent.updates,
-            "wall_seconds": round(self._seconds(), 2),
+            "wall_seconds": round(time.monotonic() - self.started, 2),
         }
 
     def _evaluate(self) -> None:
@@ -246,26 +243,22 @@ class Trainer:
             return
         train, seed = self.config.train, self.config.seed + EVALUATION_SEED
         self.display.busy(f"evaluating {train.eval_episodes} episodes")
+        frames: list[np.ndarray] = []
         with self.agent.average.swapped():
             result = evaluate(self.agent, train.eval_episodes, seed=seed, on_step=self._leave_if_stopping)
-            frames = self._record(seed) if train.video_frames > 0 else []
+            if train.video_frames > 0:
+                path = self.logdir / "videos" / f"{self.env_frames:09d}.mp4"
+                try:
+                    record(self.agent, path, seed=seed, size=128, max_frames=train.video_frames, on_frame=frames.append,
+                           on_step=self._leave_if_stopping)  # fmt: skip
+                except OSError as error:  # not worth a run
+                    frames.clear()
+                    self.note(f"no video: {explain(error, path)}")
         self.evaluated_at = self.env_frames
         self.recent["eval_return"] = result.mean
         self.logger.write(self.counters(), {"eval_return": result.mean, "eval_return_std": result.std})
         if frames:
             self.logger.video("evaluation", np.stack(frames), fps=20)
-
-    def _record(self, seed: int) -> list[np.ndarray]:
-        """A short video of an evaluation's first episode -> its frames; none where it could not be written."""
-        frames: list[np.ndarray] = []
-        path = self.logdir / "videos" / f"{self.env_frames:09d}.mp4"
-        try:
-            record(self.agent, path, seed=seed, size=128, max_frames=self.config.train.video_frames,
-                   on_frame=frames.append, on_step=self._leave_if_stopping)  # fmt: skip
-        except OSError as error:  # not worth a run
-            self.note(f"no video: {explain(error, path)}")
-            return []
-        return frames
 
     def _leave_if_stopping(self, _: Step) -> None:
         if self._stopping():

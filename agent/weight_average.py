@@ -50,7 +50,8 @@ class WeightAverage:
         return dict(self._averages)
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore `state_dict` of the same parameters."""
+    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> None:
+        """Restore `state_dict` of the same parameters; unless `strict`, those it does not name stay as they are."""
         for name, average in self._averages.items():
-            average.copy_(state[name])
+            if strict or name in state:
+                average.copy_(state[name])

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from machine import describe_machine
 from report import check_target, print_lines, write_json
@@ -24,22 +23,9 @@ from rich.table import Table
 
 from agent import Trainer, make_config
 from agent.evaluation import evaluate, random_evaluation
-from envs.reaching import ReachingEnv
+from envs.reaching import best_return
 
 EPISODES, FIRST_SEED, GOAL = 20, 500_000, 0.8
-
-
-def optimum(seeds: Sequence[int]) -> float:
-    """Mean return of the expert, who reads the state and cannot be beaten, over episodes of these seeds."""
-    env, returns = ReachingEnv(), []
-    for seed in seeds:
-        env.reset(seed=seed)
-        total, truncated = 0.0, False
-        while not truncated:
-            _, reward, _, truncated, _ = env.step(env.expert_action())
-            total += float(reward)
-        returns.append(total)
-    return float(np.mean(returns))
 
 
 def train(seed: int, env_frames: int | None, threads: int) -> dict[str, Any]:
@@ -54,7 +40,7 @@ def train(seed: int, env_frames: int | None, threads: int) -> dict[str, Any]:
         trainer.run()
         seconds = time.monotonic() - begun
         result = evaluate(trainer.agent, EPISODES, FIRST_SEED)
-    best = optimum(result.seeds)
+    best = best_return(result.seeds)
     return {
         "seed": seed,
         "return": result.mean,

@@ -9,6 +9,8 @@ import pytest
 
 from agent import Agent, Trainer, make_config
 from agent.checkpoint import load_newest
+from agent.evaluation import evaluate
+from agent.trainer import EVALUATION_SEED
 from envs.counting import decode_frame
 
 
@@ -91,9 +93,21 @@ def test_a_longer_budget_goes_on_with_replay_and_counters(tmp_path):
 def test_a_loaded_agent_acts_like_the_trained_one(tmp_path):
     trainer = run(tmp_path, env_frames=200)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    expected, _ = trainer.agent.predict(images, deterministic=True)
+    with trainer.agent.average.swapped():
+        expected, _ = trainer.agent.predict(images, deterministic=True)
     found, _ = Agent.load(tmp_path, device="cpu").predict(images, deterministic=True)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_an_evaluation_plays_with_the_average_of_the_weights(tmp_path):
+    """Its figure is that of the loaded agent, which has the average, and not that of the last weights."""
+    config = make_config("debug", "reaching", {"env_frames": 200, "optimizer.average_decay": 0.9})
+    trainer = Trainer(config, tmp_path, quiet=True)
+    trainer.run()
+    logged = [line["eval_return"] for line in lines(tmp_path) if "eval_return" in line][-1]
+    episodes, seed = config.train.eval_episodes, EVALUATION_SEED + config.seed
+    assert evaluate(Agent.load(tmp_path, device="cpu"), episodes, seed).mean == logged
+    assert evaluate(trainer.agent, episodes, seed).mean != logged
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
