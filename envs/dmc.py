@@ -1,14 +1,14 @@
 """DMCPixels: a DeepMind Control task as a gymnasium environment of pixels."""
 
 import numpy as np
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.checks import checked_count
 from envs.pixels import Frame, PixelEnv
 from envs.rendering import SceneCamera, load_suite
+from envs.spaces import ActionScale
 from envs.tasks import SUITE_TASKS, checked_task
-
-_UNBOUNDED = 1e9  # dm_control writes 1e10 for an actuator without limits
 
 
 class DMCPixels(PixelEnv):
@@ -42,11 +42,9 @@ class DMCPixels(PixelEnv):
         # lqr builds its model from this number; everything else is seeded at reset.
         self._env = load_suite().load(domain, name, task_kwargs={"random": seed % 2**32})
         spec = self._env.action_spec()
-        is_bounded = (np.abs(spec.minimum) < _UNBOUNDED) & (np.abs(spec.maximum) < _UNBOUNDED)
-        self._low = np.where(is_bounded, spec.minimum, -1.0)  # [A]
-        self._high = np.where(is_bounded, spec.maximum, 1.0)  # [A]
+        self._scale = ActionScale(Box(spec.minimum, spec.maximum, dtype=np.float64))
         frame_rate = 1.0 / self._env.control_timestep()
-        super().__init__(task, self._low.size, frame_rate, seed, action_repeat, size, render_mode)
+        super().__init__(task, spec.shape[0], frame_rate, seed, action_repeat, size, render_mode)
         default_camera = 2 if domain == "quadruped" else 0
         self._camera = SceneCamera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
 
@@ -55,8 +53,7 @@ class DMCPixels(PixelEnv):
         self._env.reset()
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
-        scaled = self._low + (self._high - self._low) * (action.astype(np.float64) + 1.0) / 2.0  # [A]
-        step = self._env.step(scaled)
+        step = self._env.step(self._scale(action))
         terminated = step.last() and step.discount == 0.0
         return float(step.reward), terminated, step.last() and not terminated
 
