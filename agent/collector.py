@@ -78,7 +78,8 @@ class Collector:
         self.returns = np.array(state["returns"])
         if state["memory"] is not None:
             leaves, form = pytree.tree_flatten(agent.initial_state(self.driver.num_envs))
-            moved = [saved.to(now.device) for saved, now in zip(state["memory"], leaves, strict=True)]
+            pairs = zip(state["memory"], leaves, strict=True)  # None: what a part that is off does not keep
+            moved = [None if now is None else saved.to(now.device) for saved, now in pairs]
             self.memory = pytree.tree_unflatten(moved, form)
 
 

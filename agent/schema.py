@@ -43,8 +43,8 @@ class Maybe(NamedTuple):
 def check(value: Any, expected: Any, where: str) -> None:
     """ValueError `where: got X, expected Y` unless a value is as expected.
 
-    Expected are the classes above, a type (object takes all; float takes whole numbers too, and finite ones alone), a
-    tensor (its dtype and shape), a dict (the same keys, each value as there), a list (the same length).
+    Expected are the classes above, None, a type (object takes all; float takes whole numbers too, and finite ones
+    alone), a tensor (its dtype and shape), a dict (the same keys, each value as there), a list (the same length).
     """
     if isinstance(expected, Maybe):
         if value is not None:
@@ -62,6 +62,9 @@ def check(value: Any, expected: Any, where: str) -> None:
         _check_mapping(value, expected, where)
     elif expected is object:
         return
+    elif expected is None:
+        if value is not None:
+            raise ValueError(f"{where}: got {_short(value)}, expected nothing")
     elif expected is float:
         if type(value) not in (int, float) or not math.isfinite(value):
             raise ValueError(f"{where}: got {_short(value)}, expected a finite number")

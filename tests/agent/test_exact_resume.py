@@ -99,6 +99,25 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
     assert_same_run(straight[num_envs], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"world_model.perceiver_config.enabled": False},
+        {"world_model.attention_config.enabled": False},
+        {"world_model.max_components": 1},
+        {"world_model.use_rgb": False},
+        {"optimizer.average_decay": 0.0},
+    ],
+    ids=lambda switch: "=".join(map(str, *switch.items())),
+)
+def test_a_run_with_a_part_switched_off_goes_on_too(tmp_path, switch):
+    changes = switch | {"env_frames": 90}
+    train(tmp_path / "straight", **changes)
+    train(tmp_path / "stopped", stop_at=20, **changes)
+    train(tmp_path / "stopped", resume=True, **changes)
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+
+
 def test_a_stop_leaves_updates_and_evaluations_for_the_run_that_goes_on(tmp_path):
     owed, evaluations = set(), set()
     for stop_at in (46, 51, 54):
