@@ -45,15 +45,15 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the LossAggregator."""
+    """Weights of the LossAggregator: each a number, or points [[updates, value], ...]."""
 
-    beta: Schedule = 1.0  # of both KLs and the attention KL: a number, or points [[updates, value], ...]
-    lambda_recon: float = 1.0  # of recon_loss
-    lambda_att_dyn: float = 0.1  # of attention_dynamics_loss
-    lambda_gram: float = 0.05  # of gram_enc_loss
-    entropy_weight: float = 0.1  # of cluster_entropy, which is rewarded
-    hier_scale: float = 0.1  # of hierarchical_kl, times beta
-    lambda_context: float = 0.1  # of context_nll
+    beta: Schedule = 1.0  # of both KLs and the attention KL
+    lambda_recon: Schedule = 1.0  # of recon_loss
+    lambda_att_dyn: Schedule = 0.1  # of attention_dynamics_loss
+    lambda_gram: Schedule = 0.05  # of gram_enc_loss
+    entropy_weight: Schedule = 0.1  # of cluster_entropy, which is rewarded
+    hier_scale: Schedule = 0.1  # of hierarchical_kl, times beta
+    lambda_context: Schedule = 0.1  # of context_nll
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,8 @@ class Config:
         for name in ("gamma", "lambd"):
             if not 0 < getattr(self.behavior, name) <= 1:
                 raise ValueError(f"behavior.{name}: got {getattr(self.behavior, name)}, expected (0, 1]")
-        check_schedule("losses.beta", self.losses.beta)
+        for name, weight in vars(self.losses).items():
+            check_schedule(f"losses.{name}", weight)
         if self.seed < 0:
             raise ValueError(f"seed: got {self.seed}, expected 0 or more")
         if not 0 < self.behavior.min_std < self.behavior.start_std < 1:

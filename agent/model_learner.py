@@ -62,8 +62,8 @@ class ModelLearner:
         if monitor:  # noise of its own, the same each time: a run does not depend on what is logged about it
             noise = Generator(frames.device).manual_seed(0)
             monitors = measure(self.model, outputs, actions, rewards, noise)
-        beta = value_at(self.losses.beta, updates)
-        terms, task_losses = self.aggregator.compute_losses(outputs, **asdict(self.losses) | {"beta": beta})
+        weights = {name: value_at(schedule, updates) for name, schedule in asdict(self.losses).items()}
+        terms, task_losses = self.aggregator.compute_losses(outputs, **weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.rgb.task_num = len(task_losses)
         self.rgb.backward(task_losses)
@@ -75,8 +75,8 @@ class ModelLearner:
         metrics = {name: value.detach() for name, value in terms.items()}
         metrics |= {name: outputs[name].detach() for name in _MONITORS if name in outputs}
         metrics |= self._balance_metrics(task_names(terms)) | monitors
-        if isinstance(self.losses.beta, list):
-            metrics["beta"] = torch.tensor(beta)
+        scheduled = [name for name, schedule in vars(self.losses).items() if isinstance(schedule, list)]
+        metrics |= {name: torch.tensor(weights[name]) for name in scheduled}
         return outputs, metrics | {"model_grad_norm": norm, "kl_bound": outputs["kl_bound"].detach().mean()}
 
     def _balance_metrics(self, totals: list[str]) -> dict[str, Tensor]:

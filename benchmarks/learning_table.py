@@ -204,7 +204,7 @@ def describe_settings(results: list[Result]) -> list[str]:
             facts["sac"] = f"batch {config['sac']['batch_size']}, one update an agent step"
         elif config:
             replay = config["replay"]
-            facts["train ratio"] = config["train"]["train_ratio"]
+            facts["train ratio"] = f"{config['train']['train_ratio']:g}"
             facts["batch"] = f"{replay['batch_size']} x {replay['batch_length']}"
         for name, value in facts.items():
             found.setdefault(name, {}).setdefault(str(value), set()).add(result["task"])

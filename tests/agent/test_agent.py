@@ -149,6 +149,18 @@ def test_beta_follows_its_schedule_by_the_update_counter():
     assert "beta" not in Agent(make_config("debug"), action_dim=2).update(random_chunk())
 
 
+def test_any_weight_of_the_losses_may_follow_a_schedule():
+    """Two updates apart a frame is worth three times as much: found from a total and its parts."""
+    changes = {"losses.lambda_recon": [[0, 1.0], [2, 3.0]], "losses.entropy_weight": 0.0, "losses.beta": 0.0}
+    agent = Agent(make_config("debug", overrides=changes), action_dim=2)
+    for seed, expected in enumerate([1.0, 2.0, 3.0, 3.0]):
+        metrics = agent.update(random_chunk(seed))
+        assert metrics["lambda_recon"] == expected
+        total = expected * metrics["recon_loss"] + agent.config.losses.lambda_gram * metrics["gram_enc_loss"]
+        assert metrics["total_elbo"].item() == pytest.approx(total.item(), rel=1e-4)
+    assert "beta" not in metrics
+
+
 @pytest.mark.parametrize("name", ["quantum", "cuda:x"])
 def test_unknown_device_is_one_line(name):
     with pytest.raises(ValueError, match="device: got"):

@@ -72,6 +72,7 @@ def test_overrides_win_over_the_preset_and_keep_their_types():
         (["stray"], "stray"),
         (["--losses.beta", "-1"], "losses.beta: got -1.0, expected a number >= 0 or points"),
         (["--losses.beta", "[[5, 1], [4, 1]]"], "losses.beta: got .* expected a number >= 0 or points"),
+        (["--losses.lambda_recon", "[[0, 1], [5, -1]]"], "losses.lambda_recon: got .* expected a number >= 0"),
         (["--losses.beta", "often"], r'"losses.beta": Expected one of .* Given value: often$'),
         (["--replay.capacity_gb", "x"], r'"replay.capacity_gb": Expected one of .* Given value: x$'),
     ],
