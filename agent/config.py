@@ -96,6 +96,7 @@ class TrainConfig:
     """The loop's clocks."""
 
     train_ratio: float = 512.0  # frames trained on per agent_step
+    final_updates: int = 0  # further updates after the budget's last frame, before the evaluation there
     log_every: int = 100  # updates
     eval_every: int = 10_000  # env_frames
     eval_episodes: int = 3  # deterministic episodes at an evaluation
@@ -158,18 +159,17 @@ class Config:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
         if self.replay.capacity_gb is not None and self.replay.capacity_gb <= 0:
             raise ValueError(f"replay.capacity_gb: got {self.replay.capacity_gb}, expected a positive number")
-        if self.replay.batch_length > self.replay.capacity_steps:
-            lengths = (self.replay.batch_length, self.replay.capacity_steps)
-            raise ValueError(
-                f"replay.batch_length, capacity_steps: got {lengths}, expected the capacity to hold a chunk"
-            )
+        lengths = (self.replay.batch_length, self.replay.capacity_steps)
+        if lengths[0] > lengths[1]:
+            raise ValueError(f"replay.batch_length, capacity_steps: got {lengths}, expected room for a chunk")
         for name in ("gamma", "lambd"):
             if not 0 < getattr(self.behavior, name) <= 1:
                 raise ValueError(f"behavior.{name}: got {getattr(self.behavior, name)}, expected (0, 1]")
         for name, weight in vars(self.losses).items():
             check_schedule(f"losses.{name}", weight)
-        if self.seed < 0:
-            raise ValueError(f"seed: got {self.seed}, expected 0 or more")
+        for name, value in {"seed": self.seed, "train.final_updates": self.train.final_updates}.items():
+            if value < 0:
+                raise ValueError(f"{name}: got {value}, expected 0 or more")
         if not 0 < self.behavior.min_std < self.behavior.start_std < 1:
             stds = (self.behavior.min_std, self.behavior.start_std)
             raise ValueError(f"behavior.min_std, start_std: got {stds}, expected 0 < min_std < start_std < 1")
@@ -263,7 +263,8 @@ def save_config(config: Config, path: Path) -> None:
 
 
 MAY_CHANGE: tuple[str, ...] = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
-MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor")  # on other hardware, or after trouble
+# on other hardware, after trouble, at another end
+MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor", "train.final_updates")
 
 
 def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -> list[str]:

@@ -187,12 +187,13 @@ class Trainer:
             self.logger.write(self.counters(), {"train_return": value})
         if collector.driver.cut:
             self.logger.write(self.counters(), {"env_restarts": collector.driver.restarts})
+        is_last = self.env_frames >= self.config.env_frames
         if self.env_frames < replay.prefill_frames or not self.replay.can_sample(replay.batch_length):
             self.ratio.skip(collector.agent_steps)  # nothing to learn from yet: rows arrive as episodes end
         else:
-            self.owed = self.ratio(collector.agent_steps)
+            self.owed = self.ratio(collector.agent_steps) + is_last * self.config.train.final_updates
         is_due = self.evaluate_clock.due(self.env_frames) and self.agent.updates + self.owed > 0
-        self.evaluation_due = is_due or self.env_frames >= self.config.env_frames
+        self.evaluation_due = is_due or is_last
         self.display.update(self.env_frames, self.agent.updates, self.recent)
 
     def _update(self) -> None:

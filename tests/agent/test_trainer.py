@@ -110,6 +110,18 @@ def test_an_evaluation_plays_with_the_average_of_the_weights(tmp_path):
     assert evaluate(trainer.agent, episodes, seed).mean != logged
 
 
+def test_final_updates_come_after_the_last_frame_and_before_its_evaluation(tmp_path):
+    plain = run(tmp_path / "plain", env_frames=200)
+    trainer = run(tmp_path / "final", **{"env_frames": 200, "train.final_updates": 7})
+    assert (trainer.env_frames, trainer.agent.updates) == (plain.env_frames, plain.agent.updates + 7)
+    last = lines(tmp_path / "final")[-1]
+    assert "eval_return" in last
+    assert last["updates"] == trainer.agent.updates
+    longer = run(tmp_path / "final", resume=True, **{"env_frames": 300, "train.final_updates": 0})
+    straight = run(tmp_path / "straight", env_frames=300)
+    assert longer.agent.updates == straight.agent.updates + 7  # the train ratio does not count them
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_after_the_update_with_a_checkpoint(tmp_path, monkeypatch, number):
     class Stopping(SpyAgent):
