@@ -263,7 +263,6 @@ def save_config(config: Config, path: Path) -> None:
 
 
 MAY_CHANGE: tuple[str, ...] = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
-# on other hardware, after trouble, at another end
 MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor", "train.final_updates")
 
 
