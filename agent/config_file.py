@@ -9,7 +9,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from replay.writing import write_whole
 from world_model.config import from_mapping
 
 MAX_BYTES = 1 << 16  # a run's config.yaml has about 5,000
@@ -52,6 +51,8 @@ def read_yaml(path: Path) -> Any:
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Plain values into a file that is whole or the one of before; an OSError names it."""
+    from replay.writing import write_whole  # replay imports torch, and a config is read before that is needed
+
     write_whole(path, yaml.safe_dump(values, sort_keys=False).encode())
 
 

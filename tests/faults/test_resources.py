@@ -148,7 +148,7 @@ def test_checkpoints_that_take_long_come_seldom(tmp_path, monkeypatch):
     now = iter([100.0, 100.5, 200.0, 209.0])
     monkeypatch.setattr("agent.trainer.save_checkpoint", lambda *_: None)
     monkeypatch.setattr("agent.trainer.time.monotonic", lambda: next(now))
-    monkeypatch.setattr("agent.trainer.Trainer._seconds", lambda self: 0.0)
+    monkeypatch.setattr("agent.trainer.Trainer.counters", lambda self: {"wall_seconds": 0.0})
     run._checkpoint()
     assert run.checkpoint_clock.interval == 60  # half a second is less than 2 % of a minute
     run._checkpoint()
