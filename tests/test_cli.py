@@ -147,7 +147,8 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
 
 def test_max_minutes_ends_a_run(capfd, tmp_path):
     logdir = tmp_path / "run"
-    assert main([*DEBUG, "--logdir", str(logdir), "--env_frames", "1000000", "--max_minutes", "0.02"]) == 0
+    budget = ["--env_frames", "1000000", "--train.eval_every", "1000000"]  # an evaluation writes a checkpoint too
+    assert main([*DEBUG, "--logdir", str(logdir), *budget, "--max_minutes", "0.02"]) == 0
     assert "stopped (wall-clock limit)" in capfd.readouterr().out
     assert len(list((logdir / "checkpoints").iterdir())) == 1
 
