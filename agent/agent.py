@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from agent.actor_critic import ActorCritic
-from agent.behavior import BehaviorLearner
+from agent.behavior import BehaviorLearner, Played
 from agent.compiling import Compiled
 from agent.config import Config
 from agent.frames import to_images
@@ -164,8 +164,10 @@ class Agent:
             self.updates,
             monitor=(self.updates + 1) % self.config.train.log_every == 0,
         )
-        start, root_continue = self._dream_starts(outputs["states"], chunk.is_terminal)
-        metrics |= self.behavior_learner.update(start, root_continue, generator)
+        states = outputs["states"]
+        start, root_continue = self._dream_starts(states, chunk.is_terminal)
+        played = Played(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
+        metrics |= self.behavior_learner.update(start, root_continue, generator, played)
         self.updates += 1
         self.average.update(self.updates)
         return metrics

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
 from agent.actor_critic import ActorCritic, Policy
 from agent.config import BehaviorConfig, OptimizerConfig
-from agent.returns import dream_weights, lambda_returns
+from agent.returns import dream_weights, lambda_returns, played_returns
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.generative_prior import MixtureNoise
 from world_model.state import State
@@ -26,6 +26,15 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+class Played(NamedTuple):
+    """What really came: features [B, T, F] of posterior states, without gradient, and flags and rewards as in Chunk."""
+
+    features: Tensor
+    reward: Tensor
+    is_first: Tensor
+    is_terminal: Tensor
 
 
 class BehaviorLearner:
@@ -51,8 +60,13 @@ class BehaviorLearner:
         ]
         self.optimizer = torch.optim.Adam(groups, eps=optimizer.behavior_eps, fused=True)
 
-    def update(self, start: State, root_continue: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
-        """One gradient step from dream starts [N, ...] with the roots' real continue flags [N]; metrics as tensors."""
+    def update(
+        self, start: State, root_continue: Tensor, generator: Generator | None = None, played: Played | None = None
+    ) -> dict[str, Tensor]:
+        """One gradient step from dream starts [N, ...] with the roots' real continue flags [N]; metrics as tensors.
+
+        With `replay_value` the critic is fitted to the returns of `played` too.
+        """
         config, networks = self.config, self.actor_critic
         with self.autocast(), frozen(self.model, networks.critic):
             dream = self._dream_dynamics if config.gradient == "dynamics" else self._dream_reinforce
@@ -72,6 +86,10 @@ class BehaviorLearner:
             with torch.no_grad():
                 slow_values = networks.slow_critic.value(past)
             critic_loss = (weights * networks.critic.nll(past, returns.detach(), slow_values)).mean()
+        extra: dict[str, Tensor] = {}
+        if config.replay_value > 0 and played is not None:
+            extra["replay_value_loss"] = self._replay_value_loss(played)
+            critic_loss = critic_loss + config.replay_value * extra["replay_value_loss"]
         self.optimizer.zero_grad(set_to_none=True)
         (actor_loss + critic_loss).backward()
         norms = [
@@ -95,7 +113,22 @@ class BehaviorLearner:
             "dream_continue": continues.detach().mean(),
             "dream_value": values.detach().mean(),
             "return_scale": scale,
+            **{name: value.detach() for name, value in extra.items()},
         }
+
+    def _replay_value_loss(self, played: Played) -> Tensor:
+        """-ln p of the lambda-returns that were played (DreamerV3's replay value loss, which holds dreams to account).
+
+        Dreams may find a catch that never comes; here the critic sees what came of the states that they start from.
+        """
+        config, networks = self.config, self.actor_critic
+        with self.autocast():
+            with torch.no_grad():
+                values = networks.critic.value(played.features)
+                slow_values = networks.slow_critic.value(played.features[:, :-1])
+            past = (played.reward, played.is_first, played.is_terminal)
+            returns, has_return = played_returns(*past, values, config.gamma, config.lambd)
+            return (has_return * networks.critic.nll(played.features[:, :-1], returns, slow_values)).mean()
 
     def _dream_dynamics(
         self, start: State, generator: Generator | None

@@ -87,6 +87,7 @@ class BehaviorConfig:
     start_std: float = 0.9  # of an untrained policy
     action_noise: float = 0.0  # std of Gaussian noise added to actions while collecting
     return_decay: float = 0.99  # of the running 5th to 95th percentile range of returns
+    replay_value: float = 0.0  # weight of the critic's loss on what was really played (DreamerV3: 0.3)
     slow_critic_decay: float = 0.98  # of the moving average of the critic's weights that regularises it
     start_fraction: float = 1.0  # share of the B * T posterior states that dreams start from
 
@@ -162,21 +163,20 @@ class Config:
         lengths = (self.replay.batch_length, self.replay.capacity_steps)
         if lengths[0] > lengths[1]:
             raise ValueError(f"replay.batch_length, capacity_steps: got {lengths}, expected room for a chunk")
-        for name in ("gamma", "lambd"):
+        for name in ("gamma", "lambd", "start_fraction"):
             if not 0 < getattr(self.behavior, name) <= 1:
                 raise ValueError(f"behavior.{name}: got {getattr(self.behavior, name)}, expected (0, 1]")
         for name, weight in vars(self.losses).items():
             check_schedule(f"losses.{name}", weight)
-        for name, value in {"seed": self.seed, "train.final_updates": self.train.final_updates}.items():
-            if value < 0:
+        not_negative = {"seed": self.seed, "train.final_updates": self.train.final_updates}
+        for name, value in (not_negative | {"behavior.replay_value": self.behavior.replay_value}).items():
+            if not value >= 0:
                 raise ValueError(f"{name}: got {value}, expected 0 or more")
         if not 0 < self.behavior.min_std < self.behavior.start_std < 1:
             stds = (self.behavior.min_std, self.behavior.start_std)
             raise ValueError(f"behavior.min_std, start_std: got {stds}, expected 0 < min_std < start_std < 1")
         if not 0 <= self.optimizer.average_decay < 1:
             raise ValueError(f"optimizer.average_decay: got {self.optimizer.average_decay}, expected [0, 1)")
-        if not 0 < self.behavior.start_fraction <= 1:
-            raise ValueError(f"behavior.start_fraction: got {self.behavior.start_fraction}, expected (0, 1]")
 
 
 def preset_names() -> list[str]:

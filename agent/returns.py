@@ -26,6 +26,19 @@ def lambda_returns(rewards: Tensor, continues: Tensor, values: Tensor, gamma: fl
     return torch.stack(returns[::-1], 1)
 
 
+def played_returns(
+    rewards: Tensor, is_first: Tensor, is_terminal: Tensor, values: Tensor, gamma: float, lambd: float
+) -> tuple[Tensor, Tensor]:
+    """Lambda-returns of what was played and where there are any: [B, T] each, as in Chunk -> [B, T - 1] and bool alike.
+
+    There are none where the next row begins another episode; the value before it stands for what was cut off.
+    """
+    has_return = ~is_first[:, 1:]
+    arrives = torch.where(has_return, rewards[:, 1:], values[:, :-1])
+    continues = (has_return & ~is_terminal[:, 1:]).to(values.dtype)
+    return lambda_returns(arrives, continues, values, gamma, lambd), has_return
+
+
 def dream_weights(root_continue: Tensor, continues: Tensor, gamma: float) -> Tensor:
     """Probability-discounted weight of every dreamed step: w_0 = n_0 of the real root, w_t = w_{t-1} γ n_t.
 

@@ -39,7 +39,8 @@ def train(seed: int, env_frames: int | None, threads: int) -> dict[str, Any]:
         trainer = Trainer(config, Path(folder) / "run", quiet=True)
         trainer.run()
         seconds = time.monotonic() - begun
-        result = evaluate(trainer.agent, EPISODES, FIRST_SEED)
+        with trainer.agent.average.swapped():  # what evaluations during training and a loaded agent play with
+            result = evaluate(trainer.agent, EPISODES, FIRST_SEED)
     best = best_return(result.seeds)
     return {
         "seed": seed,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agent.actor_critic import ActorCritic
-from agent.behavior import BehaviorLearner, frozen
+from agent.behavior import BehaviorLearner, Played, frozen
 from agent.config import BehaviorConfig, OptimizerConfig, make_config
 from world_model import DPGMMVariationalRecurrentAutoencoder
 
@@ -135,6 +135,24 @@ def test_a_terminal_root_teaches_nothing():
     before = [p.detach().clone() for p in networks.actor.parameters()]
     learner.update(start_states(model, 8), torch.zeros(8), torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(before, networks.actor.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 0.0), (0.3, 4.0)])
+def test_the_critic_learns_what_was_really_played(weight, expected):
+    """Dreams from terminal roots teach nothing, so the critic learns v = r + γ v = 2 / (1 - 0.5) of the played rows."""
+    model = small_model()
+    config = BehaviorConfig(hidden_dim=16, num_layers=1, horizon=3, gamma=0.5, replay_value=weight)
+    networks = ActorCritic(model.config.feature_dim, 2, config)
+    learner = BehaviorLearner(model, networks, config, OptimizerConfig(critic_lr=1e-2))
+    start, generator = start_states(model, 12), torch.Generator().manual_seed(0)
+    features = start.features.unflatten(0, (4, 3))
+    flags = torch.zeros(4, 3, dtype=torch.bool)
+    played = Played(features, torch.full((4, 3), 2.0), flags, flags)
+    for _ in range(600):
+        metrics = learner.update(start, torch.zeros(12), generator, played)
+    values = networks.critic.value(features[:, :-1])
+    torch.testing.assert_close(values, torch.full_like(values, expected), atol=0.1, rtol=0)
+    assert ("replay_value_loss" in metrics) == (weight > 0)
 
 
 def test_a_broken_dream_leaves_actor_critic_and_scale_whole():

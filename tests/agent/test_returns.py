@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.returns import ReturnScale, dream_weights, lambda_returns
+from agent.returns import ReturnScale, dream_weights, lambda_returns, played_returns
 
 
 def n_step_mixture(rewards, continues, values, gamma, lambd):
@@ -49,6 +49,38 @@ def test_nothing_after_an_end_counts():
     rewards, values = torch.tensor([[1.0, 5.0, 7.0]]), torch.tensor([[0.0, 3.0, 4.0, 100.0]])
     found = lambda_returns(rewards, torch.tensor([[0.0, 1.0, 1.0]]), values, gamma=0.99, lambd=0.95)
     assert found[0, 0] == 1.0
+
+
+def played_row(**changes):
+    """Four rows of one episode, t = 0..3, as arguments of played_returns."""
+    row = {"rewards": [7.0, 1.0, 2.0, 3.0], "is_first": [False] * 4, "is_terminal": [False] * 4}
+    row |= {"values": [10.0, 20.0, 30.0, 40.0]} | changes
+    return {name: torch.tensor([value]) for name, value in row.items()} | {"gamma": 0.5, "lambd": 0.5}
+
+
+def test_played_returns_by_hand():
+    returns, has_return = played_returns(**played_row())
+    last = 3 + 0.5 * 40  # the reward of row 0 arrived before its state: it counts nowhere
+    middle = 2 + 0.5 * (0.5 * 30 + 0.5 * last)
+    first = 1 + 0.5 * (0.5 * 20 + 0.5 * middle)
+    assert returns.tolist() == [[first, middle, last]]
+    assert has_return.all()
+
+
+def test_played_returns_end_with_a_terminal_row():
+    returns, _ = played_returns(**played_row(is_terminal=[False, False, True, False]))
+    assert returns[0, 1] == 2.0  # neither the value of row 2 nor anything after it
+    assert returns[0, 0] == 1 + 0.5 * (0.5 * 20 + 0.5 * 2)
+
+
+def test_played_returns_do_not_look_into_the_next_episode():
+    cut = {"is_first": [False, False, True, False], "rewards": [7.0, 1.0, 0.0, 3.0]}
+    returns, has_return = played_returns(**played_row(**cut))
+    assert has_return.tolist() == [[True, False, True]]
+    assert returns[0, 0] == 1 + 0.5 * 20  # row 1 was the last: its value stands for what a time limit cut off
+    assert returns[0, 2] == 3 + 0.5 * 40
+    others, _ = played_returns(**played_row(**cut, values=[10.0, 20.0, -99.0, -99.0]))
+    assert others[0, 0] == returns[0, 0]
 
 
 def test_dream_weights_start_with_the_real_root():
