@@ -33,7 +33,10 @@ A first run:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status: 0, 2 after bad input (one line on stderr), 130 after Ctrl-C, or the job's."""
+    """Run a command; the exit status: 0, 2 after bad input, 130 after Ctrl-C, or the job's, 1 if an environment fails.
+
+    What went wrong is one line on stderr.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -42,20 +45,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             # Everything that can be wrong with the input shows here, before anything is written.
             job = prepare(arguments[0], arguments[1:])
-        except (ValueError, OSError, _rendering_error()) as error:
-            print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        except _input_errors() as error:
+            _tell(error)
             return 2
-        return job() or 0
+        try:
+            return job() or 0
+        except _environment_errors() as error:
+            _tell(error)
+            return 1
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
 
 
-def _rendering_error() -> type[Exception]:
-    """Looked up only when there is an error already: its package costs gymnasium's import."""
+def _tell(error: Exception) -> None:
+    print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _input_errors() -> tuple[type[Exception], ...]:
+    return ValueError, OSError, *_environment_errors()
+
+
+def _environment_errors() -> tuple[type[Exception], ...]:
+    """Looked up only when there is an error already: their package costs gymnasium's import."""
+    from envs.driver import EnvironmentFailure
     from envs.rendering import RenderingError
 
-    return RenderingError
+    return EnvironmentFailure, RenderingError
 
 
 def prepare(command: str, arguments: list[str]) -> Job:

@@ -14,9 +14,9 @@ from agent.display import Display
 from agent.evaluation import evaluate
 from agent.lock import RunLock
 from agent.logger import Logger
+from agent.run_evaluation import EVALUATION_SEED
 from agent.schedule import Deadline, Every
 from agent.stopping import stop_signals
-from agent.trainer import EVALUATION_SEED
 
 
 class BaselineTrainer:

@@ -15,6 +15,7 @@ from agent.agent import Mode
 from agent.config import Config
 from agent.statistics import Summary, summarize
 from envs import Step, make_env
+from envs.driver import EnvironmentFailure
 from envs.pixels import PixelEnv
 from envs.spaces import OneHot, random_actions
 
@@ -101,9 +102,11 @@ def episode_rows(
     """Play one episode of one env from `seed` to its end, or to `max_steps` decisions, row by row.
 
     Yields every row with N = 1, the last frame with its zero action included, and the result so far, before the env
-    moves on: so env.render_frame() shows the very state that the row's image shows.
+    moves on: so env.render_frame() shows the very state that the row's image shows. EnvironmentFailure where the env
+    raises.
     """
-    image, _ = env.reset(seed=seed)
+    with _told():
+        image, _ = env.reset(seed=seed)
     state, reward, result = player.initial_state(1), 0.0, EpisodeResult(0.0, 0)
     is_terminal = is_last = False
     while True:
@@ -114,9 +117,20 @@ def episode_rows(
         yield Step(image[None], np.array([reward], np.float32), is_first, *flags, executed), result
         if is_last or result.length == max_steps:
             return
-        image, gained, is_terminal, is_truncated, _ = env.step(action[0])
+        with _told():
+            image, gained, is_terminal, is_truncated, _ = env.step(action[0])
         reward, is_last = float(gained), is_terminal or is_truncated
         result = EpisodeResult(result.total + reward, result.length + 1)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever an environment raises inside becomes an EnvironmentFailure in one line."""
+    try:
+        yield
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise EnvironmentFailure(f"the environment failed ({told})") from error
 
 
 def play_episode(

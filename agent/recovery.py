@@ -31,8 +31,8 @@ def slower(config: Config) -> Config:
     return replace(config, optimizer=optimizer)
 
 
-def has_gone_back(config: Config) -> bool:
-    """Whether a run has already gone back to an earlier checkpoint once."""
+def is_slower(config: Config) -> bool:
+    """Whether learning rates are lowered already: by going back to an earlier checkpoint, or by the user."""
     return config.optimizer.lr_factor < 1
 
 

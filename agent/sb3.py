@@ -89,13 +89,13 @@ class AIME(BaseAlgorithm):
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0]) // 2
         made = make_registered(GYM_PREFIX + env) if isinstance(env, str) and not is_task(env) else env
-        changes = dict(flatten({**(overrides or {}), **settings})) | {"seed": seed}
+        changes = dict(flatten({**(overrides or {}), **settings}))
         if isinstance(made, str):
-            config = config_of(preset, made, changes, is_made=False)
+            config = config_of(preset, made, seed, changes, is_made=False)
             made = task_envs(config)
         else:
             check_spaces(made.observation_space, made.action_space)
-            config = config_of(preset, name_of(made), changes, is_made=True)
+            config = config_of(preset, name_of(made), seed, changes, is_made=True)
         self._build(config, made, device, verbose, tensorboard_log)
         self.set_random_seed(seed)
 

@@ -18,7 +18,16 @@ from envs.images import is_image
 from envs.spaces import OneHot, action_map, random_actions
 from envs.tasks import GYM_PREFIX
 
-_NO_SETTINGS = ("task", "env_frames", "algo")  # settings of a run that the environment, learn() or the class decide
+_NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device")  # the environment, learn() or arguments decide them
+_OF_TRAINER = (  # settings of `train` that mean nothing without a Trainer
+    "final_updates",
+    "eval_every",
+    "eval_episodes",
+    "video_frames",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "max_skipped",
+)
 
 GymEnv = gymnasium.Env[Any, Any] | VecEnv
 
@@ -109,14 +118,18 @@ def _brief(space: Space[Any]) -> str:
     return " ".join(str(space).split())
 
 
-def config_of(preset: str, task: str, changes: Mapping[str, Any], is_made: bool) -> Config:
-    """The preset's config for a task under dotted settings, whose types are checked.
+def config_of(preset: str, task: str, seed: int, changes: Mapping[str, Any], is_made: bool) -> Config:
+    """The preset's config for a task and a seed under dotted settings, whose types are checked.
 
     An environment that is made already has no settings here: it is played as it is.
     """
     for key in changes:
         if key in _NO_SETTINGS or (is_made and key.startswith("env.")):
-            raise ValueError(f"{key}: got a value, expected none: the environment or learn() decides it")
-    values = dict(changes) | ({"env.action_repeat": 1} if is_made else {})
+            raise ValueError(f"{key}: got a value, expected none: an argument, the environment or learn() decides it")
+        if key.removeprefix("train.") in _OF_TRAINER:
+            raise ValueError(
+                f"{key}: got a value, expected none: callbacks evaluate and save, and learn() ends with its steps"
+            )
+    values = dict(changes) | {"seed": seed} | ({"env.action_repeat": 1} if is_made else {})
     written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     return parse_overrides([f"--{key}={value}" for key, value in written.items()], preset, task)

@@ -44,7 +44,24 @@ def restore_snapshot(run: "Trainer", payload: dict[str, Any]) -> None:
     due = payload["due"]
     run.owed, run.evaluation_due, run.evaluated_at = due["updates"], due["evaluation"], due["evaluated_at"]
     rescale_updates(run, payload["config"]["replay"]["batch_size"])
+    if more := _later_updates(payload, run.config):
+        run.owed, run.evaluation_due, run.evaluated_at = run.owed + more, True, -1
     restore_global_random_state(payload["random"])
+
+
+def is_over(payload: dict[str, Any], config: Config) -> bool:
+    """Whether a run that goes on with `config` from this checkpoint has nothing left to do."""
+    is_spent = payload["counters"]["env_frames"] >= config.env_frames
+    due = payload["due"]
+    return is_spent and not due["updates"] and not due["evaluation"] and not _later_updates(payload, config)
+
+
+def _later_updates(payload: dict[str, Any], config: Config) -> int:
+    """Final updates that were asked for when the budget's last frame had come already."""
+    if config.algo != "aime" or payload["counters"]["env_frames"] < config.env_frames:
+        return 0
+    before = payload["config"]["train"].get("final_updates", 0)  # a run of before they were there
+    return max(0, config.train.final_updates - before)
 
 
 def update_ratio(config: Config) -> Ratio:

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from agent.agent import Agent
@@ -14,14 +13,13 @@ from agent.checkpoint import save_checkpoint
 from agent.collector import Collector
 from agent.config import Config, flatten, save_config
 from agent.display import Display
-from agent.evaluation import evaluate
 from agent.health import Health, expected_ranges
 from agent.lock import RunLock
 from agent.logger import Logger
 from agent.nonfinite import Guard, NotFinite
 from agent.random_state import seed_global_random_state
-from agent.recording import record
-from agent.recovery import SLOWER, back_to_sound, explain, halve_batch, has_gone_back, slower
+from agent.recovery import SLOWER, back_to_sound, explain, halve_batch, is_slower, slower
+from agent.run_evaluation import evaluate_run
 from agent.running_means import RunningMeans
 from agent.saved_run import load_run
 from agent.schedule import Deadline, Every
@@ -31,7 +29,6 @@ from agent.storage import check_storage, open_storage
 from envs import Step
 from envs.driver import EnvironmentFailure
 
-EVALUATION_SEED = 10_000  # evaluation episodes start here, far from those of training
 CHECKPOINT_SHARE = 0.02  # of the run's time, at most, for the checkpoints that the clock asks for
 
 
@@ -169,7 +166,7 @@ class Trainer:
                 return
             self._update()
         if self.evaluation_due:
-            self._evaluate()
+            evaluate_run(self)
             self.evaluation_due = False
             self._checkpoint()
         elif self.checkpoint_clock.due(time.monotonic()):
@@ -238,30 +235,8 @@ class Trainer:
             "wall_seconds": round(time.monotonic() - self.started, 2),
         }
 
-    def _evaluate(self) -> None:
-        """Deterministic episodes with fixed seeds, and a short video of the first; Stopped where the run is to end."""
-        if self.evaluated_at == self.env_frames:
-            return
-        train, seed = self.config.train, self.config.seed + EVALUATION_SEED
-        self.display.busy(f"evaluating {train.eval_episodes} episodes")
-        frames: list[np.ndarray] = []
-        with self.agent.average.swapped():
-            result = evaluate(self.agent, train.eval_episodes, seed=seed, on_step=self._leave_if_stopping)
-            if train.video_frames > 0:
-                path = self.logdir / "videos" / f"{self.env_frames:09d}.mp4"
-                try:
-                    record(self.agent, path, seed=seed, size=128, max_frames=train.video_frames, on_frame=frames.append,
-                           on_step=self._leave_if_stopping)  # fmt: skip
-                except OSError as error:  # not worth a run
-                    frames.clear()
-                    self.note(f"no video: {explain(error, path)}")
-        self.evaluated_at = self.env_frames
-        self.recent["eval_return"] = result.mean
-        self.logger.write(self.counters(), {"eval_return": result.mean, "eval_return_std": result.std})
-        if frames:
-            self.logger.video("evaluation", np.stack(frames), fps=20)
-
-    def _leave_if_stopping(self, _: Step) -> None:
+    def leave_if_stopping(self, _: Step) -> None:
+        """Between the rows of an evaluation: Stopped where the run is to end."""
         if self._stopping():
             raise Stopped
 
@@ -270,8 +245,9 @@ class Trainer:
     def _go_back(self, trouble: str) -> None:
         """Be the run of the newest checkpoint from before the trouble, with lower learning rates; once."""
         payload = back_to_sound(self.logdir / "checkpoints")
-        if has_gone_back(self.config):
-            self.fail(f"{trouble}, after going back once; see {self.logdir / 'faults'}; lower optimizer.lr_factor")
+        if is_slower(self.config):
+            factor = self.config.optimizer.lr_factor
+            self.fail(f"{trouble}, with optimizer.lr_factor {factor:g} already; see {self.logdir / 'faults'}; lower it")
             self.is_saved = True  # the newest checkpoint is that of before the trouble
             return
         mirrors = self.logger.detach()

@@ -48,7 +48,11 @@ def short_config(config: Config, updates: int) -> Config:
         config,
         env_frames=prefill + learning,
         replay=replace(replay, prefill_frames=prefill),
-        train=replace(clocks, log_every=max(1, min(train.log_every, updates // 4))),
+        train=replace(
+            clocks,
+            log_every=max(1, min(train.log_every, updates // 4)),
+            final_updates=min(train.final_updates, updates // 4),
+        ),
     )
 
 

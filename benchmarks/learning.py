@@ -7,7 +7,8 @@
 
 `run` trains one run after the other through the public command line, evaluates at every stage (env_frames), and then
 writes the run's file in --results. The same command again skips stages that are there and goes on with what was
-stopped. --max_minutes bounds the training of a run over all calls: what it stopped goes on with a larger one.
+stopped. A preset's train.final_updates come at the last of --stages alone. --max_minutes bounds the training of a run
+over all calls: what it stopped goes on with a larger one.
 """
 
 import argparse
@@ -108,14 +109,14 @@ def carry_out(run: Run, given: argparse.Namespace) -> str:
 
 def reach(run: Run, env_frames: int, given: argparse.Namespace) -> tuple[Result | None, str]:
     """Train to a stage and evaluate there -> its entry, or None where training was stopped; and how it ended."""
-    train, evaluate, figures = commands(run, env_frames, given.threads)
+    train, evaluate, figures = commands(run, env_frames, given)
     spent = counters(run.logdir)
-    if spent["env_frames"] < env_frames:
+    if spent["env_frames"] < env_frames or spent["is_due"]:
         limit = [] if given.max_minutes is None else [given.max_minutes - spent["wall_seconds"] / 60]
         if not limit or limit[0] > 0:
             call([*train, *(f"--max_minutes={minutes}" for minutes in limit)], given.threads)
         spent = counters(run.logdir)
-    if spent["env_frames"] < env_frames:
+    if spent["env_frames"] < env_frames or spent["is_due"]:
         reason = "signal" if given.max_minutes is None else "wall-clock limit"
         return None, f"stopped: {reason} at {spent['env_frames']:,} env_frames"
     call(evaluate, given.threads)
@@ -126,11 +127,17 @@ def reach(run: Run, env_frames: int, given: argparse.Namespace) -> tuple[Result 
     return stage, "finished"
 
 
-def commands(run: Run, env_frames: int, threads: int) -> tuple[list[str], list[str], Path]:
-    """The commands that train a run to `env_frames` and that evaluate it, and the file that the second one writes."""
+def commands(run: Run, env_frames: int, given: argparse.Namespace) -> tuple[list[str], list[str], Path]:
+    """The commands that train a run to `env_frames` and that evaluate it, and the file that the second one writes.
+
+    `train.final_updates` come at the last stage alone: what a run does later must not depend on where it was looked at.
+    """
     figures = run.logdir / "evaluation.json"
-    options = {"logdir": run.logdir, "task": run.task, "preset": run.preset, "seed": run.seed, "threads": threads}
-    chosen = [f"--{key}={value}" for key, value in (options | {"env_frames": env_frames} | run.overrides).items()]
+    options = {"logdir": run.logdir, "task": run.task, "preset": run.preset, "seed": run.seed}
+    options |= {"threads": given.threads, "env_frames": env_frames} | run.overrides
+    if final := run.config.train.final_updates:
+        options["train.final_updates"] = final if env_frames == max(given.stages) else 0
+    chosen = [f"--{key}={value}" for key, value in options.items()]
     agent = str(FOLDER.parent / "run_agent.py")
     held_out = ["--episodes=10", "--seed=500000", f"--json={figures}"]
     return [agent, "train", *chosen], [agent, "evaluate", f"--logdir={run.logdir}", *held_out], figures
@@ -151,10 +158,11 @@ def call(command: list[str], threads: int) -> None:
 
 
 def counters(logdir: Path) -> dict[str, Any]:
-    """Those of a run's newest checkpoint; zeros before the first."""
+    """Those of a run's newest checkpoint, and whether something is due before its next row; zeros before the first."""
     if not checkpoint_paths(logdir / "checkpoints"):
-        return {"env_frames": 0, "updates": 0, "wall_seconds": 0.0}
-    return load_newest(logdir / "checkpoints")[0]["counters"]
+        return {"env_frames": 0, "updates": 0, "wall_seconds": 0.0, "is_due": False}
+    payload = load_newest(logdir / "checkpoints")[0]
+    return payload["counters"] | {"is_due": bool(payload["due"]["updates"] or payload["due"]["evaluation"])}
 
 
 def curve(logdir: Path, name: str) -> list[list[float]]:

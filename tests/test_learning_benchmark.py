@@ -11,6 +11,7 @@ import torch
 
 import run_agent
 from agent.references import REFERENCE_FILE
+from agent.trainer import Trainer
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 RUN = ["run", "--tasks", "counting", "--preset", "debug", "--threads", "1"]
@@ -142,6 +143,29 @@ def test_sac_stops_at_the_limit_and_goes_on(learning, tmp_path, here):
     assert result["stages"][1]["deterministic"] == {"mean": 55.0, "std": 0.0, "returns": [55.0] * 10}
     assert result["training"] == [[frames, 55.0] for frames in range(20, 101, 20) for _ in range(2)]
     assert (result["config"]["algo"], result["config"]["sac"]["batch_size"]) == ("sac", 4)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_final_updates_come_at_the_last_stage_alone_and_are_made_up_for(learning, tmp_path, here, monkeypatch):
+    arguments = [*RUN, *here, "--set", "train.video_frames=0", "train.final_updates=9", "--stages", "200", "304"]
+    plain = [(200 - 100) * 2 // 16, (304 - 100) * 2 // 16]  # 2 trained frames a decision, batches of 2 x 8
+    update = Trainer._update
+
+    def stop_among_them(trainer: Trainer) -> None:
+        update(trainer)
+        if trainer.agent.updates == plain[1] + 4:
+            trainer.stop_reason = "tired"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", stop_among_them)
+        assert learning.main(arguments) == 0
+    stopped = result_of(tmp_path, "debug-counting-aime-s0")
+    assert [(stage["env_frames"], stage["updates"]) for stage in stopped["stages"]] == [(200, plain[0])]
+    assert stopped["status"] == "stopped: signal at 304 env_frames"
+    assert learning.main(arguments) == 0
+    result = result_of(tmp_path, "debug-counting-aime-s0")
+    assert [stage["updates"] for stage in result["stages"]] == [plain[0], plain[1] + 9]
+    assert result["status"] == "finished"
 
 
 def test_a_run_that_fails_is_recorded_and_the_next_one_starts(learning, tmp_path, here, capsys, monkeypatch):

@@ -167,6 +167,7 @@ def expected_hours(config: Config, found: "list[Finding]") -> float | None:
     replay, repeat, num_envs = config.replay, config.env.action_repeat, config.env.num_envs
     learning_steps = max(0, config.env_frames - replay.prefill_frames) / repeat
     updates = config.train.train_ratio * learning_steps / (replay.batch_size * replay.batch_length)
+    updates += config.train.final_updates
     ticks = config.env_frames / repeat / num_envs
     tick = act + ceil(num_envs / usable_cores()) / rate
     return float(updates * update + ticks * tick) / 3600

@@ -30,12 +30,12 @@ def prepare(arguments: list[str]) -> Job:
     check_target(options.out, "out")
     if options.json is not None:
         check_target(options.json, "json")
-    from agent.report.curves import COUNTERS, load_run, panels
+    from agent.report.curves import COUNTERS, panels
 
     if options.x not in COUNTERS:
         raise ValueError(f"x: got '{options.x}', expected one of {', '.join(COUNTERS)}")
     folders = {folder.resolve(): folder for folder in options.runs}
-    runs = with_metric([load_run(folder) for folder in folders.values()], options.metric, options.x)
+    runs = with_metric(readable(list(folders.values())), options.metric, options.x)
     drawn = panels(runs, options.metric, options.x)
 
     def job() -> None:
@@ -52,6 +52,23 @@ def prepare(arguments: list[str]) -> Job:
             say(f"written to {options.json}")
 
     return job
+
+
+def readable(folders: Sequence[Path]) -> "list[Run]":
+    """The runs among these folders; the others are told, as runs/* has some. ValueError where there is none."""
+    from agent.report.curves import load_run
+
+    runs, faults = [], []
+    for folder in folders:
+        try:
+            runs.append(load_run(folder))
+        except ValueError as error:
+            faults.append(error)
+    if not runs:
+        raise faults[0]
+    for fault in faults:
+        say(f"left out: {fault}")
+    return runs
 
 
 def with_metric(runs: "Sequence[Run]", metric: str, x: str) -> "list[Run]":

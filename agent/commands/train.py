@@ -60,8 +60,10 @@ def _training(
     """The trainer, built (which checks task, rendering and replay budget), and its run."""
     resume = payload is not None
     if payload is not None:
+        from agent.snapshot import is_over
+
         env_frames, updates = (payload["counters"][name] for name in ("env_frames", "updates"))
-        if env_frames >= config.env_frames and not any(payload["due"][name] for name in ("updates", "evaluation")):
+        if is_over(payload, config):
             line = f"{logdir}: all {config.env_frames:,} env_frames are spent; go on with a larger --env_frames"
             return lambda: tell(line)
         tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")

@@ -20,13 +20,19 @@ def prepare(arguments: list[str]) -> Job:
     options, overrides = parser.parse(arguments, config_keys())
     check_at_least(options, updates=4, stops=1)
     config = new_config(options, overrides, say)
+    if config.algo != "aime":
+        raise ValueError(f"algo: got '{config.algo}', expected 'aime': a baseline's run is not repeated bit for bit")
 
     def job() -> int:
         from agent.verification import short_config, verify_resume
 
         with TemporaryDirectory(prefix="aime-verify-") as folder:
             short = short_config(config, options.updates)
-            verdict = verify_resume(short, Path(folder), options.stops, config.seed, say)
+            try:
+                verdict = verify_resume(short, Path(folder), options.stops, config.seed, say)
+            except RuntimeError as error:  # a run fails where it was not stopped
+                say(str(error))
+                return 1
         say(f"compared {verdict.tensors} tensors after {verdict.updates} updates, and {verdict.lines} lines of metrics")
         if verdict.differences:
             say(f"NOT the same: {len(verdict.differences)} differ, first {', '.join(verdict.differences[:3])}")

@@ -193,7 +193,7 @@ def test_bad_input_is_one_line_and_writes_nothing(capsys, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     good = str(make_run(tmp_path, "good"))
     (tmp_path / "empty").mkdir()
-    assert "no config.yaml in it" in refused(capsys, good, "empty")
+    assert "no config.yaml in it" in refused(capsys, "empty")
     assert "no config.yaml in it" in refused(capsys, "nowhere")
     assert "expected one that these runs have: eval_return" in refused(capsys, good, "--metric", "evl_return")
     assert "got 'frames', expected one of env_frames" in refused(capsys, good, "--x", "frames")
@@ -203,6 +203,20 @@ def test_bad_input_is_one_line_and_writes_nothing(capsys, tmp_path, monkeypatch)
     assert "runs" in refused(capsys)
     assert "'metric'" in refused(capsys, good, "--metrc", "x")
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_folders_without_a_run_are_left_out(capsys, tmp_path):
+    (tmp_path / "runs").mkdir()
+    good, new, out = make_run(tmp_path / "runs", "good"), make_run(tmp_path / "runs", "new"), tmp_path / "c.png"
+    (new / "metrics.jsonl").unlink()
+    (tmp_path / "runs" / "best").mkdir()
+    (tmp_path / "runs" / "model.zip").write_bytes(b"")
+    folders = sorted(map(str, (tmp_path / "runs").iterdir()))
+    assert main(["plot", *folders, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines()].count("left out") == 3
+    assert str(good) not in said
+    assert out.is_file()
 
 
 @pytest.mark.parametrize(

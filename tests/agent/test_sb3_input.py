@@ -47,6 +47,8 @@ def test_environments_that_do_not_fit(env, line):
     ({"overrides": {"train.train_ratio": "much"}}, "train_ratio"),
     ({"task": "walker_walk"}, "^task: got a value, expected none"),
     ({"env_frames": 7}, "^env_frames: got a value, expected none"),
+    ({"overrides": {"seed": 3}}, "^seed: got a value, expected none"),
+    ({"train": {"final_updates": 3}}, "^train.final_updates: got a value, expected none"),
     ({"overrides": {"env.action_repeat": 3}}, "^env.action_repeat: got a value, expected none"),
     ({"replay": {"capacity_steps": 10**12}}, "replay.capacity_steps"),
 ])  # fmt: skip

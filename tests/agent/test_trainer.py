@@ -7,10 +7,12 @@ import signal
 import numpy as np
 import pytest
 
+import run_agent
 from agent import Agent, Trainer, make_config
 from agent.checkpoint import load_newest
 from agent.evaluation import evaluate
-from agent.trainer import EVALUATION_SEED
+from agent.run_evaluation import EVALUATION_SEED
+from envs import make_env
 from envs.counting import decode_frame
 
 
@@ -120,6 +122,45 @@ def test_final_updates_come_after_the_last_frame_and_before_its_evaluation(tmp_p
     longer = run(tmp_path / "final", resume=True, **{"env_frames": 300, "train.final_updates": 0})
     straight = run(tmp_path / "straight", env_frames=300)
     assert longer.agent.updates == straight.agent.updates + 7  # the train ratio does not count them
+
+
+def test_final_updates_may_be_asked_for_when_the_budget_is_spent(tmp_path):
+    given = {"env_frames": 200, "train.final_updates": 3}
+    before = run(tmp_path / "final", **given)
+    options = ["train", f"--logdir={tmp_path / 'final'}", "--resume", "--quiet"]
+    assert run_agent.main([*options, "--train.final_updates=8"]) == 0
+    payload = load_newest(tmp_path / "final" / "checkpoints")[0]
+    assert payload["counters"]["updates"] == before.agent.updates + 5
+    assert payload["counters"]["env_frames"] == before.env_frames
+    assert lines(tmp_path / "final")[-1]["updates"] == before.agent.updates + 5  # evaluated again
+    count = len(lines(tmp_path / "final"))
+    assert run_agent.main([*options, "--train.final_updates=8"]) == 0  # nothing is left to do
+    assert len(lines(tmp_path / "final")) == count
+
+
+def test_an_environment_that_fails_in_an_evaluation_costs_that_evaluation_alone(tmp_path, monkeypatch):
+    made = []
+
+    def fail(action):
+        raise FloatingPointError("the physics\ndiverged")
+
+    def make(*arguments, **options):
+        made.append(make_env(*arguments, **options))
+        if len(made) == 1:
+            made[0].step = fail
+        return made[-1]
+
+    told = []
+    monkeypatch.setattr("agent.evaluation.make_env", make)
+    monkeypatch.setattr(Trainer, "note", lambda self, line: told.append(line))
+    trainer = run(tmp_path, **{"env_frames": 200, "train.eval_every": 150})
+    assert trainer.env_frames == 200
+    assert not trainer.has_failed
+    assert len(made) == 2
+    assert [row["env_frames"] for row in lines(tmp_path) if "eval_return" in row] == [200]
+    assert told == [
+        "no evaluation at 150 env_frames: the environment failed (FloatingPointError: the physics diverged)"
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -136,6 +136,11 @@ def test_hours_are_updates_and_drawn_frames(monkeypatch):
     # 10,250 decisions of 4 environments at a time, each time 0.01 s and twice 1/100 s, as 3 cores draw 4 in two turns.
     assert command.expected_hours(config, found) == pytest.approx((10_000 * 0.36 + 10_250 / 4 * 0.03) / 3600)
     assert command.expected_hours(config, found[:2]) is None
+    final = make_config(
+        "cpu", "cartpole_swingup", {"env_frames": 82_000, "env.num_envs": 4, "train.final_updates": 500}
+    )
+    more = command.expected_hours(final, found) - command.expected_hours(config, found)
+    assert more == pytest.approx(500 * 0.36 / 3600)
 
 
 # ---------------------------------------------------------------- the command

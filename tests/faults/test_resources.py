@@ -93,7 +93,7 @@ def test_a_video_that_cannot_be_written_costs_a_line(tmp_path, monkeypatch, caps
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("agent.trainer.record", fail)
+    monkeypatch.setattr("agent.run_evaluation.record", fail)
     assert train(tmp_path, "--train.video_frames=5") == 0
     assert f"no video: {tmp_path / 'videos'}" in capsys.readouterr().out
     assert any("eval_return" in row for row in read_metrics(tmp_path / "metrics.jsonl"))
