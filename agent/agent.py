@@ -150,7 +150,7 @@ class Agent:
 
     def update(self, chunk: Chunk) -> dict[str, Tensor]:
         """One gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device."""
-        self._warm_up()
+        self.warm_up()
         chunk = chunk.to(self.device)
         generator = self.generators["learn"]
         frames = to_frames(chunk.image)
@@ -188,7 +188,7 @@ class Agent:
             start, root_continue = start.map(lambda x: x[chosen]), root_continue[chosen]
         return start, root_continue
 
-    def _warm_up(self) -> None:
+    def warm_up(self) -> None:
         """Learning rates rise linearly over the first updates."""
         optimizer = self.config.optimizer
         factor = optimizer.lr_factor * min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))
