@@ -122,9 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows.append({"arm": arm, "seed": seed, "seconds": round(time.monotonic() - begun, 1), "figures": figures})
         console.print(f"{arm} {seed}: {rows[-1]['seconds']} s")
     shown = [name for name in SHOWN if name in rows[0]["figures"]]  # short episodes have no long dreams
-    table = Table("arm", "seed", *shown, title=f"{base.task} after {options.updates:,} updates")
-    for row in rows:
-        table.add_row(row["arm"], str(row["seed"]), *(f"{row['figures'][name]:.3g}" for name in shown))
+    columns = (f"{row['arm']}, seed {row['seed']}" for row in rows)
+    table = Table("figure", *columns, title=f"{base.task} after {options.updates:,} updates")
+    for name in shown:
+        table.add_row(name, *(f"{row['figures'][name]:.3g}" for row in rows))
     machine = describe_machine(choose_device(base.device), options.threads)
     console.print(table)
     print_lines(console, machine)
