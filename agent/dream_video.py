@@ -51,7 +51,8 @@ def record_dream(
 
     The reconstruction sees every frame (latents at their means). The open loop has seen `context` frames and then only
     the actions. Charts: the reward and what each of the two expected of it, and the mixture's components (posterior
-    responsibilities). ShortEpisodeError, a ValueError, where the episode is not longer than `context`.
+    responsibilities) where there are several. ShortEpisodeError, a ValueError, where the episode is not longer than
+    `context`.
     """
     episode = play_and_keep(agent, seed, mode)
     check_context(episode, context)
@@ -74,7 +75,8 @@ def record_dream(
     }
     shares = outputs["responsibilities"][0].float().cpu().numpy()
     charts = [line_chart("reward:", lines, _WIDTH, _REWARDS)]
-    charts.append(share_chart("component of the mixture:", shares, _WIDTH, _COMPONENTS))
+    if shares.shape[-1] > 1:
+        charts.append(share_chart("component of the mixture:", shares, _WIDTH, _COMPONENTS))
     _write(path, panels, charts)
     return scores
 

@@ -1,6 +1,6 @@
 """What a setting is worth to the world model alone: trained on a run's episodes, judged on its dreams of others.
 
-    python benchmarks/model_alone.py runs/demo [--arms aime k1 no_perceiver] [--set key=value ...] [--seeds 0 1]
+    python benchmarks/model_alone.py runs/demo [--arms aime no_perceiver] [--set key=value ...] [--seeds 0 1]
         [--updates 500] [--held_out 12] [--threads 1] [--json out.json]
 
 Minutes where a run takes an hour, and every arm has the same data. The run's newest --held_out episodes are not trained
@@ -37,13 +37,14 @@ MODEL_ARMS = [name for name, changes in ARMS.items() if all(key.startswith("worl
 
 
 def arm_config(base: Config, arm: str, settings: Sequence[str], seed: int) -> Config:
-    """The run's config with an arm's settings, those of --set ("key=value") and a seed. ValueError in one line."""
-    changes = ARMS[arm] | {"seed": str(seed)}
+    """The run's config with --set ("key=value"), an arm's settings, which win, and a seed. ValueError in one line."""
+    changes: dict[str, str] = {}
     for setting in settings:
         key, _, value = setting.partition("=")
         if not value:
             raise ValueError(f"set: got '{setting}', expected key=value")
         changes[key] = value
+    changes |= ARMS[arm] | {"seed": str(seed)}
     parsed = parse_overrides([f"--{key}={value}" for key, value in changes.items()], base.preset, base.task)
     typed = dict(flatten(asdict(parsed)))
     return build(Config, merge(asdict(base), {key: typed[key] for key in changes}))
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logdir", type=Path)
     parser.add_argument("--arms", nargs="+", choices=MODEL_ARMS, default=["aime"])
-    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="of every arm")
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="of every arm; the arm's own win")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--updates", type=int, default=500)
     parser.add_argument("--held_out", type=int, default=12)

@@ -82,6 +82,15 @@ def test_a_model_without_attention_or_mixture_dreams_too(tmp_path):
     assert (tmp_path / "dream.mp4").stat().st_size > 1000
 
 
+def test_components_are_charted_where_there_are_several(tmp_path, monkeypatch):
+    heights = []
+    for components in (1, 2):
+        frames = capture(monkeypatch, "agent.dream_video")
+        record_dream(make_agent(world_model__max_components=components), tmp_path / "dream.mp4")
+        heights.append(len(frames[0]))
+    assert 64 <= heights[1] - heights[0] < 80  # the chart and the gap above it
+
+
 def test_sampled_actions_change_the_episode(agent, tmp_path):
     assert record_dream(agent, tmp_path / "a.mp4", mode="sample") != record_dream(agent, tmp_path / "a.mp4")
 
