@@ -148,9 +148,12 @@ class Agent:
 
     # ---------------------------------------------------------------- learning
 
-    def update(self, chunk: Chunk) -> dict[str, Tensor]:
-        """One gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device."""
-        self.warm_up()
+    def update(self, chunk: Chunk, behavior: bool = True) -> dict[str, Tensor]:
+        """One gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device.
+
+        Without `behavior` the world model learns alone.
+        """
+        self._warm_up()
         chunk = chunk.to(self.device)
         generator = self.generators["learn"]
         frames = to_frames(chunk.image)
@@ -164,10 +167,11 @@ class Agent:
             self.updates,
             monitor=(self.updates + 1) % self.config.train.log_every == 0,
         )
-        states = outputs["states"]
-        start, root_continue = self._dream_starts(states, chunk.is_terminal)
-        played = Played(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
-        metrics |= self.behavior_learner.update(start, root_continue, generator, played)
+        if behavior:
+            states = outputs["states"]
+            start, root_continue = self._dream_starts(states, chunk.is_terminal)
+            played = Played(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
+            metrics |= self.behavior_learner.update(start, root_continue, generator, played)
         self.updates += 1
         self.average.update(self.updates)
         return metrics
@@ -188,7 +192,7 @@ class Agent:
             start, root_continue = start.map(lambda x: x[chosen]), root_continue[chosen]
         return start, root_continue
 
-    def warm_up(self) -> None:
+    def _warm_up(self) -> None:
         """Learning rates rise linearly over the first updates."""
         optimizer = self.config.optimizer
         factor = optimizer.lr_factor * min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 from learning_table import ARMS, Result, load_result, make_table, write_figure
 from machine import describe_machine
-from report import check_target
+from report import check_target, parse_settings
 
 from agent.agent import choose_device
 from agent.checkpoint import checkpoint_paths, load_newest
@@ -65,10 +65,7 @@ def plan(given: argparse.Namespace) -> list[Run]:
             raise ValueError(f"{name}: got {value}, expected at least {least}")
     if given.max_minutes is not None and not given.max_minutes > 0:
         raise ValueError(f"max_minutes: got {given.max_minutes}, expected a positive number")
-    common = dict(setting.partition("=")[::2] for setting in given.set)
-    for key, value in common.items():
-        if not value or key in TAKEN:
-            raise ValueError(f"set: got '{key}={value}', expected key=value with none of the keys {', '.join(TAKEN)}")
+    common = parse_settings(given.set, TAKEN)
     runs = []
     for task in dict.fromkeys(given.tasks):
         for arm in dict.fromkeys(given.arms):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from learning_table import ARMS
 from machine import describe_machine
-from report import check_target, print_lines, write_json
+from report import check_target, parse_settings, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -33,17 +33,16 @@ from world_model import monitors
 
 LOSSES = ("recon_loss", "kl_bound", "reward_nll")
 SHOWN = (*LOSSES, "imag_gap_reward/1", "imag_gap_reward/5", "imag_gap_reward/15", "imag_gap_carry/5", "imag_gap_kl/5")
-MODEL_ARMS = [name for name, changes in ARMS.items() if all(key.startswith("world_model.") for key in changes)]
+OF_THE_MODEL = ("world_model.", "losses.", "optimizer.", "replay.batch_")  # settings that its learning depends on
+MODEL_ARMS = [name for name, changes in ARMS.items() if all(key.startswith(OF_THE_MODEL) for key in changes)]
 
 
 def arm_config(base: Config, arm: str, settings: Sequence[str], seed: int) -> Config:
     """The run's config with --set ("key=value"), an arm's settings, which win, and a seed. ValueError in one line."""
-    changes: dict[str, str] = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if not value:
-            raise ValueError(f"set: got '{setting}', expected key=value")
-        changes[key] = value
+    changes = parse_settings(settings, ("seed", "threads"))
+    for key in changes:
+        if not key.startswith(OF_THE_MODEL):
+            raise ValueError(f"set: got '{key}', expected a key of {', '.join(OF_THE_MODEL)}")
     changes |= ARMS[arm] | {"seed": str(seed)}
     parsed = parse_overrides([f"--{key}={value}" for key, value in changes.items()], base.preset, base.task)
     typed = dict(flatten(asdict(parsed)))
@@ -67,13 +66,8 @@ def train(config: Config, episodes: Sequence[Episode], updates: int) -> Agent:
     buffer = ReplayBuffer(rows, action_dim=action_dim, seed=config.seed)
     for episode in episodes:
         buffer.add_episode(episode)
-    for i in range(updates):
-        agent.warm_up()
-        chunk = buffer.sample(config.replay.batch_size, config.replay.batch_length).to(agent.device)
-        signals = (chunk.action, chunk.is_first, chunk.reward, chunk.is_terminal)
-        agent.model_learner.update(to_frames(chunk.image), *signals, agent.generators["learn"], i)
-        agent.updates += 1
-        agent.average.update(agent.updates)
+    for _ in range(updates):
+        agent.update(buffer.sample(config.replay.batch_size, config.replay.batch_length), behavior=False)
     return agent
 
 
@@ -112,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_target("json", options.json)
         base = load_config(options.logdir / "config.yaml")
         runs = [(arm, seed, arm_config(base, arm, options.set, seed)) for arm in options.arms for seed in options.seeds]
-        training, held_out = load_episodes(options.logdir, options.held_out, base.replay.batch_length)
+        training, held_out = load_episodes(
+            options.logdir, options.held_out, max(config.replay.batch_length for *_, config in runs)
+        )
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     torch.set_num_threads(options.threads)

@@ -30,20 +30,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_arms_and_seeds_stand_side_by_side(model_alone: ModuleType, run: Path, tmp_path: Path):
-    options = [
-        "--arms",
-        "aime",
-        "k1",
-        "--set",
-        "world_model.max_components=4",
-        "--seeds",
-        "0",
-        "1",
-        "--updates",
-        "3",
-        "--held_out",
-        "2",
-    ]
+    options = ["--arms", "aime", "k1", "--set", "world_model.max_components=4", "--seeds", "0", "1"]
+    options += ["--updates", "3", "--held_out", "2"]
     before = sorted(path.name for path in run.iterdir())
     assert model_alone.main([str(run), *options, "--json", str(tmp_path / "out.json")]) == 0
     assert sorted(path.name for path in run.iterdir()) == before
@@ -76,7 +64,9 @@ def test_updates_teach_the_model(model_alone: ModuleType, run: Path):
     ("options", "line"),
     [
         (["--held_out", "999"], "held_out: got 999"),
-        (["--set", "world_model.latent"], "set: got 'world_model.latent', expected key=value"),
+        (["--set", "world_model.latent"], "set: got 'world_model.latent=', expected key=value"),
+        (["--set", "behavior.entropy=1"], "set: got 'behavior.entropy', expected a key of world_model., losses."),
+        (["--set", "seed=3"], "set: got 'seed=3', expected key=value with none of the keys seed"),
         (["--set", "world_model.latent=3"], "world_model.latent_dim"),
         (["--updates", "0"], "--updates: got 0"),
     ],
