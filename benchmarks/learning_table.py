@@ -18,9 +18,10 @@ ARMS: dict[str, dict[str, str]] = {
     "aime": {},
     "sum": {"world_model.use_rgb": "false"},
     "k1": {"world_model.max_components": "1"},
+    "perceiver": {"world_model.perceiver_config.enabled": "true"},
     "no_perceiver": {"world_model.perceiver_config.enabled": "false"},
     "no_attention": {"world_model.attention_config.enabled": "false"},
-    "teacher": {"world_model.context_mode": "teacher"},
+    "teacher": {"world_model.context_mode": "teacher", "world_model.perceiver_config.enabled": "true"},
     "no_orthogonal": {"world_model.use_orthogonal": "false"},
     "dynamics": {"behavior.gradient": "dynamics"},
     "reinforce": {"behavior.gradient": "reinforce"},
@@ -115,8 +116,9 @@ def grouped(results: list[Result]) -> list[list[Result]]:
 
 
 def arm_name(result: Result) -> str:
-    """The arm, with what --set added to it, by the last words of its keys."""
-    added = [f"{k.rpartition('.')[2]}={v}" for k, v in result["overrides"].items() if k not in ARMS[result["arm"]]]
+    """The arm, with what --set added to it, by the last words of its keys: a pillar's `enabled` by the pillar."""
+    words = {key: key.removesuffix("_config.enabled").rpartition(".")[2] for key in result["overrides"]}
+    added = [f"{words[k]}={v}" for k, v in result["overrides"].items() if k not in ARMS[result["arm"]]]
     return ", ".join([result["arm"], *added])
 
 

@@ -1,6 +1,6 @@
 """What a setting is worth to the world model alone: trained on a run's episodes, judged on its dreams of others.
 
-    python benchmarks/model_alone.py runs/demo [--arms aime no_perceiver] [--set key=value ...] [--seeds 0 1]
+    python benchmarks/model_alone.py runs/demo [--arms aime perceiver] [--set key=value ...] [--seeds 0 1]
         [--updates 500] [--held_out 12] [--threads 1] [--json out.json]
 
 Minutes where a run takes an hour, and every arm has the same data. The run's newest --held_out episodes are not trained

@@ -190,7 +190,8 @@ def test_the_table_has_means_intervals_and_published_scores(learning, tmp_path, 
     around = [[90_000, 9e9], [90_001, 100.0], [100_000, 200.0], [110_000, 600.0], [110_001, 9e9]]
     hand_made(tmp_path / "in", 0, training=around)
     hand_made(tmp_path / "in", 1)
-    hand_made(tmp_path / "in", 0, arm="sum", overrides={"world_model.use_rgb": "false"})
+    summed = {"world_model.use_rgb": "false", "world_model.perceiver_config.enabled": "true"}
+    hand_made(tmp_path / "in", 0, arm="sum", overrides=summed)
     figure, markdown = tmp_path / "out.png", tmp_path / "out.md"
     paths = ["--results", str(tmp_path / "in"), "--figure", str(figure), "--markdown", str(markdown)]
     assert learning.main(["table", *paths]) == 0
@@ -199,7 +200,7 @@ def test_the_table_has_means_intervals_and_published_scores(learning, tmp_path, 
     aime, plain, *published = rows_of(text)
     # t(0.975, 1) = 12.706, and std / sqrt(2) of 600 and 700 is 50: 650 -+ 635.3
     assert (aime["runs"], aime["100k deterministic"]) == ("2", "650 [15, 1285]")
-    assert (plain["arm"], plain["100k deterministic"]) == ("sum", "600 (1 seed)")
+    assert (plain["arm"], plain["100k deterministic"]) == ("sum, perceiver=true", "600 (1 seed)")
     assert aime["100k training"] == "300"  # seeds: (100 + 200 + 600) / 3 and 300
     assert (aime["updates/s"], aime["hours"]) == ("2.00", "1.00")
     scores = {row["arm"]: row for row in published}
@@ -207,7 +208,7 @@ def test_the_table_has_means_intervals_and_published_scores(learning, tmp_path, 
     assert scores["*DreamerV3 (repeat 2, orientation)*"]["100k training"] == "614 ± 152"  # training returns
     assert "*DrQ-v2*" not in scores  # repeat 2
     assert not any(column.startswith(("50k", "250k")) for column in aime)
-    assert "not run: k1, no_perceiver," in text
+    assert "not run: k1, perceiver, no_perceiver," in text
     assert "train ratio: 128" in text
     assert figure.read_bytes().startswith(b"\x89PNG")
 
