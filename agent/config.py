@@ -114,7 +114,7 @@ class Config:
     task: str = "cartpole_swingup"  # what to learn: see docs/environments.md
     algo: Literal["aime", "sac", "ppo"] = "aime"  # what learns: our agent, or a baseline of Stable-Baselines3
     preset: str = "gpu"  # where the values came from
-    size: str | None = None  # widths of presets/sizes.yaml instead of the preset's own, such as "10m"
+    size: str | None = None  # widths of presets/sizes.yaml, all pillars on, instead of the preset's own, such as "10m"
     seed: int = 0  # of weights, replay, exploration and episodes
     env_frames: int = 1_000_000  # the budget
     device: str = "auto"  # "auto": cuda where there is one, else cpu
@@ -185,7 +185,7 @@ def preset_names() -> list[str]:
 
 
 def load_size(name: str) -> dict[str, Any]:
-    """Nested settings of a model size such as "10m": widths only. ValueError on an unknown name, naming the nearest."""
+    """Nested settings of a size such as "10m": widths, all pillars on. ValueError, naming the nearest, on others."""
     sizes = yaml.safe_load(SIZE_FILE.read_text())
     if name not in sizes:
         raise ValueError(unknown_key(name, list(sizes), "size"))

@@ -41,6 +41,7 @@ AXES: dict[str, list[int]] = {
     "hidden": [64, 128, 256, 512, 1024],
     "envs": [1, 2, 4, 8, 16, 32],
 }
+ALL_PILLARS = {"world_model.perceiver_config.enabled": True}
 SETTINGS = {"components": "world_model.max_components", "hidden": "world_model.hidden_dim"}
 PANEL, MARGIN = 220, 36  # pixels of the picture
 
@@ -49,7 +50,7 @@ Work = Callable[[], None]
 
 def make_work(axis: str, value: int, preset: str) -> tuple[Work, int]:
     """What is timed at one value of an axis, and how often it is done in one call: updates, or a step of acting."""
-    overrides = {SETTINGS[axis]: value} if axis in SETTINGS else {}
+    overrides = ALL_PILLARS | ({SETTINGS[axis]: value} if axis in SETTINGS else {})
     config = make_config(preset, "walker_walk", overrides)
     agent = Agent(config, ACTIONS)
     if axis == "envs":
@@ -114,7 +115,7 @@ def grow(axis: str, values: Sequence[int], preset: str, repeats: int, now: Meter
 def measure(preset: str, axes: Mapping[str, Sequence[int]], threads: int, repeats: int) -> dict[str, Any]:
     """Run all measurements -> {"settings", "machine", "axes"}, ready for JSON."""
     torch.set_num_threads(threads)
-    config = make_config(preset, "walker_walk")
+    config = make_config(preset, "walker_walk", ALL_PILLARS)
     device = Agent(config, ACTIONS).device
     settings = {"preset": preset, "batch": BATCH, "length": LENGTH, "threads": threads, "repeats": repeats}
     machine = describe_machine(device, threads)

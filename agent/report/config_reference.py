@@ -42,7 +42,7 @@ def reference() -> str:
         _overrides("Rows for a task", "Over a preset's own values where the task fits the pattern.", _per_task())
     )
     sizes = {name: dict(flatten(values)) for name, values in yaml.safe_load(SIZE_FILE.read_text()).items()}
-    parts.append(_overrides("Sizes", "`--size NAME` puts these widths over any preset.", sizes))
+    parts.append(_overrides("Sizes", "`--size NAME` puts these widths over any preset, all pillars on.", sizes))
     return "\n".join(parts)
 
 
