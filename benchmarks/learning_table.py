@@ -117,8 +117,8 @@ def grouped(results: list[Result]) -> list[list[Result]]:
 
 def arm_name(result: Result) -> str:
     """The arm, with what --set added to it, by the last words of its keys: a pillar's `enabled` by the pillar."""
-    words = {key: key.removesuffix("_config.enabled").rpartition(".")[2] for key in result["overrides"]}
-    added = [f"{words[k]}={v}" for k, v in result["overrides"].items() if k not in ARMS[result["arm"]]]
+    own = {key: value for key, value in result["overrides"].items() if key not in ARMS[result["arm"]]}
+    added = [f"{key.removesuffix('_config.enabled').rpartition('.')[2]}={value}" for key, value in own.items()]
     return ", ".join([result["arm"], *added])
 
 
