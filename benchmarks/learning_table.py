@@ -20,6 +20,7 @@ ARMS: dict[str, dict[str, str]] = {
     "k1": {"world_model.max_components": "1"},
     "perceiver": {"world_model.perceiver_config.enabled": "true"},
     "no_perceiver": {"world_model.perceiver_config.enabled": "false"},
+    "attention": {"world_model.attention_config.enabled": "true"},
     "no_attention": {"world_model.attention_config.enabled": "false"},
     "teacher": {"world_model.context_mode": "teacher", "world_model.perceiver_config.enabled": "true"},
     "no_orthogonal": {"world_model.use_orthogonal": "false"},
