@@ -5,7 +5,7 @@
 
 The agent plays held-out episodes; every figure is of them, none of training data. "policy" figures: the mean reward k
 steps after a frame, as it came and as dreams under the same policy have it. Pictures: open_loop.jpg, dream.jpg (50
-steps under the policy from 32 starts, every tenth), attention.jpg, components.jpg.
+steps under the policy from 32 starts, every tenth), attention.jpg (where attention is on), components.jpg.
 """
 
 import argparse
