@@ -1,6 +1,7 @@
 """What each pillar costs in one update of the world model: parameters, FLOPs, milliseconds; and what RGB adds.
 
-    python benchmarks/pillars.py [--preset seed] [--batch 8] [--length 16] [--threads 2] [--repeats 5] [--out out.json]
+    python benchmarks/pillars.py [--preset seed] [--task T] [--batch 8] [--length 16] [--threads 2] [--repeats 5]
+        [--out out.json]
 
 The figures are taken around the calls of real updates. Parts may call each other: what is spent belongs to the
 innermost part that is running, so nothing counts twice, "other" is what no part claims, and the totals are the sums of
@@ -33,6 +34,7 @@ from torch.utils.flop_counter import flop_registry
 from agent.agent import choose_device
 from agent.config import Config, make_config
 from agent.model_learner import ModelLearner
+from envs.tasks import checked_task
 from world_model import DPGMMVariationalRecurrentAutoencoder, losses, terms
 
 FORWARD, BACKWARD, UPDATE = "whole forward", "backward of the sum", "whole update"
@@ -226,7 +228,8 @@ def measure(config: Config, batch: int, length: int, threads: int, repeats: int)
     for row in gradients:
         for unit in ("gflops", "ms"):
             row[f"rgb_share_{unit}"] = row[f"update_{unit}"] / gradients[0][f"update_{unit}"] - 1
-    settings = {"preset": config.preset, "batch": batch, "length": length, "threads": threads, "repeats": repeats}
+    settings = {"preset": config.preset, "task": config.task, "batch": batch, "length": length}
+    settings |= {"threads": threads, "repeats": repeats}
     return {
         "settings": settings | {"device": str(device), "world_model": asdict(config.world_model)},
         "machine": machine,
@@ -240,7 +243,7 @@ def show(report: dict[str, Any]) -> None:
     settings = report["settings"]
     sizes = f"batch {settings['batch']} x {settings['length']}, median of {settings['repeats']}"
     parts = Table("part", "parameters, M", "GFLOP", "ms", "share")
-    parts.title = f"World model, preset {settings['preset']} on {settings['device']}, {sizes}"
+    parts.title = f"World model, preset {settings['preset']} for {settings['task']} on {settings['device']}, {sizes}"
     for row in report["parts"]:
         size = f"{row['parameters'] / 1e6:.2f}" if row["parameters"] else ""
         figures = (size, f"{row['gflops']:.2f}", f"{row['ms']:.1f}", f"{row['share']:.1%}")
@@ -260,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; exit status 0, or 2 with one line for bad input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="seed")
+    parser.add_argument("--task", default=None, help="default: the preset's own, else cartpole_swingup")
     parser.add_argument("--batch", type=int, default=8, help="sequences of an update")
     parser.add_argument("--length", type=int, default=16, help="frames of a sequence")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
@@ -271,7 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if getattr(given, name) < 1:
                 raise ValueError(f"{name}: got {getattr(given, name)}, expected at least 1")
         check_target("out", given.out)
-        config = make_config(given.preset)
+        config = make_config(given.preset, given.task)
+        checked_task(config.task)
         report = measure(config, given.batch, given.length, given.threads, given.repeats)
     except ValueError as error:
         print(f"pillars.py: error: {error}", file=sys.stderr)

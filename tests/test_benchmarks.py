@@ -175,6 +175,19 @@ def test_a_pillar_that_is_off_has_no_row(pillars):
     assert [row["gradients"] for row in report["gradients"]] == ["plain sum"]
 
 
+@pytest.mark.usefixtures("keep_threads")
+def test_pillars_measures_the_presets_row_of_the_task(pillars, tmp_path):
+    path = tmp_path / "out.json"
+    names = {}
+    for task in ("cartpole_swingup", "ball_in_cup_catch"):
+        sizes = ["--batch", "2", "--length", "2", "--repeats", "1", "--threads", "1"]
+        assert pillars.main(["--preset", "cpu", "--task", task, *sizes, "--out", str(path)]) == 0
+        report = json.loads(path.read_text())
+        assert report["settings"]["task"] == task
+        names[task] = {row["part"] for row in report["parts"]}
+    assert names["ball_in_cup_catch"] - names["cartpole_swingup"] == {"pillar 4: attention"}
+
+
 def test_what_is_spent_belongs_to_the_innermost_part(pillars):
     now = [0.0]
     ledger = pillars.Ledger(lambda: now[0], "other")
@@ -209,6 +222,7 @@ def test_a_block_of_updates_costs_the_mean_of_its_medians(pillars):
     ("arguments", "named"),
     [
         (["--preset", "cpuu"], "cpu"),
+        (["--task", "cartpole_swingupp"], "cartpole_swingup"),
         (["--batch", "0"], "batch"),
         (["--length", "-1"], "length"),
         (["--threads", "0"], "threads"),
