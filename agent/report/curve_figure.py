@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agent.report.curves import WINDOW, Curve, Panel, Points
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -81,12 +79,15 @@ def draw_panel(ax: Any, panel: Panel, scale: float = 1.0) -> None:
 
 
 def draw_curve(ax: Any, curve: Curve, index: int, scale: float = 1.0) -> None:
-    """The panel's index-th curve: mean with markers, and its interval as a band."""
+    """The panel's index-th curve: mean with markers; from three runs on its interval as a band.
+
+    The interval of two is 12.7 standard errors to either side: it fills the panel and tells nothing.
+    """
     color, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
     every = max(1, math.ceil(len(curve.x) / MOST_MARKERS))
     style = {"color": color, "marker": marker, "markersize": 5, "markevery": every, "linewidth": 1.8}
     ax.plot(scale * curve.x, curve.mean, label=curve.label, zorder=3, **style)
-    if np.isfinite(curve.low).any():
+    if curve.runs > 2:
         ax.fill_between(scale * curve.x, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
 
 

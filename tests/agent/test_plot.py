@@ -10,7 +10,18 @@ import yaml
 from PIL import Image
 
 from agent.report import curves
-from agent.report.curves import grouped, labels, load_references, load_run, mean_curve, panels, points, references
+from agent.report.curve_figure import draw_panel, make_axes
+from agent.report.curves import (
+    Panel,
+    grouped,
+    labels,
+    load_references,
+    load_run,
+    mean_curve,
+    panels,
+    points,
+    references,
+)
 from run_agent import main
 
 EVALUATIONS = [(10_000, 100.0), (20_000, 200.0)]
@@ -71,6 +82,14 @@ def test_the_mean_and_its_interval_are_those_of_a_hand():
     np.testing.assert_allclose(curve.high - curve.mean, half, rtol=1e-5)
     np.testing.assert_allclose(curve.mean - curve.low, half, rtol=1e-5)
     assert curve.runs == 3
+
+
+@pytest.mark.parametrize(("runs", "bands"), [(1, 0), (2, 0), (3, 1)])
+def test_an_interval_is_drawn_from_three_runs_on(runs, bands):
+    seeds = [(np.array([0.0, 1.0]), np.array([2.0, 3.0 + seed])) for seed in range(runs)]
+    _, (ax,) = make_axes(1)
+    draw_panel(ax, Panel("task", [mean_curve("ours", seeds)], [[]], []))
+    assert len(ax.collections) == bands
 
 
 def test_one_seed_has_no_interval_and_seeds_apart_have_no_mean():
