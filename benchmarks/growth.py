@@ -41,7 +41,7 @@ AXES: dict[str, list[int]] = {
     "hidden": [64, 128, 256, 512, 1024],
     "envs": [1, 2, 4, 8, 16, 32],
 }
-ALL_PILLARS = {"world_model.perceiver_config.enabled": True}
+ALL_PILLARS = {"world_model.perceiver_config.enabled": True, "world_model.attention_config.enabled": True}
 SETTINGS = {"components": "world_model.max_components", "hidden": "world_model.hidden_dim"}
 PANEL, MARGIN = 220, 36  # pixels of the picture
 
