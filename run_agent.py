@@ -10,7 +10,7 @@ from importlib import import_module
 
 from agent.command_line import PROGRAM
 from agent.commands import Job
-from world_model.config import unknown_key
+from world_model.settings import unknown_key
 
 COMMANDS = {
     "train": "train an agent on a task, or go on with a run",

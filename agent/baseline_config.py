@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from world_model.settings import Settings
+
 
 @dataclass(frozen=True)
-class SACConfig:
+class SACConfig(Settings):
     """SAC of Stable-Baselines3."""
 
     learning_rate: float = 1e-3
@@ -14,12 +16,13 @@ class SACConfig:
     buffer_gb: float = 3.0  # GiB of replay: two stacks of frames a row; a longer run keeps its newest rows
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.buffer_gb > 0:
-            raise ValueError(f"sac.buffer_gb: got {self.buffer_gb}, expected a positive number")
+            raise ValueError(f"buffer_gb: got {self.buffer_gb}, expected a positive number")
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(Settings):
     """PPO of Stable-Baselines3."""
 
     learning_rate: float = 3e-4
@@ -32,6 +35,7 @@ class PPOConfig:
     ent_coef: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size < 2 or self.n_steps < 1 or self.n_steps % self.batch_size:
             sizes = (self.n_steps, self.batch_size)
-            raise ValueError(f"ppo.n_steps, batch_size: got {sizes}, expected a multiple of a batch of at least 2")
+            raise ValueError(f"n_steps, batch_size: got {sizes}, expected a multiple of a batch of at least 2")

@@ -12,10 +12,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.config import Config, differences, flatten, load_config, load_preset, merge, parse_overrides
-from world_model.config import from_mapping, unknown_key
+from agent.config_file import parse_value
+from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -26,7 +27,7 @@ PROGRAM = "run_agent.py"
 
 def config_keys() -> list[str]:
     """Every setting of a run as a dotted key."""
-    return [key for key, _ in flatten(asdict(Config()))]
+    return list(declared(Config))
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,10 +36,12 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, command: str, epilog: str | None = None) -> None:
         shape = partial(argparse.HelpFormatter, max_help_position=28, width=100)
         super().__init__(f"{PROGRAM} {command}", allow_abbrev=False, epilog=epilog, formatter_class=shape)
+        for kind in (int, float):  # options with `type=int` read their numbers as settings do: 1e5, 100_000
+            self.register("type", kind, partial(_number, kind))
 
     def error(self, message: str) -> NoReturn:
         """ValueError instead of usage, message and exit."""
-        raise ValueError(message)
+        raise ValueError(message.removeprefix("argument --"))
 
     def parse(self, arguments: list[str], settings: Sequence[str] = ()) -> tuple[argparse.Namespace, list[str]]:
         """Options of the command, and the rest, whose names are `settings`; an unknown one is told the nearest."""
@@ -51,6 +54,14 @@ class Parser(argparse.ArgumentParser):
             if argument.startswith("--") and name not in known:
                 raise ValueError(unknown_key(name, known))
         return options, rest
+
+
+def _number(kind: type, text: str) -> Any:
+    """The number that an option's text is, for argparse, which puts the option's name in front of an error."""
+    try:
+        return as_declared("option", parse_value(text, kind), kind)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("option: ")) from None
 
 
 def default_task(options: argparse.Namespace) -> str:

@@ -5,25 +5,23 @@ steps); train_ratio = batch_size * batch_length * updates / agent_steps.
 """
 
 import fnmatch
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from agent.baseline_config import PPOConfig, SACConfig
-from agent.config_file import build, read_yaml, write_yaml
+from agent.config_file import parse_value, read_yaml, write_yaml
 from agent.schedule import Schedule, check_schedule
-from world_model.config import WorldModelConfig, from_mapping, unknown_key
+from world_model.config import WorldModelConfig
+from world_model.settings import Settings, as_declared, check_key, declared, from_mapping, unknown_key
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 SIZE_FILE = PRESET_FOLDER / "sizes.yaml"
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(Settings):
     """How the task is played and drawn."""
 
     num_envs: int = 1  # environments side by side, each in a worker process where there are several
@@ -32,7 +30,7 @@ class EnvConfig:
 
 
 @dataclass(frozen=True)
-class ReplayConfig:
+class ReplayConfig(Settings):
     """The sequence buffer and what is sampled from it."""
 
     capacity_steps: int = 500_000  # rows (agent_steps)
@@ -44,7 +42,7 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Settings):
     """Weights of the LossAggregator: each a number, or points [[updates, value], ...]."""
 
     beta: Schedule = 1.0  # of both KLs and the attention KL
@@ -57,7 +55,7 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """Adam for world model, actor and critic."""
 
     model_lr: float = 1e-4  # learning rate of the world model
@@ -72,7 +70,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class BehaviorConfig:
+class BehaviorConfig(Settings):
     """Actor and critic, learning in imagination."""
 
     hidden_dim: int = 512  # width of actor and critic
@@ -93,7 +91,7 @@ class BehaviorConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """The loop's clocks."""
 
     train_ratio: float = 512.0  # frames trained on per agent_step
@@ -108,7 +106,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """One run. `preset` and `size` record where the values came from; a run that goes on reads the values alone."""
 
     task: str = "cartpole_swingup"  # what to learn: see docs/environments.md
@@ -132,8 +130,7 @@ class Config:
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
     def __post_init__(self) -> None:
-        if self.algo not in ("aime", "sac", "ppo"):
-            raise ValueError(unknown_key(str(self.algo), ["aime", "sac", "ppo"], "algo"))
+        super().__post_init__()
         if not self.task:
             raise ValueError("task: got an empty string, expected a task such as 'cartpole_swingup'")
         positive = {
@@ -186,7 +183,7 @@ def preset_names() -> list[str]:
 
 def load_size(name: str) -> dict[str, Any]:
     """Nested settings of a size such as "10m": widths, all pillars on. ValueError, naming the nearest, on others."""
-    sizes = yaml.safe_load(SIZE_FILE.read_text())
+    sizes = read_yaml(SIZE_FILE)
     if name not in sizes:
         raise ValueError(unknown_key(name, list(sizes), "size"))
     return sizes[name]
@@ -199,7 +196,7 @@ def load_preset(name: str, task: str | None = None, size: str | None = None) -> 
     """
     if name not in preset_names():
         raise ValueError(unknown_key(name, preset_names(), "preset"))
-    values: dict[str, Any] = yaml.safe_load((PRESET_FOLDER / f"{name}.yaml").read_text())
+    values: dict[str, Any] = read_yaml(PRESET_FOLDER / f"{name}.yaml")
     per_task = values.pop("per_task", {})
     task = task if task is not None else values.get("task", Config.task)
     for pattern, overrides in per_task.items():
@@ -216,43 +213,39 @@ def make_config(preset: str, task: str | None = None, overrides: Mapping[str, An
     They win over the widths of a "size" among them.
     """
     overrides = overrides or {}
-    values = load_preset(preset, task, overrides.get("size"))
+    size = as_declared("size", overrides.get("size"), str | None)
+    values = load_preset(as_declared("preset", preset, str), as_declared("task", task, str | None), size)
     for key, value in overrides.items():
+        check_key(key)
         values = merge(values, nest(key, value))
     return from_mapping(Config, values)
 
 
 def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = None, size: str | None = None) -> Config:
-    """Config from `--any.key value` arguments on top of a preset and a size; types are checked, ValueError in one line.
+    """Config from `--any.key value` arguments on top of a preset and a size; ValueError in one line.
 
     A `--size` among the arguments takes the place of `size`; the other arguments win over its widths.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    base = make_config(preset, task, {"size": size})
-    keys = [key for key, _ in flatten(asdict(base))]
-    for argument in arguments:
-        name = argument.removeprefix("--").split("=")[0]
-        if argument.startswith("--") and name not in keys:
-            raise ValueError(unknown_key(name, keys))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config)
-    parser.set_defaults(dict(flatten(asdict(base))))
-    try:
-        parsed = parser.parse_args(list(arguments))
-    except ArgumentError as error:
-        line = " ".join(str(error).split())
-        several = r"Does not validate against any of the Union subtypes Subtypes: (\[.*?\]) Errors:.*(?=Given value:)"
-        raise ValueError(re.sub(several, r"Expected one of \1. ", line)) from None
-    if parsed["size"] != size:
-        return parse_overrides(arguments, preset, task, parsed["size"])
-    return from_mapping(Config, parsed.as_dict())
+    hints, values = declared(Config), {"size": size}
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            raise ValueError(f"got '{argument}', expected settings like --replay.batch_size 8")
+        key, is_joined, text = argument[2:].partition("=")
+        if key not in hints:
+            raise ValueError(unknown_key(key, list(hints)))
+        if not is_joined:
+            text = next(rest, "--")
+            if text.startswith("--"):
+                raise ValueError(f"{key}: got no value, expected one behind it")
+        values[key] = parse_value(text, hints[key])
+    return make_config(preset, task, values)
 
 
 def load_config(path: Path) -> Config:
     """Read a run's config.yaml. FileNotFoundError where there is none, ValueError where it is not ours."""
     try:
-        return build(Config, read_yaml(path))
+        return from_mapping(Config, read_yaml(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -273,8 +266,10 @@ def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mapping -> dotted keys and leaves."""
+    """Nested mapping, or one with blocks of settings in it -> dotted keys and leaves."""
     for key, value in values.items():
+        if isinstance(value, Settings):
+            value = vars(value)
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
         else:
@@ -289,12 +284,12 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested update into a new dict; dotted keys in `changes` are allowed."""
+    """Nested update into a new dict; dotted keys in `changes` are allowed, and a block that is None changes nothing."""
     merged = dict(base)
     for key, value in changes.items():
         first, _, rest = key.partition(".")
         if rest:
             value = nest(rest, value)
-        nested = isinstance(value, Mapping) and isinstance(merged.get(first), Mapping)
-        merged[first] = merge(merged[first], value) if nested else value
+        nested = isinstance(value, Mapping | None) and isinstance(merged.get(first), Mapping)
+        merged[first] = merge(merged[first], value or {}) if nested else value
     return merged

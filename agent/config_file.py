@@ -1,22 +1,19 @@
-"""Reading settings out of a YAML file that anybody may have written: plain mappings only, every value of its type."""
+"""Settings as text: a YAML file that anybody may have written, plain mappings only, or a value on the command line."""
 
-import math
-import types
+import re
 from collections.abc import Hashable, Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, get_args
 
 import yaml
 
-from world_model.config import from_mapping
-
 MAX_BYTES = 1 << 16  # a run's config.yaml has about 5,000
-MAX_TEXT = 1000  # characters of a setting
+_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")  # 1e5, which YAML 1.1 takes for a text
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Without aliases, which can make a small file huge, and without keys that come twice."""
+    """Without aliases, which can make a small file huge, and without keys that come twice; 010 is ten."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """One node; an error where it has a name that others may refer to, or is such a reference."""
@@ -31,6 +28,19 @@ class _PlainLoader(yaml.SafeLoader):
         if len(set(names)) < len(names):
             raise yaml.constructor.ConstructorError(None, None, "found a key twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A decimal number; ValueError for YAML 1.1's other ones (0x10, 1:30)."""
+        return int(node.value, 10)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes texts so that the loader takes them for texts."""
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
+for _side in (_PlainLoader, _PlainDumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> Any:
@@ -53,63 +63,18 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Plain values into a file that is whole or the one of before; an OSError names it."""
     from replay.writing import write_whole  # replay imports torch, and a config is read before that is needed
 
-    write_whole(path, yaml.safe_dump(values, sort_keys=False).encode())
+    write_whole(path, yaml.dump(values, Dumper=_PlainDumper, sort_keys=False).encode())
 
 
-def build(kind: type, values: Any) -> Any:
-    """A dataclass of settings from a nested mapping. ValueError for unknown keys, and values of other types."""
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{kind.__name__}: got {_short(values)}, expected a mapping of settings")
-    check_values(kind, values)
-    return from_mapping(kind, values)
+def parse_value(text: str, hint: Any) -> Any:
+    """What a text on the command line says for a setting of type `hint`: itself where that is a text, else YAML.
 
-
-def check_values(kind: type, values: Mapping[Any, Any], prefix: str = "") -> None:
-    """ValueError unless the values for the fields of dataclass `kind` are of their types, numbers finite.
-
-    Unknown keys are left to whoever builds the dataclass.
+    Where it is no YAML it stays the text, which the setting's check then refuses.
     """
-    known = {item.name: item for item in fields(kind)}
-    for name, value in values.items():
-        if not isinstance(name, str):
-            raise ValueError(f"{prefix}{str(name)[:60]}: got a {type(name).__name__} as a key, expected a name")
-        if name not in known:
-            continue
-        hint, nested = known[name].type, known[name].default_factory
-        if is_dataclass(nested):
-            if value is not None and not isinstance(value, Mapping):
-                raise ValueError(f"{prefix}{name}: got {_short(value)}, expected a mapping of settings")
-            check_values(nested, value or {}, f"{prefix}{name}.")
-        elif not _is(value, hint):
-            raise ValueError(f"{prefix}{name}: got {_short(value)}, expected {_name(hint)}")
-
-
-def _is(value: Any, hint: Any) -> bool:
-    origin, options = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return type(value) in (str, int) and value in options
-    if origin in (Union, types.UnionType):
-        return any(_is(value, option) for option in options)
-    if origin is list:
-        return isinstance(value, list) and len(value) <= MAX_TEXT and all(_is(part, options[0]) for part in value)
-    if hint in (None, type(None)):
-        return value is None
-    if hint is float:
-        return (type(value) is int and abs(value) < 2**63) or (type(value) is float and math.isfinite(value))
-    if hint is int:
-        return type(value) is int and abs(value) < 2**63
-    return type(value) is hint and (hint is not str or len(value) <= MAX_TEXT)
-
-
-def _name(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a short text"}
-    if hint in names:
-        return names[hint]
-    return " or ".join(_name(option) for option in get_args(hint)) if get_origin(hint) is not list else "a list"
-
-
-def _short(value: Any) -> str:
-    text = f"a {type(value).__name__}" if isinstance(value, list | dict) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    options = get_args(hint) or (hint,)
+    if str in options:
+        return None if NoneType in options and text in ("null", "~") else text
+    try:
+        return yaml.load(text, _PlainLoader) if text.strip() and text not in options else text
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text

@@ -19,9 +19,9 @@ from torch.utils._device import _device_constructors
 
 from agent.agent import Agent
 from agent.config import Config
-from agent.config_file import build
 from agent.schema import Array, Count, Each, Maybe, Table, check
 from replay.entries import check_unfinished
+from world_model.settings import from_mapping
 
 COUNTERS = {"env_frames": Count(), "agent_steps": Count(), "updates": Count(), "wall_seconds": float}
 PARTS = {
@@ -56,7 +56,7 @@ def saved_config(payload: dict[str, Any]) -> Config:
     if not isinstance(payload.get("config"), dict):
         raise ValueError("config: got none, expected the settings of a run")
     try:
-        return build(Config, payload["config"])
+        return from_mapping(Config, payload["config"])
     except ValueError as error:
         raise ValueError(f"config: {error}") from None
 

@@ -97,7 +97,7 @@ class AIME(BaseAlgorithm):
             check_spaces(made.observation_space, made.action_space)
             config = config_of(preset, name_of(made), seed, changes, is_made=True)
         self._build(config, made, device, verbose, tensorboard_log)
-        self.set_random_seed(seed)
+        self.set_random_seed(config.seed)
 
     def _build(
         self,

@@ -1,6 +1,5 @@
 """Between Stable-Baselines3's environments and the agent: what a name means, settings, spaces that fit, actions."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from agent.config import Config, parse_overrides
+from agent.config import Config, make_config
 from envs import make_env, task_names
 from envs.images import is_image
 from envs.spaces import OneHot, action_map, random_actions
@@ -119,7 +118,7 @@ def _brief(space: Space[Any]) -> str:
 
 
 def config_of(preset: str, task: str, seed: int, changes: Mapping[str, Any], is_made: bool) -> Config:
-    """The preset's config for a task and a seed under dotted settings, whose types are checked.
+    """The preset's config for a task and a seed under dotted settings.
 
     An environment that is made already has no settings here: it is played as it is.
     """
@@ -131,5 +130,4 @@ def config_of(preset: str, task: str, seed: int, changes: Mapping[str, Any], is_
                 f"{key}: got a value, expected none: callbacks evaluate and save, and learn() ends with its steps"
             )
     values = dict(changes) | {"seed": seed} | ({"env.action_repeat": 1} if is_made else {})
-    written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-    return parse_overrides([f"--{key}={value}" for key, value in written.items()], preset, task)
+    return make_config(preset, task, values)

@@ -33,7 +33,7 @@ from agent.logger import read_metrics
 from envs.rendering import RenderingError, choose_gl_backend
 from envs.tasks import SUITE_TASKS, task_names
 from replay.writing import write_whole
-from world_model.config import unknown_key
+from world_model.settings import unknown_key
 
 FOLDER = Path(__file__).resolve().parent
 TAKEN = ("task", "preset", "seed", "env_frames", "threads")  # settings that `run` has options of its own for

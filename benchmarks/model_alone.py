@@ -26,10 +26,10 @@ from rich.table import Table
 
 from agent.agent import Agent, choose_device, to_frames
 from agent.config import Config, flatten, load_config, merge, parse_overrides
-from agent.config_file import build
 from replay import EpisodeStore, ReplayBuffer
 from replay.rows import Episode
 from world_model import monitors
+from world_model.settings import from_mapping
 
 LOSSES = ("recon_loss", "kl_bound", "reward_nll")
 SHOWN = (*LOSSES, "imag_gap_reward/1", "imag_gap_reward/5", "imag_gap_reward/15", "imag_gap_carry/5", "imag_gap_kl/5")
@@ -46,7 +46,7 @@ def arm_config(base: Config, arm: str, settings: Sequence[str], seed: int) -> Co
     changes |= ARMS[arm] | {"seed": str(seed)}
     parsed = parse_overrides([f"--{key}={value}" for key, value in changes.items()], base.preset, base.task)
     typed = dict(flatten(asdict(parsed)))
-    return build(Config, merge(asdict(base), {key: typed[key] for key in changes}))
+    return from_mapping(Config, merge(asdict(base), {key: typed[key] for key in changes}))
 
 
 def load_episodes(logdir: Path, held_out: int, length: int) -> tuple[list[Episode], list[Episode]]:

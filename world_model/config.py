@@ -3,15 +3,20 @@
 One block per pillar; `enabled: false` (or the plain control named beside a key) takes the pillar out.
 """
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from world_model.settings import Settings
+
+
+class Block(Settings):
+    """A block of the model's settings: its whole numbers are sizes and counts."""
+
+    least = 1
 
 
 @dataclass(frozen=True)
-class PerceiverConfig:
+class PerceiverConfig(Block):
     """Pillar 1: VQ tokens and the causal Perceiver that turns them into a context."""
 
     enabled: bool = True  # False: no tokens, no context (context_mode "none")
@@ -27,7 +32,7 @@ class PerceiverConfig:
 
 
 @dataclass(frozen=True)
-class PriorConfig:
+class PriorConfig(Block):
     """Pillar 2: stick-breaking mixture prior and the KL to it. `max_components=1` is its Gaussian control."""
 
     trunk_dim: int = 256  # hidden layer between the carry and the mixture
@@ -43,7 +48,7 @@ class PriorConfig:
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Block):
     """Shared conv trunk and the posterior q(z|x,c,g)."""
 
     base_channels: int = 32  # of the trunk's first convolution, a multiple of 8
@@ -58,7 +63,7 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class DecoderConfig(Block):
     """Decoder p(x|z,g,A)."""
 
     base_channels: int = 32  # layers have 8, 4 and 2 times as many; a multiple of 8
@@ -66,7 +71,7 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
-class AttentionConfig:
+class AttentionConfig(Block):
     """Pillar 4: slot attention, its top-down prior and movement prediction."""
 
     enabled: bool = True  # False: the decoder sees uniform maps
@@ -80,7 +85,7 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(Block):
     """Reward and continue heads."""
 
     hidden_dim: int = 512  # width of reward and continue head
@@ -89,7 +94,7 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
-class RGBConfig:
+class RGBConfig(Block):
     """Pillar 5: gradient balancing. The model only keeps these; the learner builds RGB (or a plain sum) from them."""
 
     method: Literal["rgb", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"] = "rgb"  # how gradients meet
@@ -102,7 +107,7 @@ class RGBConfig:
 
 
 @dataclass(frozen=True)
-class WorldModelConfig:
+class WorldModelConfig(Block):
     """Everything that shapes `DPGMMVariationalRecurrentAutoencoder`."""
 
     max_components: int = 15  # K, components of the mixture prior; 1: a Gaussian
@@ -124,7 +129,7 @@ class WorldModelConfig:
     rgb_config: RGBConfig = field(default_factory=RGBConfig)
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         for name in ("encoder_config", "decoder_config"):
             channels = getattr(self, name).base_channels
             if channels % 8:
@@ -159,49 +164,6 @@ class WorldModelConfig:
         return self.hidden_dim + self.latent_dim
 
 
-def check_types(block: Any, prefix: str = "") -> None:
-    """Check all fields against their annotations, nested ones too; integers are positive. Raises ValueError."""
-    for item in fields(block):
-        name, value, kind = prefix + item.name, getattr(block, item.name), item.type
-        if is_dataclass(kind):
-            check_types(value, f"{name}.")
-        elif get_origin(kind) is Literal:
-            if value not in get_args(kind):
-                choices = ", ".join(repr(choice) for choice in get_args(kind))
-                raise ValueError(f"{name}: got {value!r}, expected one of {choices}")
-        elif kind is bool:
-            if not isinstance(value, bool):
-                raise ValueError(f"{name}: got {value!r}, expected true or false")
-        elif kind is int:
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name}: got {value!r}, expected a positive integer")
-        elif isinstance(value, bool) or not isinstance(value, Real):
-            raise ValueError(f"{name}: got {value!r}, expected a number")
-
-
 def arguments(block: Any, *names: str, keep: bool = False) -> dict[str, Any]:
     """The fields of a settings block as keyword arguments, less those named (`keep`: only those named)."""
     return {name: value for name, value in vars(block).items() if (name in names) == keep}
-
-
-def from_mapping(kind: type, values: Mapping[str, Any] | Any, prefix: str = "") -> Any:
-    """Build the frozen dataclass `kind` from a nested mapping; an unknown key is a ValueError naming the nearest."""
-    if isinstance(values, kind):
-        return values
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{prefix.rstrip('.') or kind.__name__}: got {values!r}, expected a mapping of settings")
-    known = {f.name: f for f in fields(kind)}
-    built = {}
-    for name, value in values.items():
-        if name not in known:
-            raise ValueError(unknown_key(prefix + name, [prefix + k for k in known]))
-        default = known[name].default_factory
-        nested = is_dataclass(default)
-        built[name] = from_mapping(default, {} if value is None else value, f"{prefix}{name}.") if nested else value  # type: ignore[arg-type]
-    return kind(**built)
-
-
-def unknown_key(name: str, known: list[str], kind: str = "key") -> str:
-    """One line for an unknown name of a `kind`, with the nearest known one."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"unknown {kind} '{name}'; the nearest known one is '{nearest[0]}'"

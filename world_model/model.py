@@ -18,7 +18,7 @@ from multi_task_learning import LossAggregator
 from world_model import losses, terms
 from world_model.attention_schema import AttentionSchema
 from world_model.checks import check_chunk, check_frames
-from world_model.config import WorldModelConfig, arguments, from_mapping
+from world_model.config import WorldModelConfig, arguments
 from world_model.distributions import standard_normal
 from world_model.encoder_decoder import Decoder, Posterior
 from world_model.frame_norm import FrameNorm
@@ -26,6 +26,7 @@ from world_model.generative_prior import DPGMMPrior, MixtureNoise
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
 from world_model.perceiver_io import CausalPerceiver
+from world_model.settings import from_mapping
 from world_model.state import Memory, Observed, State, stack_states
 from world_model.temporal_dynamics import ContextPredictor, OrthogonalLSTM
 from world_model.trunk import ConvTrunk, SlowTrunk

@@ -16,7 +16,7 @@ import yaml
 
 from agent.config import MAY_CHANGE, PRESET_FOLDER, SIZE_FILE, Config, flatten, load_preset, preset_names
 from agent.schedule import Schedule
-from world_model.config import from_mapping
+from world_model.settings import from_mapping
 
 COMMAND = "python -m agent.report.config_reference > docs/configuration.md"
 INTRODUCTION = f"""# Configuration: every key

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config import flatten, make_config, parse_overrides
-from agent.config_file import build
 from envs import make_env
 from envs.pixels import EpisodeStart
 from replay import Episode, ReplayBuffer
 from replay.episode_file import decode, encode
+from world_model.settings import from_mapping
 
 quick = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 small = settings(max_examples=8, derandomize=True, deadline=None, database=None)
@@ -41,7 +41,7 @@ def test_a_config_survives_its_file(overrides):
 
     config = make_config("debug", "reaching", overrides)
     written = yaml.safe_dump(asdict(config), sort_keys=False)
-    assert build(type(config), yaml.safe_load(written)) == config
+    assert from_mapping(type(config), yaml.safe_load(written)) == config
     told = dict(flatten(asdict(config)))
     assert all(told[key] == value for key, value in overrides.items())
 
@@ -64,7 +64,7 @@ def test_a_value_of_another_type_is_one_line(key, data):
         place = place.setdefault(block, {})
     place[last] = wrong
     with pytest.raises(ValueError, match=r"got .*") as caught:
-        build(type(make_config("debug")), values)
+        from_mapping(type(make_config("debug")), values)
     assert "\n" not in str(caught.value)
 
 

@@ -7,7 +7,8 @@ import torch
 from small_model import make_model, make_sample
 
 from world_model import DPGMMVariationalRecurrentAutoencoder
-from world_model.config import WorldModelConfig, from_mapping
+from world_model.config import WorldModelConfig
+from world_model.settings import from_mapping
 
 BAD_CHUNKS: list[tuple[str, Any]] = [
     ("observations", torch.rand(2, 6, 3, 32, 32)),
