@@ -9,7 +9,8 @@ from typing import Any, get_args
 import yaml
 
 MAX_BYTES = 1 << 16  # a run's config.yaml has about 5,000
-_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")  # 1e5, which YAML 1.1 takes for a text
+# 1e5 and 1.5e2, which YAML 1.1 takes for texts.
+_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -40,7 +41,7 @@ class _PlainDumper(yaml.SafeDumper):
 
 _PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
 for _side in (_PlainLoader, _PlainDumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def read_yaml(path: Path) -> Any:

@@ -38,7 +38,7 @@ from run_process import (
 
 ROOT = Path(__file__).resolve().parents[1]
 # Forked with every run, not imported by it.
-PRELOADED = ("agent.trainer", "injection", "jsonargparse", "run_agent", "scipy.stats", "tensorboard", "torch._dynamo")
+PRELOADED = ("agent.trainer", "injection", "run_agent", "scipy.stats", "tensorboard", "torch._dynamo")
 Row = dict[str, Any]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from agent.config import Config, flatten
+from world_model.settings import as_declared, declared
 
 REFERENCE_FILE = Path(__file__).with_name("reference_curves.csv")
 COUNTERS = ("env_frames", "agent_steps", "updates", "wall_seconds")
@@ -74,7 +76,11 @@ def load_run(logdir: Path) -> Run:
     if not rows:
         raise ValueError(f"{logdir / 'metrics.jsonl'}: got no line of metrics, expected those of a run")
     # Runs of other versions may lack a key or have one more: what is missing has today's default.
-    return Run(logdir, values["task"], dict(flatten(asdict(Config()))) | dict(flatten(values)), rows)
+    settings = dict(flatten(asdict(Config()))) | dict(flatten(values))
+    for key, hint in declared(Config).items():
+        with suppress(ValueError):  # a value of another version stays what it is; 1 and 1.0 are the same number
+            settings[key] = as_declared(key, settings[key], hint)
+    return Run(logdir, values["task"], settings, rows)
 
 
 def metric_names(runs: Iterable[Run]) -> list[str]:

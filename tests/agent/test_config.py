@@ -70,17 +70,46 @@ def test_overrides_win_over_the_preset_and_keep_their_types():
         (["--replay.capacity_gb", "-1"], "replay.capacity_gb"),
         (["--replay.capacity_steps", "8"], "replay.batch_length"),
         (["stray"], "stray"),
+        (["--seed"], "^seed: got no value"),
+        (["--seed", "--env_frames", "3"], "^seed: got no value"),
+        (["--algo", "dreamer"], "^algo: got 'dreamer', expected one of 'aime', 'sac', 'ppo'$"),
+        (["--env_frames", "150.5"], "^env_frames: got 150.5, expected a whole number$"),
+        (["--env_frames", "0x10"], "^env_frames: got '0x10', expected a whole number$"),
+        (["--env_frames", "1:30"], "^env_frames: got '1:30', expected a whole number$"),
+        (["--env_frames="], "^env_frames: got '', expected a whole number$"),
+        (["--compile", "1"], "^compile: got 1, expected true or false$"),
+        (["--optimizer.model_lr", ".inf"], "^optimizer.model_lr: got inf, expected a finite number$"),
+        (["--world_model.hidden_dim", "x"], "^world_model.hidden_dim: got 'x', expected a positive integer$"),
         (["--losses.beta", "-1"], "losses.beta: got -1.0, expected a number >= 0 or points"),
         (["--losses.beta", "[[5, 1], [4, 1]]"], "losses.beta: got .* expected a number >= 0 or points"),
         (["--losses.lambda_recon", "[[0, 1], [5, -1]]"], "losses.lambda_recon: got .* expected a number >= 0"),
-        (["--losses.beta", "often"], r'"losses.beta": Expected one of .* Given value: often$'),
-        (["--replay.capacity_gb", "x"], r'"replay.capacity_gb": Expected one of .* Given value: x$'),
+        (
+            ["--losses.beta", "often"],
+            r"^losses.beta: got 'often', expected a finite number or a list of lists of finite numbers$",
+        ),
+        (["--replay.capacity_gb", "x"], r"^replay.capacity_gb: got 'x', expected a finite number or null$"),
     ],
 )
 def test_bad_overrides_are_one_line_naming_the_key(arguments, expected):
     with pytest.raises(ValueError, match=expected) as caught:
         parse_overrides(arguments, "cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e5", 100_000), ("100_000", 100_000), ("1.5e2", 150), ("100.0", 100), ("010", 10), ("+5", 5)],
+)
+def test_whole_numbers_may_be_written_as_people_write_them(text, value):
+    for arguments in (["--env_frames", text], [f"--env_frames={text}"]):
+        assert repr(parse_overrides(arguments, "debug").env_frames) == repr(value)
+
+
+def test_texts_on_the_command_line_stay_texts():
+    config = parse_overrides(
+        ["--device", "1e5", "--size", "null", "--compile", "yes", "--sac.gradient_steps", "-1"], "debug"
+    )
+    assert (config.device, config.size, config.compile, config.sac.gradient_steps) == ("1e5", None, True, -1)
 
 
 @pytest.mark.parametrize("beta", [0.5, [[0.0, 0.0], [5000.0, 1.0]]])

@@ -105,7 +105,7 @@ def test_one_seed_has_no_interval_and_seeds_apart_have_no_mean():
 def test_seeds_are_together_and_settings_apart(tmp_path):
     made = {
         "a0": {"seed": 0},
-        "a1": {"seed": 1, "env_frames": 77, "threads": 3, "train__log_every": 7},
+        "a1": {"seed": 1, "env_frames": 77, "threads": 3, "train__log_every": 7, "train__train_ratio": 512},
         "b0": {"world_model__use_rgb": False},
         "c0": {"behavior__gamma": 0.5, "seed": 4},
         "walker": {"task": "walker_walk"},

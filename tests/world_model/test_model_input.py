@@ -1,7 +1,9 @@
 """Bad input is one line that names the argument, what came and what was expected."""
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_model import make_model, make_sample
@@ -101,14 +103,16 @@ def test_a_dream_has_a_length() -> None:
         ({"max_components": 0}, "max_components: got 0, expected a positive integer"),
         ({"latent_dim": -1}, "latent_dim: got -1, expected a positive integer"),
         ({"hidden_dim": "512"}, "hidden_dim: got '512', expected a positive integer"),
-        ({"hidden_dim": 512.0}, "hidden_dim: got 512.0, expected a positive integer"),
+        ({"hidden_dim": 512.5}, "hidden_dim: got 512.5, expected a positive integer"),
         ({"n_lstm_layers": True}, "n_lstm_layers: got True, expected a positive integer"),
         ({"head_config": {"num_layers": 0}}, "head_config.num_layers: got 0, expected a positive integer"),
         ({"head_config": {"num_bins": 1}}, "head_config.num_bins: got 1, expected at least 2"),
         ({"use_orthogonal": 1}, "use_orthogonal: got 1, expected true or false"),
         ({"context_mode": "open"}, "context_mode: got 'open', expected one of 'closed', 'teacher', 'none'"),
         ({"rgb_config": {"scale": "mean"}}, "rgb_config.scale: got 'mean', expected one of 'sum', 'unit', 'per_task'"),
-        ({"rgb_config": {"mu": "1e-1"}}, "rgb_config.mu: got '1e-1', expected a number"),
+        ({"rgb_config": {"mu": "1e-1"}}, "rgb_config.mu: got '1e-1', expected a finite number"),
+        ({"rgb_config": {"mu": math.nan}}, "rgb_config.mu: got nan, expected a finite number"),
+        ({"recurrence_noise": None}, "recurrence_noise: got None, expected a finite number"),
         (
             {"encoder_config": {"base_channels": 12}},
             "encoder_config.base_channels: got 12, expected a positive multiple",
@@ -129,6 +133,15 @@ def test_settings(settings: dict[str, Any], message: str) -> None:
         DPGMMVariationalRecurrentAutoencoder(**settings)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_whole_floats_and_numpy_numbers_are_settings() -> None:
+    config = make_model(hidden_dim=16.0, latent_dim=np.int64(4), prior_config={"unimix": np.float32(0.5)}).config
+    assert [repr(value) for value in (config.hidden_dim, config.latent_dim, config.prior_config.unimix)] == [
+        "16",
+        "4",
+        "0.5",
+    ]
 
 
 def test_an_empty_block_is_its_defaults() -> None:
