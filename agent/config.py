@@ -237,7 +237,7 @@ def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = No
         if not is_joined:
             text = next(rest, "--")
             if text.startswith("--"):
-                raise ValueError(f"{key}: got no value, expected one behind it")
+                raise ValueError(f"{key}: got no value, expected one after it")
         values[key] = parse_value(text, hints[key])
     return make_config(preset, task, values)
 

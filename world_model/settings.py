@@ -105,7 +105,7 @@ def from_mapping(kind: type, values: Any, prefix: str = "") -> Any:
         return values
     if not isinstance(values, Mapping):
         raise ValueError(f"{prefix.rstrip('.') or kind.__name__}: got {short(values)}, expected a mapping of settings")
-    known = {item.name: item.type for item in fields(kind)}
+    known: dict[str, Any] = {item.name: item.type for item in fields(kind)}
     built = {}
     for name, value in values.items():
         check_key(name, prefix)
