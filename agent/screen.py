@@ -73,6 +73,11 @@ def lasting_screen() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def outlast_screen() -> None:
+    """Make standard output and error Screens for good: for a worker process, whose environment may print."""
+    sys.stdout, sys.stderr = _screen(sys.stdout, 1), _screen(sys.stderr, 2)  # type: ignore[assignment]
+
+
 def _screen(stream: TextIO | None, descriptor: int) -> Screen:
     """A Screen for a stream, or for one that was closed when Python started, which has None in its place."""
     if stream is not None:

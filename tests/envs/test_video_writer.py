@@ -86,16 +86,16 @@ def test_bad_input_is_one_line(tmp_path):
     assert not (tmp_path / "empty.mp4").exists()
 
 
-def write(path):
+def write(path, frames):
     with VideoWriter(path, fps=20) as writer:
-        for frame in flat_frames(64, 48):
+        for frame in frames:
             writer.add(frame)
     return writer.path
 
 
 def test_another_encoder_writes_where_libx264_is_missing(tmp_path, caplog):
     with injection.lost_encoder("no libx264"):
-        path = write(tmp_path / "clip.mp4")
+        path = write(tmp_path / "clip.mp4", flat_frames(64, 48))
     assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
     frames, text = read_back(path, 64, 48)
     assert " 20 fps" in text
@@ -107,7 +107,7 @@ def test_another_encoder_writes_where_libx264_is_missing(tmp_path, caplog):
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_without_ffmpeg_pillow_writes_a_gif(tmp_path, caplog, suffix):
     with injection.lost_encoder("missing"):
-        path = write(tmp_path / f"clip{suffix}")
+        path = write(tmp_path / f"clip{suffix}", flat_frames(64, 48))
     assert [file.name for file in tmp_path.iterdir()] == [path.name] == ["clip.gif"]
     frames, text = read_back(path, 64, 48)
     assert " 20 fps" in text
@@ -122,8 +122,6 @@ def test_an_encoder_that_dies_leaves_the_old_file(tmp_path, count):
     path = tmp_path / "clip.mp4"
     path.write_text("old")
     with injection.lost_encoder("killed"), pytest.raises(EncodingError, match=r"^libx264 broke off \(SIGKILL\)$"):
-        with VideoWriter(path, 10) as writer:
-            for _ in range(count):
-                writer.add(np.zeros((160, 160, 3), np.uint8))
+        write(path, [np.zeros((160, 160, 3), np.uint8)] * count)
     assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
     assert path.read_text() == "old"
