@@ -10,6 +10,7 @@ from importlib import import_module
 
 from agent.command_line import PROGRAM
 from agent.commands import Job
+from agent.screen import lasting_screen
 from world_model.settings import unknown_key
 
 COMMANDS = {
@@ -33,11 +34,15 @@ A first run:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status: 0, 2 after bad input, 130 after Ctrl-C, or the job's, 1 if an environment fails.
+    """Run a command; the exit status: 0, 2 after bad input, 130 after Ctrl-C, or the job's, 1 if it fails from outside.
 
-    What went wrong is one line on stderr.
+    What went wrong is one line on stderr: an environment, a file, an encoder. A screen that goes away changes nothing.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with lasting_screen():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -45,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             # Everything that can be wrong with the input shows here, before anything is written.
             job = prepare(arguments[0], arguments[1:])
-        except _input_errors() as error:
+        except (ValueError, *_outside_errors()) as error:
             _tell(error)
             return 2
         try:
             return job() or 0
-        except _environment_errors() as error:
+        except _outside_errors() as error:
             _tell(error)
             return 1
     except KeyboardInterrupt:
@@ -62,16 +67,16 @@ def _tell(error: Exception) -> None:
     print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
-def _input_errors() -> tuple[type[Exception], ...]:
-    return ValueError, OSError, *_environment_errors()
+def _outside_errors() -> tuple[type[Exception], ...]:
+    """What is no fault of this program: files, environments, drawing, encoders.
 
-
-def _environment_errors() -> tuple[type[Exception], ...]:
-    """Looked up only when there is an error already: their package costs gymnasium's import."""
+    Looked up only when there is an error already: the package of most of them costs gymnasium's import.
+    """
     from envs.driver import EnvironmentFailure
+    from envs.encoders import EncodingError
     from envs.rendering import RenderingError
 
-    return EnvironmentFailure, RenderingError
+    return OSError, EnvironmentFailure, EncodingError, RenderingError
 
 
 def prepare(command: str, arguments: list[str]) -> Job:

@@ -1,6 +1,7 @@
 """The loop of a baseline: Stable-Baselines3's own, with this package's clocks, counters and records around it."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from agent.agent import choose_device
 from agent.baselines import Baseline, buffer_rows, make_model, restore, save, stacked_envs
 from agent.config import Config, save_config
 from agent.display import Display
-from agent.evaluation import evaluate
+from agent.evaluation import Evaluation, evaluate
 from agent.lock import RunLock
 from agent.logger import Logger
-from agent.run_evaluation import EVALUATION_SEED
+from agent.recovery import protected
+from agent.run_evaluation import EVALUATION_SEED, dispensable
 from agent.schedule import Deadline, Every
-from agent.stopping import stop_signals
+from envs.workers import close_env
 
 
 class BaselineTrainer:
@@ -57,12 +59,13 @@ class BaselineTrainer:
         self._evaluate_clock.due(self.env_frames)
         self._checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self._deadline = Deadline(max_minutes)
-        self._display = Display(config.env_frames, quiet)
+        self.display = Display(config.env_frames, quiet)
         self._recent: dict[str, float] = {}
         self._logged = self.agent.updates
         self._evaluated_at = self.env_frames if resume else -1
         self.stop_reason = ""
         self.has_failed = False
+        self.is_whole = True  # whether this is a state between two steps
 
     @property
     def env_frames(self) -> int:
@@ -70,24 +73,36 @@ class BaselineTrainer:
         return self.agent.algorithm.num_timesteps * self.config.env.action_repeat
 
     def run(self) -> None:
-        """Train until the budget, the wall-clock limit or a signal; always ends with a checkpoint."""
+        """Train until the budget, the wall-clock limit, a signal or a failure; ends with a checkpoint where it can.
+
+        An error that nobody expected, the environments' own too, is raised, after a checkpoint too unless it came in
+        the middle of an update.
+        """
         repeat, model = self.config.env.action_repeat, self.agent.algorithm
         left = -(-self.config.env_frames // repeat) - model.num_timesteps
-        try:
-            with stop_signals(self), self._display:
-                if left > 0 and not self._stopping():
-                    model.learn(left, _EveryStep(self), log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
-                if self.stop_reason == "":
-                    self._evaluate()
-                self._checkpoint()
-        finally:
-            self.close()
+        with protected(self, self._checkpoint):
+            if left > 0 and not self._stopping():
+                model.learn(left, _EveryStep(self), log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+            if self.stop_reason == "":
+                self._evaluate()
+            self._checkpoint()
+            self.logger.close()
 
     def close(self) -> None:
         """Let go of environments, logs and folder; a second call does nothing."""
-        self._envs.close()
-        self.logger.close()
+        close_env(self._envs)
+        with suppress(OSError):  # a full disk: what it prevented was told where it was found
+            self.logger.close()
         self._lock.release()
+
+    def fail(self, reason: str) -> None:
+        """End soon, with what has to be mended first."""
+        self.stop_reason, self.has_failed = reason, True
+
+    def note(self, line: str) -> None:
+        """Tell the user, and keep, a line of text."""
+        self.logger.note(line)
+        self.display.note(line)
 
     def after_step(self, infos: list[dict[str, Any]]) -> bool:
         """What is due after a decision of all environments; False where the run is to end."""
@@ -100,7 +115,7 @@ class BaselineTrainer:
             found = self.agent.algorithm.logger.name_to_value
             names = [name for name in found if name.startswith("train/") and name != "train/n_updates"]
             self.logger.write(self._counters(), {name.removeprefix("train/"): float(found[name]) for name in names})
-        self._display.update(self.env_frames, self.agent.updates, self._recent)
+        self.display.update(self.env_frames, self.agent.updates, self._recent)
         is_over = self.env_frames >= self.config.env_frames  # evaluated after the last updates
         if self._evaluate_clock.due(self.env_frames) and self.agent.updates > 0 and not is_over:
             self._evaluate()
@@ -126,7 +141,11 @@ class BaselineTrainer:
         if self._evaluated_at == self.env_frames:
             return
         self._evaluated_at = self.env_frames
-        result = evaluate(self.agent, self.config.train.eval_episodes, seed=self.config.seed + EVALUATION_SEED)
+        result: Evaluation | None = None
+        with dispensable(self, f"evaluation at {self.env_frames:,} env_frames"):
+            result = evaluate(self.agent, self.config.train.eval_episodes, seed=self.config.seed + EVALUATION_SEED)
+        if result is None:
+            return
         self._recent["eval_return"] = result.mean
         self.logger.write(self._counters(), {"eval_return": result.mean, "eval_return_std": result.std})
 
@@ -136,11 +155,20 @@ class BaselineTrainer:
 
 
 class _EveryStep(BaseCallback):
-    """Tells the trainer of every step."""
+    """Tells the trainer of every step, and of the updates between two rollouts."""
 
     def __init__(self, trainer: BaselineTrainer) -> None:
         super().__init__()
         self._trainer = trainer
+
+    def _on_rollout_start(self) -> None:
+        self._trainer.is_whole = True
+
+    def _on_rollout_end(self) -> None:
+        self._trainer.is_whole = False
+
+    def _on_training_end(self) -> None:
+        self._trainer.is_whole = True
 
     def _on_step(self) -> bool:
         return self._trainer.after_step(self.locals["infos"])

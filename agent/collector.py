@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from agent.agent import Agent
 from agent.config import Config
+from agent.screen import outlast_screen
 from envs import Driver, Step, make_vector_env
 from envs.driver import episode_starts
 from envs.pixels import EpisodeStart
@@ -92,6 +93,7 @@ def _make_driver(config: Config, state: dict[str, Any] | None) -> Driver:
         seed=config.seed,
         action_repeat=config.env.action_repeat,
         render=config.env.render,
+        on_start=outlast_screen,
     )
     if state is None:
         return Driver(make(), remake=make)

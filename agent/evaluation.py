@@ -18,6 +18,7 @@ from envs import Step, make_env
 from envs.driver import EnvironmentFailure
 from envs.pixels import PixelEnv
 from envs.spaces import OneHot, random_actions
+from envs.workers import close_env
 
 
 class Player(Protocol):
@@ -105,7 +106,7 @@ def episode_rows(
     moves on: so env.render_frame() shows the very state that the row's image shows. EnvironmentFailure where the env
     raises.
     """
-    with _told():
+    with reported():
         image, _ = env.reset(seed=seed)
     state, reward, result = player.initial_state(1), 0.0, EpisodeResult(0.0, 0)
     is_terminal = is_last = False
@@ -117,18 +118,18 @@ def episode_rows(
         yield Step(image[None], np.array([reward], np.float32), is_first, *flags, executed), result
         if is_last or result.length == max_steps:
             return
-        with _told():
+        with reported():
             image, gained, is_terminal, is_truncated, _ = env.step(action[0])
         reward, is_last = float(gained), is_terminal or is_truncated
         result = EpisodeResult(result.total + reward, result.length + 1)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def reported() -> Iterator[None]:
     """Whatever an environment raises inside becomes an EnvironmentFailure in one line."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())
         raise EnvironmentFailure(f"the environment failed ({told})") from error
 
@@ -188,12 +189,12 @@ def seeded(agent: TrainedPlayer, seed: int) -> Iterator[None]:
 
 @contextmanager
 def agent_env(config: Config) -> Iterator[PixelEnv]:
-    """One env as the run's config says, closed at the end."""
+    """One env as the run's config says, closed at the end; a close that fails is a warning."""
     env = make_env(config.task, action_repeat=config.env.action_repeat, render=config.env.render)
     try:
         yield env
     finally:
-        env.close()
+        close_env(env)
 
 
 def play_episodes(

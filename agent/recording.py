@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.evaluation import EpisodeResult, Mode, TrainedPlayer, agent_env, episode_rows, seeded
+from agent.evaluation import EpisodeResult, Mode, TrainedPlayer, agent_env, episode_rows, reported, seeded
 from agent.picture import Caption, Picture, darken, stack, tile
 from envs import Step, VideoWriter
 from envs.pixels import PixelEnv
@@ -49,7 +49,8 @@ def record(
     def views(index: int, env: PixelEnv) -> Iterator[Picture]:
         """The frames of one episode."""
         for row, result in episode_rows(agent, env, seed + index, mode, max_steps):
-            frame = env.render_frame(size, width)
+            with reported():
+                frame = env.render_frame(size, width)
             if caption is not None:
                 seconds = result.length / env.metadata["render_fps"]
                 texts = (f"{seconds:.2f} s", f"reward {row.reward[0]:z.2f}", f"return {result.total:z.1f}")

@@ -19,8 +19,12 @@ class Stoppable(Protocol):
 
 @contextmanager
 def handled(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
-    """Inside, these signals call `handler`; afterwards what they called before."""
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    """Inside, these signals call `handler`; afterwards what they called before.
+
+    A SIGHUP that is ignored stays so: that is how nohup keeps what it starts from ending with its terminal.
+    """
+    shielded = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    previous = {number: signal.signal(number, handler) for number in numbers if number not in shielded}
     try:
         yield
     finally:
@@ -30,13 +34,13 @@ def handled(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> It
 
 @contextmanager
 def stop_signals(trainer: Stoppable) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the run after the current update; a second Ctrl-C interrupts at once."""
+    """SIGTERM, SIGHUP and Ctrl-C end the run after the current update; a second Ctrl-C interrupts at once."""
 
     def stop(number: int, _: Any) -> None:
         trainer.stop_reason = signal.Signals(number).name
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    with handled(stop, signal.SIGTERM, signal.SIGINT):
+    with handled(stop, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         yield
 
 

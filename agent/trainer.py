@@ -1,7 +1,8 @@
 """The loop that ties environments, replay and agent together."""
 
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from agent.lock import RunLock
 from agent.logger import Logger
 from agent.nonfinite import Guard, NotFinite
 from agent.random_state import seed_global_random_state
-from agent.recovery import SLOWER, back_to_sound, explain, halve_batch, is_slower, slower
+from agent.recovery import SLOWER, back_to_sound, halve_batch, is_slower, protected, slower
 from agent.run_evaluation import evaluate_run
 from agent.running_means import RunningMeans
 from agent.saved_run import load_run
 from agent.schedule import Deadline, Every
 from agent.snapshot import restore_snapshot, take_snapshot, update_ratio
-from agent.stopping import Stopped, silent_writers, stop_signals
+from agent.stopping import Stopped
 from agent.storage import check_storage, open_storage
 from envs import Step
 from envs.driver import EnvironmentFailure
@@ -72,6 +73,7 @@ class Trainer:
         self.update_seconds = self.collect_seconds = 0.0  # since the first update of this session
         self.seconds_before = payload["counters"]["wall_seconds"] if payload is not None else 0.0
         self.is_saved = self.is_halved = False
+        self.is_whole = True  # whether this is a state between two steps
         self.stop_reason, self.has_failed = "", False  # why the run ends, and whether that has to be mended first
 
     def _build(self, payload: dict[str, Any] | None) -> None:
@@ -114,22 +116,21 @@ class Trainer:
     # ---------------------------------------------------------------- the loop
 
     def run(self) -> None:
-        """Train until the budget, the wall-clock limit, a signal or a failure; ends with a checkpoint where it can."""
+        """Train until the budget, the wall-clock limit, a signal or a failure; ends with a checkpoint where it can.
+
+        An error that nobody expected is raised, after a checkpoint too unless it came in the middle of a step.
+        """
         self.started = time.monotonic() - self.seconds_before
-        try:
-            with stop_signals(self), silent_writers(), self.display:
-                while not (self._finished() and self.is_saved):
-                    trouble = self._advance()
-                    if trouble:  # outside of the handler nothing holds on to the agent
-                        self._go_back(trouble)
-                self.logger.close()
-        except OSError as error:
-            self.fail(explain(error, self.logdir))
-        finally:
-            self.close()
+        with protected(self, self._checkpoint):
+            while not (self._finished() and self.is_saved):
+                trouble = self._advance()
+                if trouble:  # outside of the handler nothing holds on to the agent
+                    self._go_back(trouble)
+            self.logger.close()
 
     def _advance(self) -> str:
         """A tick, or the last checkpoint; what was not finite, where the run has to go back."""
+        self.is_whole = True
         try:
             if self._finished():
                 self._checkpoint()
@@ -143,6 +144,13 @@ class Trainer:
             self.fail(str(error))
             self.collector.close_cut_episodes(self.replay)
         return ""
+
+    @contextmanager
+    def _indivisible(self) -> Iterator[None]:
+        """Inside, the run is between two states: what breaks off there is nothing that a checkpoint could hold."""
+        self.is_whole = False
+        yield
+        self.is_whole = True
 
     def fail(self, reason: str) -> None:
         """End soon, with what has to be mended first."""
@@ -160,11 +168,15 @@ class Trainer:
     def _tick(self) -> None:
         """One row and what is due after it; a stop leaves the rest for the run that goes on."""
         if self.owed == 0 and not self.evaluation_due:
-            self._collect()
+            with self._indivisible():
+                self._collect()
+            self._show()
         while self.owed > 0:
             if self._stopping():
                 return
-            self._update()
+            with self._indivisible():
+                self._update()
+            self._show()
         if self.evaluation_due:
             evaluate_run(self)
             self.evaluation_due = False
@@ -191,7 +203,6 @@ class Trainer:
             self.owed = self.ratio(collector.agent_steps) + is_last * self.config.train.final_updates
         is_due = self.evaluate_clock.due(self.env_frames) and self.agent.updates + self.owed > 0
         self.evaluation_due = is_due or is_last
-        self.display.update(self.env_frames, self.agent.updates, self.recent)
 
     def _update(self) -> None:
         replay, begun = self.config.replay, time.monotonic()
@@ -208,6 +219,8 @@ class Trainer:
         self.means.add(metrics)
         if self.agent.updates % self.config.train.log_every == 0:
             self._log()
+
+    def _show(self) -> None:
         self.display.update(self.env_frames, self.agent.updates, self.recent)
 
     def _log(self) -> None:

@@ -1,6 +1,6 @@
 """Real training runs, killed, starved and spoiled; and whether what is left goes on as if nothing had been.
 
-    python benchmarks/faults.py [--kills 50] [--each 10] [--seed 0] [--only kills] [--folder runs] [--json out.json]
+    python benchmarks/faults.py [--kills 50] [--each 10] [--seed 0] [--only kills ...] [--folder runs] [--json out.json]
 
 Each run is a process that trains the debug preset on `reaching`. A run "survived" where it went on without an error and
 its last checkpoint, its metrics (clocks aside) and its episodes are, bit for bit, those of a run that was left alone;
@@ -14,11 +14,13 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from unittest.mock import patch
 
 from processes import descendants, workers
 from report import check_target, write_json
@@ -39,6 +41,9 @@ from run_process import (
 ROOT = Path(__file__).resolve().parents[1]
 # Forked with every run, not imported by it.
 PRELOADED = ("agent.trainer", "injection", "run_agent", "scipy.stats", "tensorboard", "torch._dynamo")
+GROUPS = ("kills", "signals", "screen", "videos", "disk", "workers", "numbers")
+ENV_METHODS = ("make", "reset", "step", "render_frame", "close")
+VIDEO_FRAMES = 5
 Row = dict[str, Any]
 
 
@@ -50,7 +55,7 @@ class Harness:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.chance, self._number = folder, random.Random(seed), 0
-        self.straight: dict[int, Path] = {}
+        self.straight: dict[tuple[int, int], Path] = {}
         self.seconds: dict[int, float] = {}
 
     def fresh(self) -> Path:
@@ -58,14 +63,15 @@ class Harness:
         self._number += 1
         return self.folder / f"run{self._number}"
 
-    def reference(self, num_envs: int) -> Path:
+    def reference(self, num_envs: int, video_frames: int = 0) -> Path:
         """The uninterrupted run."""
-        if num_envs not in self.straight:
+        key = num_envs, video_frames
+        if key not in self.straight:
             logdir, begun = self.fresh(), time.monotonic()
-            if finish(start(logdir, num_envs)) != 0:
+            if finish(start(logdir, num_envs, train__video_frames=video_frames)) != 0:
                 raise RuntimeError(f"the uninterrupted run failed, see {logdir.with_suffix('.log')}")
-            self.straight[num_envs], self.seconds[num_envs] = logdir, time.monotonic() - begun
-        return self.straight[num_envs]
+            self.straight[key], self.seconds[num_envs] = logdir, time.monotonic() - begun
+        return self.straight[key]
 
     def stops(self, name: str, count: int, num_envs: int, stop: "Stop") -> Row:
         """Runs that are stopped again and again until they have stopped `count` times in all."""
@@ -89,7 +95,7 @@ class Harness:
             faults += [f"{logdir.name}: {place}" for place in found]
             survived += here if not found else 0
         row = {"fault": name, "tried": tried, "survived": survived, "faults": faults}
-        return row | {"seconds_to_exit": round(max(seconds), 2)} if "SIGTERM" in name else row
+        return row | {"seconds_to_exit": round(max(seconds), 2)} if "SIG" in name else row
 
 
 Stop = Callable[[Harness, Path, int], tuple[int, float | None]]
@@ -119,8 +125,6 @@ def stop_inside_write(harness: Harness, logdir: Path, num_envs: int) -> tuple[in
 
 def lose_worker(number: int, harness: Harness) -> bool:
     """Kill or freeze one worker of two: its episode is cut, the run ends as it should, and no worker is left."""
-    from unittest.mock import patch
-
     from envs import Driver
 
     logdir = harness.fresh()
@@ -183,6 +187,49 @@ def spoil_weights(place: str, harness: Harness) -> bool:
     return status == 0 and load_config(logdir / "config.yaml").optimizer.lr_factor < 1
 
 
+def lose_screen(kind: str, harness: Harness) -> bool:
+    """Output cannot be written any more from a random moment on: the run is the one that was left alone."""
+    from injection import lost_screen
+
+    from agent.display import Display
+
+    reference, logdir = harness.reference(1), harness.fresh()
+
+    @contextmanager
+    def inject() -> Iterator[None]:
+        with (
+            patch("agent.trainer.Display", partial(Display, interval=0.0)),
+            lost_screen(kind, harness.chance.uniform(0.0, 0.8) * harness.seconds[1]),
+        ):
+            yield
+
+    return finish(start(logdir, 1, inject, quiet=False)) == 0 and not compare(reference, logdir)
+
+
+def lose_evaluation(method: str, harness: Harness) -> bool:
+    """The environments of evaluations raise from one of them on: told, and training is what it was."""
+    from injection import failing_evaluation
+
+    reference, logdir = harness.reference(1, VIDEO_FRAMES), harness.fresh()
+    inject = partial(failing_evaluation, method, harness.chance.randint(1, 4))
+    status = finish(start(logdir, 1, inject, quiet=False, train__video_frames=VIDEO_FRAMES))
+    said = logdir.with_suffix(".log").read_text()
+    is_told = "injected: only one instance may exist" in said and "Traceback" not in said
+    return status == 0 and is_told and not compare(reference, logdir, evaluations=False)
+
+
+def lose_encoder(fault: str, harness: Harness) -> bool:
+    """Videos cannot be written as usual: told, and all else is what it was."""
+    from injection import lost_encoder
+
+    reference, logdir = harness.reference(1, VIDEO_FRAMES), harness.fresh()
+    status = finish(start(logdir, 1, partial(lost_encoder, fault), quiet=False, train__video_frames=VIDEO_FRAMES))
+    said, written = logdir.with_suffix(".log").read_text(), list((logdir / "videos").glob("[0-9]*"))
+    is_told = "no video: libx264 broke off (SIGKILL)" in said if fault == "killed" else "is written by" in said
+    is_right = is_told and "Traceback" not in said and bool(written) == (fault != "killed")
+    return status == 0 and is_right and not compare(reference, logdir)
+
+
 def numbers(harness: Harness) -> list[Row]:
     """Every loss spoiled once and for good; rewards and weights."""
     from injection import LOSSES, failing_env, nan_in_loss
@@ -215,11 +262,24 @@ def several(fault: str, count: int, trial: Callable[[], bool]) -> Row:
     return counted(fault, {str(number): trial() for number in range(count)})
 
 
+def in_turn(
+    fault: str, count: int, trial: Callable[[str, Harness], bool], kinds: Sequence[str], harness: Harness
+) -> Row:
+    """A trial of each kind in turn, so many in all."""
+    return counted(
+        f"{fault} ({', '.join(kinds)})",
+        {
+            f"{number}: {kinds[number % len(kinds)]}": trial(kinds[number % len(kinds)], harness)
+            for number in range(count)
+        },
+    )
+
+
 def measure(given: argparse.Namespace, harness: Harness) -> list[Row]:
     """All rows, or those of `--only`."""
-    from injection import failing_env
+    from injection import ENCODER_FAULTS, failing_env
 
-    kill, term = (partial(stop_at_random, number) for number in (signal.SIGKILL, signal.SIGTERM))
+    kill, term, hangup = (partial(stop_at_random, number) for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP))
     third, each = given.kills // 3, given.each
     groups: dict[str, Callable[[], list[Row]]] = {
         "kills": lambda: [
@@ -228,6 +288,14 @@ def measure(given: argparse.Namespace, harness: Harness) -> list[Row]:
             harness.stops("kill -9 inside a write to disk", given.kills - 2 * third, 1, stop_inside_write),
         ],
         "signals": lambda: [harness.stops("SIGTERM at a random moment", each, 1, term)],
+        "screen": lambda: [
+            in_turn("screen lost", each, lose_screen, ("pipe", "terminal", "full"), harness),
+            harness.stops("SIGHUP at a random moment", each, 1, hangup),
+        ],
+        "videos": lambda: [
+            in_turn("evaluation's environment lost", each, lose_evaluation, ENV_METHODS, harness),
+            in_turn("encoder lost", each, lose_encoder, ENCODER_FAULTS, harness),
+        ],
         "disk": lambda: [several("disk full from a random write on", 2 * each, partial(fill_disk, harness))],
         "workers": lambda: [
             several("worker killed", each // 2, partial(lose_worker, signal.SIGKILL, harness)),
@@ -238,7 +306,7 @@ def measure(given: argparse.Namespace, harness: Harness) -> list[Row]:
         ],
         "numbers": lambda: numbers(harness),
     }
-    chosen = groups if given.only is None else {given.only: groups[given.only]}
+    chosen = groups if given.only is None else {name: groups[name] for name in given.only}
     rows = []
     for make in chosen.values():
         for row in make():
@@ -253,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--each", type=int, default=10, help="trials of most other faults")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["kills", "signals", "disk", "workers", "numbers"])
+    parser.add_argument("--only", nargs="+", choices=GROUPS)
     parser.add_argument("--folder", type=Path, help="where the runs are kept (default: a new one below /tmp)")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)

@@ -4,15 +4,20 @@ import builtins
 import errno
 import io
 import os
+import select
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
+from agent import evaluation
 from agent.actor_critic import Critic, Gaussian
 from agent.agent import Agent
 from envs.reaching import ReachingEnv
@@ -68,6 +73,75 @@ def failing_env(fault: str, steps: range) -> Iterator[None]:
 
     with after_call(ReachingEnv, "_advance", spoil):
         yield
+
+
+@contextmanager
+def failing_evaluation(method: str, since: int) -> Iterator[None]:
+    """Environments of evaluations raise in `method` ("make": they cannot be made), from the `since`-th (from 1) on."""
+    count, real = 0, evaluation.make_env
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("injected:\nonly one instance may exist")
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count >= since and method == "make":
+            fail()
+        env = real(*arguments, **options)
+        if count >= since:
+            setattr(env, method, fail)
+        return env
+
+    with patch.object(evaluation, "make_env", make):
+        yield
+
+
+@contextmanager
+def lost_screen(kind: str, seconds: float) -> Iterator[None]:
+    """The output of this process goes into a "pipe" or onto a "terminal" that is gone after so many seconds, or onto a
+    disk that is "full".
+    """
+    near, far = {"pipe": os.pipe, "terminal": os.openpty, "full": lambda: (-1, os.open("/dev/full", os.O_WRONLY))}[
+        kind
+    ]()
+    for descriptor in (1, 2):
+        os.dup2(far, descriptor)
+    os.close(far)
+
+    def read() -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([near], [], [], left)[0]:
+                os.read(near, 2**16)
+        os.close(near)
+
+    if near >= 0:
+        threading.Thread(target=read, daemon=True).start()
+    yield
+
+
+# What an ffmpeg lacks -> what it does instead of encoding; tiny files are those that it is tried with.
+_FFMPEGS = {
+    "missing": None,
+    "no libx264": 'case "$*" in *libx264*) echo "Unknown encoder" >&2; exit 1;; esac; exec "{real}" "$@"',
+    "killed": 'case "$*" in *64x64*) exec "{real}" "$@";; esac; head -c 60000 > /dev/null; kill -9 $$',
+}
+ENCODER_FAULTS = tuple(_FFMPEGS)
+
+
+@contextmanager
+def lost_encoder(fault: str) -> Iterator[None]:
+    """The ffmpeg of this process is "missing", has "no libx264", or is "killed" in the middle of a video."""
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    with TemporaryDirectory() as folder:
+        path, script = Path(folder) / "ffmpeg", _FFMPEGS[fault]
+        if script is not None:
+            path.write_text("#!/bin/sh\n" + script.format(real=get_ffmpeg_exe()) + "\n")
+            path.chmod(0o755)
+        with patch.dict(os.environ, IMAGEIO_FFMPEG_EXE=str(path)):
+            yield
 
 
 @contextmanager

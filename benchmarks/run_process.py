@@ -22,11 +22,13 @@ SAFE_SECONDS = 300.0
 Injection = Callable[[], AbstractContextManager[Any]]
 
 
-def start(logdir: Path, num_envs: int = 1, inject: Injection = nullcontext, **changes: Any) -> BaseProcess:
+def start(
+    logdir: Path, num_envs: int = 1, inject: Injection = nullcontext, quiet: bool = True, **changes: Any
+) -> BaseProcess:
     """Begin or go on with a run in a process of its own, that has this one's modules and nothing of its state."""
     settings = SETTINGS | {"env.num_envs": num_envs} | {key.replace("__", "."): x for key, x in changes.items()}
     options = [f"--{name}={value}" for name, value in settings.items()]
-    arguments = ["train", "--preset=debug", "--task=reaching", f"--logdir={logdir}", "--quiet", *options]
+    arguments = ["train", "--preset=debug", "--task=reaching", f"--logdir={logdir}", *["--quiet"] * quiet, *options]
     process = multiprocessing.get_context("fork").Process(target=_train, args=(arguments, logdir, inject))
     process.start()
     return process
@@ -58,14 +60,20 @@ def episodes(logdir: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
-def compare(straight: Path, other: Path) -> list[str]:
-    """Where two runs differ: checkpoint, metrics, episodes; empty where they are the same bit for bit."""
+def compare(straight: Path, other: Path, evaluations: bool = True) -> list[str]:
+    """Where two runs differ: checkpoint, metrics, episodes; empty where they are the same bit for bit.
+
+    `evaluations` says whether those count among the metrics.
+    """
     from agent.checkpoint import load_newest
     from agent.verification import unequal_places
 
     left, right = (load_newest(logdir / "checkpoints")[0] for logdir in (straight, other))
     found = list(unequal_places(left, right, "checkpoint"))
-    if metrics(straight) != metrics(other):
+    left_rows, right_rows = (
+        [row for row in metrics(logdir) if evaluations or "eval_return" not in row] for logdir in (straight, other)
+    )
+    if left_rows != right_rows:
         found.append("metrics.jsonl")
     ours, theirs = (list(episodes(logdir).items()) for logdir in (straight, other))
     kept = min(len(ours), len(theirs))  # episodes that only older checkpoints know stay as long as those do

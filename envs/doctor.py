@@ -6,14 +6,16 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
+from pathlib import Path
 from platform import python_version
 from typing import Any, Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from envs.encoders import INSTALL, choose_encoder
 from envs.probing import NO_ANSWER, NO_TIME, READY, ROOT, Allowance, run_probe, run_probes
 from envs.rendering import BACKENDS, PROFILES
 from envs.tasks import SUITE_TASKS
@@ -30,6 +32,7 @@ env.reset()
 env.step(np.zeros(env.action_spec().shape))
 """
 DRAWING_PROBE = "from envs.doctor import draw; draw({task!r}, {profile!r}, {action_repeat!r}, {seconds!r})"
+ENCODER_PROBE = "from envs.doctor import encode; encode()"
 BACKEND_PROBE = "from dm_control import suite\n" + DRAWING_PROBE  # so that a failure is told in dm_control's own words
 
 
@@ -193,3 +196,25 @@ def check_profiles(task: str, action_repeat: int, backend: str, allowance: Allow
         text = f"{figures['frames_per_second']:,.0f} frames/s of 64x64 (action repeat {action_repeat})"
         found.append(Finding(f"{profile} frames", "ok", text, figures=figures))
     return found
+
+
+# ---------------------------------------------------------------- videos
+
+
+def encode() -> None:
+    """An encoder probe's work: try to write a tiny mp4, and print what wrote it, or what writes a gif instead."""
+    choice = choose_encoder(Path("run.mp4"))
+    print(
+        json.dumps({"encoder": choice.encoder, "suffix": choice.path.suffix, "failures": choice.failures}), flush=True
+    )
+
+
+def check_encoder(seconds: float) -> Finding:
+    """What videos are written by. No run needs one, so whatever is wrong is a note."""
+    figures, failure = run_probe(ENCODER_PROBE, seconds)
+    if failure is not None:
+        return replace(failed("video", failure, INSTALL), verdict="note")
+    text = f"{figures['encoder']} writes {figures['suffix'].removeprefix('.')} files"
+    if not figures["failures"]:
+        return Finding("video", "ok", text, figures=figures)
+    return Finding("video", "note", f"{text}, as {'; '.join(figures['failures'])}", INSTALL, figures)

@@ -153,7 +153,7 @@ class Driver:
                 if self._is_broken:
                     self._restart()
                 row = self._fetch()
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # an environment may leave by sys.exit too
                 if self._remake is None or self._sent is None:
                     raise
                 self._give_up(lost_workers(self._workers) or [0], " ".join(str(error).split()), error)
@@ -184,7 +184,7 @@ class Driver:
             raise RuntimeError("an environment worker has died") from error
         return self._as_step(image, reward, previous.is_last.copy(), terminal, truncated)
 
-    def _give_up(self, failed: list[int], reason: str, error: Exception | None = None) -> None:
+    def _give_up(self, failed: list[int], reason: str, error: BaseException | None = None) -> None:
         """Leave the episodes of the environments in `failed`; EnvironmentFailure where that was tried often enough."""
         assert self._sent is not None
         self._tries += 1

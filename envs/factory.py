@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,13 +65,14 @@ def make_env(
 
 def make_vector_env(
     task: str, num_envs: int = 1, seed: int = 0, action_repeat: int | None = None, size: int = 64,
-    render: str = "standard", starts: Sequence[EpisodeStart] | None = None, **options: Any,
+    render: str = "standard", starts: Sequence[EpisodeStart] | None = None,
+    on_start: Callable[[], None] | None = None, **options: Any,
 ) -> VectorEnv:  # fmt: skip
     """Make `num_envs` environments of one task, each with its own seed, that reset on the step after an episode's end.
 
     One environment runs in this process; more run in one process each, started through a forkserver, so a script
     that asks for them needs its `if __name__ == "__main__":`. `starts` says where each one begins instead of at its
-    first episode. Arguments and errors are those of make_env.
+    first episode; `on_start` is called first in each of those processes. Arguments and errors are those of make_env.
     """
     checked_task(task)
     num_envs = checked_count("num_envs", num_envs, 1)
@@ -82,7 +83,7 @@ def make_vector_env(
     backend = choose_gl_backend() if num_envs > 1 and task in SUITE_TASKS else None  # once, not in every worker
     make = partial(make_env, task, action_repeat=action_repeat, size=size, render=render, **options)
     makers = [
-        partial(_make, partial(make, seed=seeds[i], worker=i), backend, None if starts is None else starts[i])
+        partial(_make, partial(make, seed=seeds[i], worker=i), backend, None if starts is None else starts[i], on_start)
         for i in range(num_envs)
     ]
     if num_envs == 1:
@@ -90,13 +91,20 @@ def make_vector_env(
     return AsyncVectorEnv(makers, context="forkserver", shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
-def _make(make: "partial[PixelEnv]", backend: str | None, start: EpisodeStart | None) -> PixelEnv:
+def _make(
+    make: "partial[PixelEnv]",
+    backend: str | None,
+    start: EpisodeStart | None,
+    on_start: Callable[[], None] | None = None,
+) -> PixelEnv:
     """Make an environment, here or in a worker process (gymnasium makes one of those here too, for its spaces)."""
     if backend is not None:
         os.environ.setdefault("MUJOCO_GL", backend)  # a forkserver keeps the environment it was started with
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it closes its workers
         end_with_parent()
+        if on_start is not None:
+            on_start()
     env = make()
     if start is not None:
         env.begin_at(start)

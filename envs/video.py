@@ -1,26 +1,25 @@
 """VideoWriter: frames to an mp4 or gif file, one at a time."""
 
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-# A gif frame has 256 colours: each frame gets its own palette, so no frame has to wait for the later ones.
-_GIF_PALETTE = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"
-_SETTINGS: dict[str, dict[str, Any]] = {
-    ".mp4": {"codec": "libx264", "pix_fmt_out": "yuv420p", "quality": 8},
-    ".gif": {"codec": "gif", "pix_fmt_out": "pal8", "quality": None,
-             "output_params": ["-filter_complex", _GIF_PALETTE, "-loop", "0"]},
-}  # fmt: skip
+from envs.encoders import ENCODERS, Encoder, choose_encoder, open_encoder
+
+logger = logging.getLogger(__name__)
 
 
 class VideoWriter:
     """Writes frames to a video in constant memory; the file appears under its name only when it is whole.
 
-    Use it as a context manager. An error inside the block leaves no file; folders are made as needed.
+    Use it as a context manager. An error inside the block leaves no file; folders are made as needed. Where ffmpeg has
+    no usual encoder another one is taken, and where none works Pillow writes a gif. A warning says so, and `path` is
+    the name of what is written.
 
     Args:
         path: the file, .mp4 or .gif.
@@ -28,20 +27,25 @@ class VideoWriter:
 
     Raises:
         ValueError: another suffix, a folder, fps not above 0, or (at the end) no frame at all.
+        EncodingError: the encoder broke off.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         self.path = Path(path)
-        if self.path.suffix not in _SETTINGS:
-            raise ValueError(f"path: got {str(path)!r}, expected a name that ends in {' or '.join(_SETTINGS)}")
+        if self.path.suffix not in ENCODERS:
+            raise ValueError(f"path: got {str(path)!r}, expected a name that ends in {' or '.join(ENCODERS)}")
         if self.path.is_dir():
             raise ValueError(f"path: got {str(path)!r}, a folder, expected the name of a file")
         if not 0 < fps < float("inf"):
             raise ValueError(f"fps: got {fps!r}, expected a finite number above 0")
         self._fps = float(fps)
+        choice = choose_encoder(self.path)
+        if choice.failures:
+            logger.warning("%s", choice.remark())
+        self.path, self._encoder_name = choice.path, choice.encoder
         # The suffix stays: the encoder knows the format by it.
         self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
-        self._writer: Any = None
+        self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
 
     def add(self, frame: NDArray[np.uint8]) -> None:
@@ -49,48 +53,49 @@ class VideoWriter:
 
         Raises:
             ValueError: not uint8 [H, W, 3], or not of the first frame's size.
+            EncodingError: the encoder broke off.
         """
         frame = np.asarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or frame.size == 0:
             raise ValueError(f"frame: got {frame.dtype} {frame.shape}, expected uint8 [H, W, 3]")
-        if self._writer is None:
-            self._open(frame.shape)
+        encoder = self._encoder if self._encoder is not None else self._open(frame.shape)
         if frame.shape != self._shape:
             raise ValueError(f"frame: got {frame.shape}, expected {self._shape} like the first frame")
         if self.path.suffix == ".mp4":
             frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-        self._writer.send(np.ascontiguousarray(frame))
+        encoder.send(frame)
 
-    def _open(self, shape: tuple[int, ...]) -> None:
-        from imageio_ffmpeg import write_frames
-
+    def _open(self, shape: tuple[int, ...]) -> Encoder:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._shape = shape
         height, width = shape[:2]
         if self.path.suffix == ".mp4":  # H.264 halves the colours' resolution: both sides must be even
             height, width = height + height % 2, width + width % 2
-        self._writer = write_frames(
-            str(self._partial), (width, height), fps=self._fps, macro_block_size=1, **_SETTINGS[self.path.suffix]
-        )
-        self._writer.send(None)  # a generator: run it up to its first frame
+        self._encoder = open_encoder(self._partial, self._encoder_name, (width, height), self._fps)
+        return self._encoder
 
     def close(self) -> None:
         """Finish the file and give it its name; a second call does nothing.
 
         Raises:
             ValueError: no frame was added.
+            EncodingError: the encoder broke off; the file stays what it was.
         """
         if not self._shape:
             raise ValueError(f"path: {str(self.path)!r} got no frame, expected at least one")
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        encoder, self._encoder = self._encoder, None
+        if encoder is None:
+            return
+        try:
+            encoder.finish()
             os.replace(self._partial, self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)
 
     def _discard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        encoder, self._encoder = self._encoder, None
+        if encoder is not None:
+            encoder.abandon()
             self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:

@@ -1,13 +1,17 @@
 """Worker processes of a vector environment: which ones are lost, and how to end them without waiting for ever."""
 
+import logging
 import multiprocessing
 import os
 import threading
 import time
 from contextlib import suppress
 from multiprocessing.connection import wait
+from typing import Protocol
 
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
+
+logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _DEATH_SECONDS = 1.0  # between the end of a worker's pipe and that of its process
@@ -47,12 +51,28 @@ def _has_answered(pipe: object) -> bool:
         return False
 
 
+class Closable(Protocol):
+    """An environment, or several, of gymnasium or of Stable-Baselines3."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+def close_env(env: Closable) -> None:
+    """Close it; a close that fails is a warning in one line, for what was played before is as good as ever."""
+    try:
+        env.close()
+    except Exception as error:
+        logger.warning("closing an environment failed (%s)", " ".join(f"{type(error).__name__}: {error}".split()))
+
+
 def close_vector_env(vector_env: VectorEnv) -> None:
     """Close environments; workers that have not ended after five seconds are killed. A second call does nothing."""
     if vector_env.closed:
         return
     if not isinstance(vector_env, AsyncVectorEnv):
-        vector_env.close()
+        close_env(vector_env)
+        vector_env.closed = True
         return
     # gymnasium's own close() waits for every worker without limit, and fails where one has died.
     for pipe in vector_env.parent_pipes:

@@ -68,7 +68,15 @@ def _signals_as_exits() -> Iterator[None]:
 
 def examine(preset: str | None, task: str | None, workers: int, allowance: "Allowance") -> dict[str, Any]:
     """Look at everything, telling each finding as it comes -> {"findings", "can_start", "command", ...} for JSON."""
-    from envs.doctor import check_backends, check_load, check_profiles, check_simulator, check_versions, requirements
+    from envs.doctor import (
+        check_backends,
+        check_encoder,
+        check_load,
+        check_profiles,
+        check_simulator,
+        check_versions,
+        requirements,
+    )
     from envs.probing import run_probe
     from envs.tasks import SUITE_TASKS
 
@@ -93,6 +101,7 @@ def examine(preset: str | None, task: str | None, workers: int, allowance: "Allo
         tell(finding)
     for finding in check_profiles(config.task, repeat, backend, allowance) if backend or not is_drawn else []:
         _tell(found, finding)
+    _tell(found, check_encoder(allowance.share()))
     actions = _figure(found, "action_dim") or config.world_model.action_dim
     script = LEARNING_PROBE.format(preset=preset, task=config.task, actions=actions, seconds=allowance.left() / 3)
     for finding in _findings("update", run_probe(script, allowance.left())):

@@ -52,13 +52,14 @@ def prepare(arguments: list[str]) -> Job:
 
 def _write(job: Callable[[], None], path: Path) -> int:
     from agent.dreams import ShortEpisodeError
+    from envs.encoders import choose_encoder
 
     try:
         job()
     except ShortEpisodeError as error:  # known only when the episode has been played; nothing is written by then
         say(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
-    say(f"written to {path}")
+    say(f"written to {choose_encoder(path).path}")  # a gif where no mp4 can be written
     return 0
 
 

@@ -76,7 +76,12 @@ def _training(
     def job() -> int:
         if options.wandb:
             trainer.logger.attach(WandbWriter(logdir, asdict(config), resume, tell))
-        trainer.run()
+        try:
+            trainer.run()
+        except (Exception, SystemExit) as error:  # an environment may leave by sys.exit too
+            from agent.recovery import keep_traceback
+
+            trainer.fail(keep_traceback(error, logdir))
         if trainer.has_failed:
             print(f"{PROGRAM}: error: {trainer.stop_reason}", file=sys.stderr)
         if trainer.stop_reason:

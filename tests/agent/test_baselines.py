@@ -1,8 +1,11 @@
 """SAC and PPO through run_agent.py: trained, stopped, gone on with, evaluated, recorded, and every bad input."""
 
+import importlib
 import json
 import os
 import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,11 @@ from agent.baseline_trainer import BaselineTrainer
 from agent.baselines import ARRAYS, Baseline, make_model, stacked_envs
 from agent.checkpoint import load_newest
 from agent.evaluation import agent_env, evaluate, play_episode
+from envs.counting import CountingEnv
 from run_agent import main
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+injection = importlib.import_module("injection")
 
 SMALL = {
     "sac": ["--sac.batch_size", "4"],
@@ -134,6 +141,36 @@ def test_a_signal_ends_the_run_with_a_checkpoint(tmp_path, monkeypatch):
     assert train("sac", tmp_path / "run", "--env_frames", 1000) == 0
     assert steps == [2, 4, 6, 8, 10]
     assert load_newest(tmp_path / "run" / "checkpoints")[0]["counters"]["agent_steps"] == 10
+
+
+def test_an_evaluation_that_fails_costs_itself_and_one_line(tmp_path, capsys):
+    settings = ["--env_frames", 32, "--replay.prefill_frames", 28, "--train.eval_every", 30]
+    with injection.failing_evaluation("make", since=1):
+        assert train("sac", tmp_path / "run", *settings) == 0
+    assert capsys.readouterr().err == ""
+    assert load_newest(tmp_path / "run" / "checkpoints")[0]["counters"]["env_frames"] == 32
+    assert not any("eval_return" in row for row in lines(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("algo", ["sac", "ppo"])
+def test_an_environment_that_raises_leaves_a_checkpoint(algo, tmp_path, monkeypatch, capsys):
+    logdir, steps = tmp_path / "run", []
+
+    def advance(self, action, original=CountingEnv._advance):
+        steps.append(1)
+        if len(steps) == 40:
+            raise FloatingPointError("the physics diverged")
+        return original(self, action)
+
+    monkeypatch.setattr(CountingEnv, "_advance", advance)
+    settings = ["--env_frames", 64, "--replay.prefill_frames", 28]
+    assert train(algo, logdir, *settings) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("run_agent.py: error: FloatingPointError: the physics diverged; its traceback is in ")
+    assert error.count("\n") == 1
+    assert load_newest(logdir / "checkpoints")[0]["counters"]["env_frames"] == 38
+    assert train(algo, logdir, *settings) == 0
+    assert load_newest(logdir / "checkpoints")[0]["counters"]["env_frames"] >= 64
 
 
 def test_sac_keeps_its_place_in_a_full_buffer(tmp_path):

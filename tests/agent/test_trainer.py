@@ -163,7 +163,7 @@ def test_an_environment_that_fails_in_an_evaluation_costs_that_evaluation_alone(
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_after_the_update_with_a_checkpoint(tmp_path, monkeypatch, number):
     class Stopping(SpyAgent):
         def update(self, chunk):

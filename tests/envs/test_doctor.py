@@ -143,6 +143,18 @@ def test_hours_are_updates_and_drawn_frames(monkeypatch):
     assert more == pytest.approx(500 * 0.36 / 3600)
 
 
+def test_what_writes_videos_is_tried(monkeypatch, tmp_path):
+    finding = doctor.check_encoder(100)
+    assert (finding.verdict, finding.text) == ("ok", "libx264 writes mp4 files")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "missing"))
+    finding = doctor.check_encoder(100)
+    assert finding.verdict == "note"  # no run needs a video
+    assert finding.text.startswith("Pillow writes gif files, as [Errno 2] No such file or directory: ")
+    assert "pip install" in finding.advice
+    monkeypatch.setattr(doctor, "ENCODER_PROBE", "raise SystemError('broken')")
+    assert doctor.check_encoder(100).verdict == "note"
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -168,7 +180,18 @@ def test_doctor_ends_with_the_command_and_its_hours(capsys, quick, monkeypatch, 
     assert report["can_start"]
     assert report["hours"] > 0
     found = {finding["name"]: finding for finding in report["findings"]}
-    assert found.keys() >= {"python", "packages", "torch", "simulator", "egl", "drawing", "memory", "disk", "update"}
+    assert found.keys() >= {
+        "python",
+        "packages",
+        "torch",
+        "simulator",
+        "egl",
+        "drawing",
+        "memory",
+        "disk",
+        "update",
+        "video",
+    }
     assert found["memory"]["figures"]["memory_bytes"] == 5000 * (64 * 64 * 3 + 4 + 3 + 4)
     assert not (tmp_path / "runs").exists()
 

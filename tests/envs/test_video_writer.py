@@ -1,12 +1,19 @@
 """VideoWriter, by reading its files back."""
 
+import importlib
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from envs import VideoWriter
+from envs.encoders import EncodingError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+injection = importlib.import_module("injection")
 
 COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120), (240, 240, 240))
 
@@ -77,3 +84,44 @@ def test_bad_input_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="got no frame"), VideoWriter(tmp_path / "empty.mp4", 10):
         pass
     assert not (tmp_path / "empty.mp4").exists()
+
+
+def write(path, frames):
+    with VideoWriter(path, fps=20) as writer:
+        for frame in frames:
+            writer.add(frame)
+    return writer.path
+
+
+def test_another_encoder_writes_where_libx264_is_missing(tmp_path, caplog):
+    with injection.lost_encoder("no libx264"):
+        path = write(tmp_path / "clip.mp4", flat_frames(64, 48))
+    assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
+    frames, text = read_back(path, 64, 48)
+    assert " 20 fps" in text
+    np.testing.assert_allclose(frames.mean((1, 2)), COLORS, atol=6)
+    (record,) = caplog.records
+    assert record.message.startswith(f"{path} is written by libopenh264 (libx264 broke off (Unknown encoder)); pip ")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_without_ffmpeg_pillow_writes_a_gif(tmp_path, caplog, suffix):
+    with injection.lost_encoder("missing"):
+        path = write(tmp_path / f"clip{suffix}", flat_frames(64, 48))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] == ["clip.gif"]
+    frames, text = read_back(path, 64, 48)
+    assert " 20 fps" in text
+    np.testing.assert_allclose(frames.mean((1, 2)), COLORS, atol=6)
+    (record,) = caplog.records
+    assert f"{path} is written by Pillow (" in record.message
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_an_encoder_that_dies_leaves_the_old_file(tmp_path, count):
+    """In the middle, where it is noticed at a frame, or with all frames on their way, at the end."""
+    path = tmp_path / "clip.mp4"
+    path.write_text("old")
+    with injection.lost_encoder("killed"), pytest.raises(EncodingError, match=r"^libx264 broke off \(SIGKILL\)$"):
+        write(path, [np.zeros((160, 160, 3), np.uint8)] * count)
+    assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
+    assert path.read_text() == "old"
