@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.evaluation import evaluate
+from agent.evaluation import cut_line, evaluate
 from agent.recording import record
 from agent.recovery import explain
 from envs.driver import EnvironmentFailure
@@ -41,6 +41,8 @@ def evaluate_run(run: "Trainer") -> None:
         run.note(f"no evaluation at {run.env_frames:,} env_frames: {error}")
         return
     run.evaluated_at = run.env_frames
+    if line := cut_line(run.config, result.is_cut):
+        run.note_once(f"evaluation: {line}; said once")
     run.recent["eval_return"] = result.mean
     run.logger.write(run.counters(), {"eval_return": result.mean, "eval_return_std": result.std})
     if frames:

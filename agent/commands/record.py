@@ -104,11 +104,15 @@ def _fill_in(options: argparse.Namespace, kind: str) -> None:
 
 
 def _write_episodes(agent: "TrainedPlayer", path: Path, options: argparse.Namespace) -> None:
+    from agent.evaluation import cut_line
     from agent.recording import record
 
     chosen = {name: getattr(options, name) for name in EPISODES}
-    for result in record(agent, path, seed=options.seed, **chosen):
+    results = record(agent, path, seed=options.seed, **chosen)
+    for result in results:
         say(f"return {result.total:.2f} in {result.length} agent_steps")
+    if line := cut_line(agent.config, [result.is_cut for result in results]):
+        say(line)
 
 
 def _write_dream(agent: "Agent", path: Path, options: argparse.Namespace) -> None:
