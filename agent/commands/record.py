@@ -122,6 +122,8 @@ def _write_dream(agent: "Agent", path: Path, options: argparse.Namespace) -> Non
     ahead = "  ".join(f"+{k} {value:.2f}" for k, value in scores.open_loop.items())
     say(f"PSNR in dB: reconstruction {scores.reconstruction:.2f}  mean frame {scores.mean_frame:.2f}")
     say(f"  open loop, steps ahead: {ahead}")
+    if scores.cut_at is not None:
+        say(f"the episode did not end: cut off after {scores.cut_at:,} agent_steps")
 
 
 def _write_imagination(agent: "Agent", path: Path, options: argparse.Namespace) -> None:
