@@ -12,7 +12,8 @@ from agent.agent import choose_device
 from agent.baselines import Baseline, buffer_rows, make_model, restore, save, stacked_envs
 from agent.config import Config, save_config
 from agent.display import Display
-from agent.evaluation import Evaluation, evaluate
+from agent.due_updates import check_learnable
+from agent.evaluation import Evaluation, cut_line, evaluate
 from agent.lock import RunLock
 from agent.logger import Logger
 from agent.recovery import protected
@@ -39,6 +40,8 @@ class BaselineTrainer:
         self.config, self.logdir = config, Path(logdir)
         if config.threads > 0:
             torch.set_num_threads(config.threads)
+        if config.algo == "sac":  # PPO has no prefill, and plays the rollout that it begins to its end
+            check_learnable(config)
         self._envs = stacked_envs(config)
         self._lock = RunLock(self.logdir)
         try:
@@ -146,6 +149,9 @@ class BaselineTrainer:
             result = evaluate(self.agent, self.config.train.eval_episodes, seed=self.config.seed + EVALUATION_SEED)
         if result is None:
             return
+        if line := cut_line(self.config, result.is_cut):
+            self.logger.note(line)
+            self._display.note(line)
         self._recent["eval_return"] = result.mean
         self.logger.write(self._counters(), {"eval_return": result.mean, "eval_return_std": result.std})
 

@@ -1,20 +1,24 @@
 """Collecting: the environments, the policy that plays them, and the rows that go into the replay."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
 from agent.agent import Agent
 from agent.config import Config
 from agent.screen import outlast_screen
+from agent.storage import episode_bound
 from envs import Driver, Step, make_vector_env
 from envs.driver import episode_starts
 from envs.pixels import EpisodeStart
 from envs.spaces import random_actions
+from envs.workers import close_vector_env
 from replay import ReplayBuffer
 from world_model.state import Memory
 
@@ -35,6 +39,7 @@ class Collector:
         self.returns = np.zeros(config.env.num_envs)
         self.memory: Memory | None = None
         self.driver = _make_driver(config, None if state is None else state["driver"])
+        self.bound = episode_bound(config, self.driver.action_dim)
 
     def collect(self, agent: Agent, replay: ReplayBuffer) -> list[float]:
         """One row of every environment into the replay; the returns of episodes that ended in it."""
@@ -86,15 +91,7 @@ class Collector:
 
 def _make_driver(config: Config, state: dict[str, Any] | None) -> Driver:
     """Environments at their first episode, or where the driver's `state` says."""
-    make = partial(
-        make_vector_env,
-        config.task,
-        config.env.num_envs,
-        seed=config.seed,
-        action_repeat=config.env.action_repeat,
-        render=config.env.render,
-        on_start=outlast_screen,
-    )
+    make = partial(_make_envs, config)
     if state is None:
         return Driver(make(), remake=make)
     if len(state["episodes"]) == config.env.num_envs:
@@ -102,6 +99,26 @@ def _make_driver(config: Config, state: dict[str, Any] | None) -> Driver:
     first = max(state["episodes"]) + 1
     start = EpisodeStart(first, np.zeros((0, 1), np.float32))
     return Driver(make(starts=[start] * config.env.num_envs), remake=make, first_episode=first)
+
+
+def _make_envs(config: Config, starts: Sequence[EpisodeStart] | None = None) -> VectorEnv:
+    """The run's environments, whose episodes end where the replay has no room for more of them."""
+    envs = make_vector_env(
+        config.task,
+        config.env.num_envs,
+        seed=config.seed,
+        action_repeat=config.env.action_repeat,
+        render=config.env.render,
+        starts=starts,
+        on_start=outlast_screen,
+    )
+    try:
+        assert envs.single_action_space.shape is not None
+        envs.set_attr("max_steps", episode_bound(config, envs.single_action_space.shape[0]).steps)
+    except BaseException:
+        close_vector_env(envs)
+        raise
+    return envs
 
 
 def _as_tensor(value: Any) -> Any:

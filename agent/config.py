@@ -27,6 +27,12 @@ class EnvConfig(Settings):
     num_envs: int = 1  # environments side by side, each in a worker process where there are several
     action_repeat: int = 2  # env_frames an action is held for; rewards are summed
     render: Literal["standard", "fast"] = "standard"  # profile: fast leaves out shadows, reflections and multisampling
+    max_episode_frames: int = 27_000  # env_frames after which an episode that has not ended is cut off, as truncated
+
+    @property
+    def max_steps(self) -> int:
+        """`max_episode_frames` in agent_steps."""
+        return -(-self.max_episode_frames // self.action_repeat)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class Config(Settings):
             "env_frames": self.env_frames,
             "env.num_envs": self.env.num_envs,
             "env.action_repeat": self.env.action_repeat,
+            "env.max_episode_frames": self.env.max_episode_frames,
             "replay.capacity_steps": self.replay.capacity_steps,
             "replay.batch_size": self.replay.batch_size,
             "replay.batch_length": self.replay.batch_length,

@@ -1,6 +1,6 @@
 """A video of one episode and of what the world model makes of it: seen, dreamt, missed, attended to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ _ZOOM, _GAP = 4, 4  # pixels per pixel of the agent, between panels
 _WIDTH = 3 * (64 * _ZOOM + _GAP) - _GAP
 _GAIN = 4  # of the error panels
 _REWARDS, _COMPONENTS = 110, 64  # heights of the charts, pixels
+_MOST_STEPS = 2000  # agent_steps, twice the suite's longest episode: the model takes 0.4 MB of memory for each
 
 
 @dataclass
@@ -51,10 +52,10 @@ def record_dream(
 
     The reconstruction sees every frame (latents at their means). The open loop has seen `context` frames and then only
     the actions. Charts: the reward and what each of the two expected of it, and the mixture's components (posterior
-    responsibilities) where there are several. ShortEpisodeError, a ValueError, where the episode is not longer than
-    `context`.
+    responsibilities) where there are several. An episode without an end is left after 2,000 agent_steps.
+    ShortEpisodeError, a ValueError, where the episode is not longer than `context`.
     """
-    episode = play_and_keep(agent, seed, mode)
+    episode = play_and_keep(agent, seed, mode, _MOST_STEPS)
     check_context(episode, context)
     length = episode.frames.shape[1]
     with asleep(agent) as generator:
@@ -78,7 +79,7 @@ def record_dream(
     if shares.shape[-1] > 1:
         charts.append(share_chart("component of the mixture:", shares, _WIDTH, _COMPONENTS))
     _write(path, panels, charts)
-    return scores
+    return scores if episode.has_ended else replace(scores, cut_at=length - 1)
 
 
 def _panels(episode: Episode, outputs: dict[str, Any], dreamt: NDArray[np.uint8], context: int) -> _Panels:

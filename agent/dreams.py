@@ -27,21 +27,27 @@ class DreamScores:
     """PSNR in dB, 10 log10(1 / mean squared error over all pixels), of one held-out episode.
 
     mean_frame is the best single frame for all of it; open_loop[k] that of the frame k steps after the last one seen,
-    over up to 64 dreams started all over the episode, with the actions that were really taken.
+    over up to 64 dreams started all over the episode, with the actions that were really taken. `cut_at`: the agent_steps
+    of an episode that had not ended by then.
     """
 
     reconstruction: float
     mean_frame: float
     open_loop: dict[int, float]
+    cut_at: int | None = None
 
 
 class Episode(NamedTuple):
-    """One played episode of L rows: frames [1, L, 3, 64, 64] in [0, 1], actions [1, L, A], rewards [L], frames/s."""
+    """One played episode of L rows: frames [1, L, 3, 64, 64] in [0, 1], actions [1, L, A], rewards [L], frames/s.
+
+    `has_ended` is False where it was left or cut off before its end.
+    """
 
     frames: Tensor
     actions: Tensor
     rewards: Tensor
     fps: float
+    has_ended: bool
 
 
 class Watched(NamedTuple):
@@ -55,12 +61,13 @@ def play_and_keep(agent: Agent, seed: int, mode: Mode, max_steps: int | None = N
     """Play an episode from `seed`, its rows on the agent's device."""
     rows: list[Step] = []
     with agent_env(agent.config) as env, seeded(agent, seed):
-        play_episode(agent, env, seed, mode, rows.append, max_steps)
+        result = play_episode(agent, env, seed, mode, rows.append, max_steps)
         fps = env.metadata["render_fps"]
     images = torch.from_numpy(np.concatenate([row.image for row in rows])).to(agent.device)
     actions = torch.from_numpy(np.stack([row.action for row in rows], 1)).to(agent.device)
     rewards = torch.from_numpy(np.concatenate([row.reward for row in rows]))
-    return Episode(to_frames(images)[None], actions, rewards, fps)
+    has_ended = bool(rows[-1].is_last[0]) and not result.is_cut
+    return Episode(to_frames(images)[None], actions, rewards, fps, has_ended)
 
 
 def check_context(episode: Episode, context: int) -> None:

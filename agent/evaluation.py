@@ -1,7 +1,7 @@
 """Playing whole episodes: one loop for evaluation and recording, and the figures that come of it."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +16,7 @@ from agent.config import Config
 from agent.statistics import Summary, summarize
 from envs import Step, make_env
 from envs.driver import EnvironmentFailure
-from envs.pixels import PixelEnv
+from envs.pixels import IS_CUT, PixelEnv
 from envs.spaces import OneHot, random_actions
 from envs.workers import close_env
 
@@ -68,10 +68,11 @@ class RandomPlayer:
 
 
 class EpisodeResult(NamedTuple):
-    """One episode: the sum of its rewards, and its length in agent_steps."""
+    """One episode: the sum of its rewards, its length in agent_steps, whether it was cut off at the env's max_steps."""
 
     total: float
     length: int
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Evaluation(Summary):
     returns: tuple[float, ...]
     lengths: tuple[int, ...]  # agent_steps
     env_frames: tuple[int, ...]
+    is_cut: tuple[bool, ...] = ()  # whether each one did not end, but was cut off at env.max_episode_frames
 
     def to_json(self) -> dict[str, Any]:
         """Every field as json.dump takes it; null where a number is not defined."""
@@ -119,9 +121,9 @@ def episode_rows(
         if is_last or result.length == max_steps:
             return
         with reported():
-            image, gained, is_terminal, is_truncated, _ = env.step(action[0])
+            image, gained, is_terminal, is_truncated, info = env.step(action[0])
         reward, is_last = float(gained), is_terminal or is_truncated
-        result = EpisodeResult(result.total + reward, result.length + 1)
+        result = EpisodeResult(result.total + reward, result.length + 1, info.get(IS_CUT, False))
 
 
 @contextmanager
@@ -189,8 +191,12 @@ def seeded(agent: TrainedPlayer, seed: int) -> Iterator[None]:
 
 @contextmanager
 def agent_env(config: Config) -> Iterator[PixelEnv]:
-    """One env as the run's config says, closed at the end; a close that fails is a warning."""
+    """One env as the run's config says, whose episodes end at its bound at the latest, closed at the end.
+
+    A close that fails is a warning.
+    """
     env = make_env(config.task, action_repeat=config.env.action_repeat, render=config.env.render)
+    env.max_steps = config.env.max_steps
     try:
         yield env
     finally:
@@ -224,4 +230,13 @@ def play_episodes(
         returns=returns,
         lengths=lengths,
         env_frames=tuple(repeat * length for length in lengths),
+        is_cut=tuple(r.is_cut for r in results),
     )
+
+
+def cut_line(config: Config, is_cut: Sequence[bool]) -> str | None:
+    """One line about episodes that did not end, None where all did."""
+    if not any(is_cut):
+        return None
+    bound = f"cut off after {config.env.max_episode_frames:,} env_frames (env.max_episode_frames)"
+    return f"{sum(is_cut)} of {len(is_cut)} episodes did not end: {bound}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from agent.evaluation import Evaluation, evaluate
+from agent.evaluation import Evaluation, cut_line, evaluate
 from agent.nonfinite import NotFinite
 from agent.recording import record
 from agent.recovery import describe, one_line
@@ -50,6 +50,8 @@ def evaluate_run(run: "Trainer") -> None:
     run.evaluated_at = run.env_frames
     if result is None:
         return
+    if line := cut_line(run.config, result.is_cut):
+        run.note_once(f"evaluation: {line}; said once")
     run.recent["eval_return"] = result.mean
     run.logger.write(run.counters(), {"eval_return": result.mean, "eval_return_std": result.std})
     if frames:

@@ -223,6 +223,8 @@ def _check_replay(state: dict[str, Any], actions: list[Tensor], action_dim: int)
         "episodes": {"number": number, "length": number, "digest": Array(torch.uint8, (None, 32))},
         "unfinished": Each(Array(torch.uint8, (None,)), len(actions)),
     }
+    if "rows" in state:  # not in a checkpoint of before running episodes were sampled
+        expected["rows"] = Count()
     check(state, expected, "replay")
     _check_drawer(state["rng"], "replay.rng")
     episodes = state["episodes"]

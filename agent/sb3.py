@@ -172,6 +172,7 @@ class AIME(BaseAlgorithm):
                 for _ in range(self._rollout.due()):
                     self._means.add(self.agent.update(self._rollout.sample()))
                 self._n_updates = self.agent.updates
+            self._rollout.warn_if_untrained()
             callback.on_training_end()
         return self
 

@@ -43,6 +43,7 @@ def task_envs(
 
     def make() -> gymnasium.Env[Any, Any]:
         env = make_env(config.task, action_repeat=config.env.action_repeat, render=config.env.render)
+        env.max_steps = config.env.max_steps
         return Monitor(env if wrap is None else wrap(env))
 
     return DummyVecEnv([make] * config.env.num_envs)

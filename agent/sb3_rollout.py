@@ -1,5 +1,6 @@
 """From the ticks of a Stable-Baselines3 VecEnv, which resets at once, to rows of replay and updates that are due."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,44 +11,45 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agent.agent import Agent
+from agent.due_updates import can_update, update_ratio, why_no_update
 from agent.frames import SIZE, to_images
 from agent.sb3_envs import Actions
-from agent.schedule import Ratio
+from agent.storage import capacity_rows, check_room
 from envs import Step
 from replay import Chunk, ReplayBuffer, check_budget, row_bytes
+
+logger = logging.getLogger(__name__)
 
 
 class Rollout:
     """Chooses the actions of N environments, keeps every frame as a row, and says how many updates are due.
 
     A tick is `act`, the VecEnv's step, then `keep`. VecEnvs hand the last frame of an episode over beside the first one
-    of the next; here it is a row of its own, so an episode of L decisions is L + 1 rows.
+    of the next; here it is a row of its own, so an episode of L decisions is L + 1 rows. One environment of a VecEnv
+    cannot be reset: an episode longer than its share of the replay goes on, and is kept as several, the last frame of
+    each, marked as truncated, the first frame of the next.
 
     Raises:
+        ValueError: the replay has no room for a chunk, or for two rows of every environment.
         ReplayBudgetError: the replay buffer does not fit into memory.
     """
 
     def __init__(self, agent: Agent, actions: Actions, num_envs: int) -> None:
-        settings = agent.config.replay
         self._agent, self._actions, self._num_envs = agent, actions, num_envs
-        row = row_bytes((SIZE, SIZE, 3), actions.dim)
-        limit = None if settings.capacity_gb is None else int(settings.capacity_gb * 2**30)
-        needed = settings.capacity_steps * row
-        check_budget(
-            needed if limit is None else min(needed, limit), None, None, "replay.capacity_steps", unit_bytes=row
-        )
+        row, rows = row_bytes((SIZE, SIZE, 3), actions.dim), capacity_rows(agent.config, actions.dim)
+        check_room(rows, num_envs)
+        check_budget(rows * row, None, None, "replay.capacity_steps", unit_bytes=row)
         self.replay = ReplayBuffer(
-            settings.capacity_steps,
-            limit,
+            rows,
             action_dim=actions.dim,
             num_envs=num_envs,
             seed=agent.config.seed,
             pin_memory=agent.device.type == "cuda",
         )
-        self._ratio = Ratio(agent.config.train.train_ratio / (settings.batch_size * settings.batch_length))
-        self._prefill = -(-settings.prefill_frames // agent.config.env.action_repeat)  # agent_steps
+        self._ratio = update_ratio(agent.config)
         self._random = np.random.default_rng(agent.config.seed)
-        self._agent_steps = 0
+        self._agent_steps, self._updates_before = 0, agent.updates
+        self._reported: set[str] = set()  # lines that come once
         self._memory = agent.initial_state(num_envs)
         self.restart()
 
@@ -60,6 +62,7 @@ class Rollout:
     def act(self, observations: Any) -> NDArray[Any]:
         """Actions [N, ...] in the environment's space for its observations: random ones before the first update."""
         images, _ = to_images(observations)
+        self._cut_long_episodes(images)
         if self._agent.updates == 0:
             actions = self._actions.random(self._random, self._num_envs)
         else:
@@ -76,19 +79,46 @@ class Rollout:
         if len(ended):
             images, _ = to_images(np.stack([infos[i]["terminal_observation"] for i in ended]))
             cut = np.array([infos[i].get("TimeLimit.truncated", False) for i in ended])
-            flags = np.zeros(len(ended), bool), np.ones(len(ended), bool), ~cut
-            actions = np.zeros((len(ended), self._actions.dim), np.float32)
-            self.replay.add(Step(images, rewards[ended], *flags, actions), ended.tolist())
+            self._end(images, rewards[ended], ~cut, ended)
         self._starts, self._rewards = dones, np.where(dones, np.float32(0), rewards)
         self._agent_steps += self._num_envs
         self.is_stepping = False
 
+    def _cut_long_episodes(self, images: NDArray[np.uint8]) -> None:
+        """End the kept episodes that have room for one more row: this frame is their last, and the next one's first."""
+        full = np.flatnonzero(self.replay.num_running == self.replay.longest - 1)
+        if len(full) == 0:
+            return
+        self._end(images[full], self._rewards[full], np.zeros(len(full), bool), full)
+        self._starts[full], self._rewards[full] = True, 0.0
+        share = f"their share of replay.capacity_steps, {self.replay.longest:,} rows"
+        self._warn_once(f"episodes are cut off in the replay, as truncated, at {share}; said once")
+
+    def _end(
+        self, images: NDArray[np.uint8], rewards: NDArray[np.float32], is_terminal: NDArray[Any], envs: NDArray[Any]
+    ) -> None:
+        """Add the last rows of the episodes of `envs`, each field [len(envs), ...]."""
+        count = len(envs)
+        flags = np.zeros(count, bool), np.ones(count, bool), is_terminal
+        actions = np.zeros((count, self._actions.dim), np.float32)
+        self.replay.add(Step(images, rewards, *flags, actions), envs.tolist())
+
     def due(self) -> int:
-        """Updates that have become due; none before the prefill and the first episodes that fill a chunk."""
-        if self._agent_steps < self._prefill or not self.replay.can_sample(self._agent.config.replay.batch_length):
+        """Updates that have become due; none before the prefill and the first rows that fill a chunk."""
+        if not can_update(self._agent.config, self._agent_steps, self.replay):
             self._ratio.skip(self._agent_steps)
             return 0
         return self._ratio(self._agent_steps)
+
+    def warn_if_untrained(self) -> None:
+        """Say, once a reason, why the timesteps so far have brought no update."""
+        if self._agent.updates == self._updates_before:
+            self._warn_once(why_no_update(self._agent.config, self._agent_steps, self.replay))
+
+    def _warn_once(self, line: str) -> None:
+        if line not in self._reported:
+            self._reported.add(line)
+            logger.warning("%s", line)
 
     def sample(self) -> Chunk:
         """A chunk for one update."""

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agent.config import Config
+from agent.due_updates import update_ratio
 from agent.random_state import global_random_state, restore_global_random_state
-from agent.schedule import Ratio
 
 if TYPE_CHECKING:
     from agent.trainer import Trainer
@@ -62,11 +62,6 @@ def _later_updates(payload: dict[str, Any], config: Config) -> int:
         return 0
     before = payload["config"]["train"].get("final_updates", 0)  # a run of before they were there
     return max(0, config.train.final_updates - before)
-
-
-def update_ratio(config: Config) -> Ratio:
-    """Updates for each agent step."""
-    return Ratio(config.train.train_ratio / (config.replay.batch_size * config.replay.batch_length))
 
 
 def rescale_updates(run: "Trainer", old_size: int) -> None:

@@ -14,6 +14,7 @@ from agent.checkpoint import save_checkpoint
 from agent.collector import Collector
 from agent.config import Config, flatten, save_config
 from agent.display import Display
+from agent.due_updates import can_update, check_learnable, update_ratio, why_no_update
 from agent.health import Health, expected_ranges
 from agent.lock import RunLock
 from agent.logger import Logger
@@ -24,7 +25,7 @@ from agent.run_evaluation import evaluate_run
 from agent.running_means import RunningMeans
 from agent.saved_run import load_run
 from agent.schedule import Deadline, Every
-from agent.snapshot import restore_snapshot, take_snapshot, update_ratio
+from agent.snapshot import restore_snapshot, take_snapshot
 from agent.stopping import Stopped
 from agent.storage import check_storage, open_storage
 from envs import Step
@@ -63,6 +64,8 @@ class Trainer:
             if self.logdir.is_dir():
                 self.lock.acquire()
             payload = load_run(self.logdir) if resume else None
+            if payload is None or payload["counters"]["updates"] == 0:
+                check_learnable(config)
             self.collector = Collector(config, payload["collector"] if payload is not None else None)
             undone.callback(self.collector.driver.close)
             self._build(payload)
@@ -70,6 +73,7 @@ class Trainer:
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self.deadline, self.display = Deadline(max_minutes), Display(config.env_frames, quiet)
         self.recent: dict[str, float] = {}
+        self._reported: set[str] = set()  # notes that come once
         self.update_seconds = self.collect_seconds = 0.0  # since the first update of this session
         self.seconds_before = payload["counters"]["wall_seconds"] if payload is not None else 0.0
         self.is_saved = self.is_halved = False
@@ -126,6 +130,8 @@ class Trainer:
                 trouble = self._advance()
                 if trouble:  # outside of the handler nothing holds on to the agent
                     self._go_back(trouble)
+            if self.agent.updates == 0 and self.stop_reason == "":
+                self.note(why_no_update(self.config, self.collector.agent_steps, self.replay))
             self.logger.close()
 
     def _advance(self) -> str:
@@ -187,7 +193,7 @@ class Trainer:
     def _collect(self) -> None:
         """A row of every environment, and what it makes due: updates, an evaluation."""
         self.is_saved = False
-        replay, collector, begun = self.config.replay, self.collector, time.monotonic()
+        collector, begun = self.collector, time.monotonic()
         ended = collector.collect(self.agent, self.replay)
         if self.agent.updates > 0:
             self.collect_seconds += time.monotonic() - begun
@@ -196,9 +202,12 @@ class Trainer:
             self.logger.write(self.counters(), {"train_return": value})
         if collector.driver.cut:
             self.logger.write(self.counters(), {"env_restarts": collector.driver.restarts})
+        if collector.driver.at_bound:
+            steps, reason = collector.bound
+            self.note_once(f"an episode was cut off, as truncated, after {steps:,} agent_steps: {reason}; said once")
         is_last = self.env_frames >= self.config.env_frames
-        if self.env_frames < replay.prefill_frames or not self.replay.can_sample(replay.batch_length):
-            self.ratio.skip(collector.agent_steps)  # nothing to learn from yet: rows arrive as episodes end
+        if not can_update(self.config, collector.agent_steps, self.replay):
+            self.ratio.skip(collector.agent_steps)  # nothing to learn from yet
         else:
             self.owed = self.ratio(collector.agent_steps) + is_last * self.config.train.final_updates
         is_due = self.evaluate_clock.due(self.env_frames) and self.agent.updates + self.owed > 0
@@ -238,6 +247,12 @@ class Trainer:
         """Tell the user, and keep, a line of text."""
         self.logger.note(line)
         self.display.note(line)
+
+    def note_once(self, line: str) -> None:
+        """`note`, unless this line was told before."""
+        if line not in self._reported:
+            self._reported.add(line)
+            self.note(line)
 
     def counters(self) -> dict[str, float]:
         """Where the run is."""

@@ -39,7 +39,7 @@ class Verdict:
 def short_config(config: Config, updates: int) -> Config:
     """The same run, over after about `updates` updates, with an evaluation of one episode in its middle."""
     replay, train = config.replay, config.train
-    # Rows reach the replay at an episode's end, which the suite's tasks have after 1,000 env_frames.
+    # Long enough for an episode to end, so that a run resumes with rows from the disk too, not with running ones alone.
     prefill = _EPISODE_FRAMES * config.env.num_envs if config.task in SUITE_TASKS else replay.prefill_frames
     decisions = math.ceil(updates * replay.batch_size * replay.batch_length / train.train_ratio)
     learning = decisions * config.env.action_repeat

@@ -55,7 +55,7 @@ def filled(rows: int, folder: Path | None = None) -> ReplayBuffer:
     """A ring of `rows` rows, in memory or in a file of `folder`; it is full, and so are the unfinished episodes."""
     buffer = ReplayBuffer(rows, action_dim=ACTION_DIM, num_envs=NUM_ENVS, memmap_folder=folder)
     for tick in ticks(NUM_ENVS, EPISODE):
-        if len(buffer) == rows and buffer.num_staged == NUM_ENVS * (EPISODE - 1):
+        if len(buffer) + buffer.num_staged == rows and buffer.num_staged == NUM_ENVS * (EPISODE - 1):
             break
         buffer.add(tick)
     return buffer
@@ -87,7 +87,7 @@ def measure_memory(rows: int, folder: Path) -> tuple[Results, ReplayBuffer, Repl
 def measure_speed(memory: ReplayBuffer, file: ReplayBuffer, repeats: int) -> Results:
     """Milliseconds of a batch from each ring, and of a memcpy of as many frames that lie side by side in the first."""
     results: Results = {}
-    rng, frames = np.random.default_rng(0), memory._ring["image"]
+    rng, frames = np.random.default_rng(0), memory._rows["image"]
 
     def memcpy(target: np.ndarray) -> None:
         start = rng.integers(0, len(frames) - len(target) + 1)
@@ -108,7 +108,7 @@ def measure_speed(memory: ReplayBuffer, file: ReplayBuffer, repeats: int) -> Res
 
 def measure_cold(file: ReplayBuffer) -> Results:
     """Milliseconds of the first batch after the rows were put out to the disk."""
-    pages: mmap.mmap = file._ring["image"].base._mmap  # type: ignore[union-attr]
+    pages: mmap.mmap = file._rows["image"].base._mmap  # type: ignore[union-attr]
     pages.flush()
     before = resident()[1]
     pages.madvise(MADV_PAGEOUT)

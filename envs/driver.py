@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from envs.checks import checked_action, checked_count
-from envs.pixels import EpisodeStart
+from envs.pixels import IS_CUT, EpisodeStart
 from envs.spaces import OneHot, one_hot
 from envs.step import Step
 from envs.workers import close_vector_env, lost_workers
@@ -78,6 +78,7 @@ class Driver:
         self.action_dim = space.shape[0]
         self.is_discrete = isinstance(space, OneHot)
         self.cut: tuple[int, ...] = ()  # environments whose episode before this row was cut short
+        self.at_bound: tuple[int, ...] = ()  # environments whose episode this row ends because of their max_steps
         self.restarts = 0  # of environments, ever
         self._vector_env = vector_env
         self._workers = vector_env if isinstance(vector_env, AsyncVectorEnv) else None
@@ -169,19 +170,20 @@ class Driver:
 
     def _fetch(self) -> Step:
         """The answer to the last actions, or the first frames."""
-        previous = self._sent
+        previous, infos = self._sent, {}
         try:
             if previous is None:
                 image, _ = self._vector_env.reset(seed=self._spread_seed())
                 return self._as_step(image, np.zeros(self.num_envs), np.ones(self.num_envs, bool), None)
             if self._workers is not None:
-                image, reward, terminal, truncated, _ = self._workers.step_wait(timeout=self._timeout)
+                image, reward, terminal, truncated, infos = self._workers.step_wait(timeout=self._timeout)
             else:
-                image, reward, terminal, truncated, _ = self._vector_env.step(previous.action)
+                image, reward, terminal, truncated, infos = self._vector_env.step(previous.action)
         except multiprocessing.TimeoutError as error:
             raise RuntimeError(f"an environment worker gave no answer in {self._timeout:g} s") from error
         except (EOFError, ConnectionError) as error:
             raise RuntimeError("an environment worker has died") from error
+        self.at_bound = tuple(np.flatnonzero(infos.get(IS_CUT, False)).tolist())
         return self._as_step(image, reward, previous.is_last.copy(), terminal, truncated)
 
     def _give_up(self, failed: list[int], reason: str, error: BaseException | None = None) -> None:

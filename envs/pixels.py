@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from envs.checks import checked_action, checked_count
 
 Frame = NDArray[np.uint8]
+IS_CUT = "is_cut"  # in the info of a step that ended its episode at `max_steps`
 
 
 class EpisodeStart(NamedTuple):
@@ -30,6 +31,9 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     draws once. Episodes are numbered from 0 since the last seed, the constructor's or a reset's, and each has a seed of
     its own, made of that seed and its number: an episode is a function of seed, number and actions, so that a run that
     was stopped in the middle of one goes on with it (`begin_at`).
+
+    `max_steps`, which whoever plays may set, bounds an episode: after so many steps it ends as truncated, and the info
+    says so under IS_CUT. None, as an environment is made, leaves the end to the environment.
 
     Raises:
         ValueError: action_repeat or size below 1, a negative seed, an unknown render_mode, an action of the wrong
@@ -61,6 +65,8 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         self._begins_at_step = False
         self._frame: Frame | None = None
         self._is_running = False
+        self.max_steps: int | None = None
+        self._steps = 0  # of the present episode
 
     @abstractmethod
     def _begin(self, seed: int) -> None:
@@ -105,7 +111,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         seed = int(np.random.SeedSequence((self._seed, self.episode)).generate_state(1)[0])
         super().reset(seed=seed)
         self._begin(seed)
-        self._is_running = True
+        self._is_running, self._steps = True, 0
 
     def _take(self, actions: NDArray[np.float32]) -> None:
         """Advance by actions [L, A] of a running episode; ValueError where it ends before they do."""
@@ -126,11 +132,15 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
             raise ResetNeeded(f"{self.task}: step() needs a reset() first")
         total, terminated, truncated = self._advance_repeatedly(checked_action(action, self._action_shape))
         self._frame = self._draw(self.size, self.size)
-        return self._frame, total, terminated, truncated, {}
+        if self.max_steps is None or self._steps < self.max_steps or terminated or truncated:
+            return self._frame, total, terminated, truncated, {}
+        self._is_running = False
+        return self._frame, total, False, True, {IS_CUT: True}
 
     def _advance_repeatedly(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
         """Up to `action_repeat` control steps: summed reward, terminated, truncated."""
         total, terminated, truncated = 0.0, False, False
+        self._steps += 1
         for _ in range(self.action_repeat):
             reward, terminated, truncated = self._advance(action)
             total += reward

@@ -1,4 +1,4 @@
-"""ReplayBuffer: one ring of rows, in memory or in a file."""
+"""ReplayBuffer: the newest rows, in memory or in a file, those of running episodes among them."""
 
 import os
 from collections import deque
@@ -10,21 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from replay.chunk import Chunk
-from replay.entries import Entry, Row, pack_entries, pack_rows, stack_rows, unpack_entries, unpack_rows
+from replay.entries import Entry, pack_entries, pack_rows, unpack_entries, unpack_rows
 from replay.episodes import EpisodeStore
 from replay.rows import DTYPES, Episode, StepLike, check_episode, check_rows, field_shapes, row_bytes
 
-STATE_KEYS = ("rng", "rows_added", "last_number", "episodes", "unfinished")
+STATE_KEYS = ("rng", "rows", "rows_added", "last_number", "episodes", "unfinished")
+Slots = NDArray[np.int64]
 
 
 class ReplayBuffer:
-    """The newest `capacity` rows, in which any T consecutive ones are a legal chunk.
+    """The newest `capacity` rows: finished episodes back to back, and the running episode of every environment.
 
-    Whole finished episodes are written back to back into one flat ring per field; rows of unfinished episodes wait in
-    a list per environment, outside of the capacity. So environments never mix, any window is legal, and the oldest rows
-    make room row by row. Memory is taken as the ring fills. A `store` gets every finished episode on disk.
+    A chunk is a window of T consecutive rows, either of the finished ones, where it may run from one episode into the
+    next (is_first inside it), or of one running episode; every window is equally likely. So environments never mix, and
+    an episode is learned from as soon as it has T rows.
+
+    A row is written once, into a free slot of one flat array per field. When its episode ends its slot's number moves
+    behind those of the finished rows; a new row takes the slot of the oldest finished one where none is free. Memory is
+    taken as the slots fill. An episode may have `longest` = capacity // num_envs rows, so that those that run side by
+    side always fit. A `store` gets every finished episode on disk. `len` counts the rows of finished episodes,
+    `num_staged` those of running ones; together they are at most `capacity`.
 
     Canonical use::
 
@@ -49,7 +57,7 @@ class ReplayBuffer:
     ) -> None:
         """Capacity is the lesser of both, at least one given. Raises ValueError where a number is below 1.
 
-        With a `memmap_folder` the ring is mapped from a nameless file there, so it may exceed the memory: the system
+        With a `memmap_folder` the rows are mapped from a nameless file there, so it may exceed the memory: the system
         keeps the rows in memory that are used and takes back the others; OSError where the disk cannot hold it.
         `pin_memory` (CUDA only) puts chunks where the GPU fetches them without the host waiting for it.
         """
@@ -66,53 +74,66 @@ class ReplayBuffer:
         if not limits:
             raise ValueError("capacity_steps: came as None like capacity_bytes, expected at least one of them")
         self.capacity = min(limits)
+        if self.capacity < num_envs:
+            raise ValueError(f"capacity: got room for {self.capacity} rows, expected at least num_envs ({num_envs})")
+        self.longest = self.capacity // num_envs
         shapes = field_shapes(self.image_shape, action_dim)
-        self._ring = {
+        self._rows = {
             name: _empty((self.capacity, *shapes[name]), DTYPES[name], memmap_folder) for name in Episode._fields
         }
         self._pin_memory = pin_memory
-        self._written = 0  # rows ever written; row number i lies at i % capacity
-        self._size = 0
-        self._ends: deque[int] = deque()  # row number behind the last row of each episode in the ring
+        self._fresh = 0  # slots from here on have never been used
+        self._free: list[int] = []  # slots whose rows were dropped
+        self._finished: Slots = np.zeros(self.capacity, np.int64)  # the slot of finished row number i, at i % capacity
+        self._written = 0  # finished rows ever
+        self._size = 0  # those that are still there
+        self._ends: deque[int] = deque()  # row number behind the last row of each finished episode
         self._entries: deque[Entry | None] = deque()  # each one's file, None without a store
-        self._staged: list[list[Row]] = [[] for _ in range(num_envs)]
+        self._running: Slots = np.zeros((num_envs, self.longest), np.int64)  # slots of the episodes that run
+        self._lengths = np.zeros(num_envs, np.int64)  # how many each of them has
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._store = store
-        self._last_number = -1  # of the newest episode on disk that went into the ring
+        self._last_number = -1  # of the newest episode on disk that was finished here or read
         self._known: list[Entry] | None = None  # the episodes that load_state_dict says are this buffer's
+        self._known_rows: int | None = None  # and how many of their rows
 
     def __len__(self) -> int:
-        """Rows that can be sampled."""
+        """Rows of finished episodes."""
         return self._size
 
     @property
     def num_episodes(self) -> int:
-        """Episodes with at least one row in the ring."""
+        """Finished episodes with at least one row here."""
         return len(self._ends)
 
     @property
     def num_staged(self) -> int:
-        """Rows of unfinished episodes."""
-        return sum(map(len, self._staged))
+        """Rows of running episodes."""
+        return int(self._lengths.sum())
+
+    @property
+    def num_running(self) -> NDArray[np.int64]:
+        """Rows of each environment's running episode [num_envs]."""
+        return self._lengths.copy()
 
     @property
     def first_number(self) -> int:
-        """Of the oldest episode on disk that has rows in the ring; where there is none, of the next one."""
+        """Of the oldest episode on disk that has rows here; where there is none, of the next one."""
         return next((entry.number for entry in self._entries if entry is not None), self._last_number + 1)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of memory that the full ring takes."""
+        """Bytes of memory that all rows take."""
         return self.capacity * self.row_bytes
 
     def can_sample(self, length: int) -> bool:
         """Whether there is a window of `length` rows."""
-        return 1 <= length <= self._size
+        return 1 <= length <= self._longest_window()
 
     def add(self, step: StepLike, envs: Sequence[int] | None = None) -> None:
         """One tick of all environments, or of those in `envs`, fields [N, ...]; copies what it keeps.
 
-        Raises ValueError for wrong shapes, dtypes or ranges, rows out of order, an episode above the capacity, or envs
+        Raises ValueError for wrong shapes, dtypes or ranges, rows out of order, an episode above `longest`, or envs
         that are not distinct numbers below num_envs.
         """
         chosen = range(self.num_envs) if envs is None else [int(env) for env in envs]
@@ -120,80 +141,96 @@ class ReplayBuffer:
             raise ValueError(f"envs: came as {list(chosen)}, expected distinct numbers from 0 to {self.num_envs - 1}")
         check_rows(step, "step", len(chosen), self.image_shape, self.action_dim)
         for row, env in enumerate(chosen):
-            staged, is_first = self._staged[env], bool(step.is_first[row])
-            if is_first == bool(staged):
-                expected = "False inside an episode" if staged else "True at its start"
+            length, is_first = int(self._lengths[env]), bool(step.is_first[row])
+            if is_first == (length > 0):
+                expected = "False inside an episode" if length > 0 else "True at its start"
                 raise ValueError(f"step.is_first[{row}]: came as {is_first}, expected {expected}")
-            self._check_length(len(staged) + 1)
-        for row, env in enumerate(chosen):
-            self._staged[env].append({name: getattr(step, name)[row].copy() for name in Episode._fields})
-            if step.is_last[row]:
-                self._finish(env)
+            if length == self.longest:
+                expected = f"at most {self.longest} (the capacity over the number of environments)"
+                raise ValueError(f"episode: came with {length + 1} rows, expected {expected}")
+        slots = self._take_slots(len(chosen))
+        for name, rows in self._rows.items():
+            rows[slots] = getattr(step, name)
+        places = np.array(chosen, np.int64)
+        self._running[places, self._lengths[places]] = slots
+        self._lengths[places] += 1
+        for env in places[step.is_last]:
+            self._finish(int(env))
 
     def add_episode(self, episode: Episode) -> None:
         """One whole episode, fields [L, ...]; ValueError where it is none, or longer than the capacity."""
         check_episode(episode, self.image_shape, self.action_dim)
-        self._check_length(len(episode.reward))
-        entry = None
-        if self._store is not None:
-            entry = self._store.entry(self._store.append(episode))
-            self._last_number = entry.number
-        self._write(episode, entry)
+        length = len(episode.reward)
+        if length > self.capacity:
+            raise ValueError(f"episode: came with {length} rows, expected at most the capacity of {self.capacity}")
+        self._write(episode, None if self._store is None else self._keep(self._store, episode))
 
     def finish_partial(self, envs: Iterable[int] | None = None) -> int:
-        """Close the unfinished episodes of `envs` (all by default) as cut off -> how many; a single row is dropped."""
+        """Close the running episodes of `envs` (all by default) as cut off -> how many; a single row is dropped."""
         closed = 0
         for env in range(self.num_envs) if envs is None else envs:
-            rows = self._staged[env]
-            if len(rows) < 2:
-                rows.clear()
+            slots = self._running[env, : self._lengths[env]]
+            if len(slots) < 2:
+                self._free += slots.tolist()
+                self._lengths[env] = 0
                 continue
-            rows[-1] |= {"is_last": np.True_, "action": np.zeros(self.action_dim, np.float32)}
+            self._rows["is_last"][slots[-1]], self._rows["action"][slots[-1]] = True, 0.0
             self._finish(env)
             closed += 1
         return closed
 
     def sample(self, batch: int, length: int) -> Chunk:
-        """`batch` windows of `length` rows, each start equally likely -> Chunk that shares no memory with the ring.
+        """`batch` windows of `length` rows, each start equally likely -> Chunk that shares no memory with the rows.
 
-        Raises ValueError where `batch` is below 1 or there are fewer than `length` rows.
+        Raises ValueError where `batch` is below 1 or there is no window of `length` rows.
         """
         if batch < 1:
             raise ValueError(f"batch: came as {batch}, expected at least 1")
         if not self.can_sample(length):
-            raise ValueError(f"length: came as {length}, expected 1 to {self._size} (the rows in the buffer)")
-        starts = self._rng.integers(0, self._size - length + 1, size=batch) + self._written - self._size
-        rows = (starts[:, None] + np.arange(length)) % self.capacity  # [B, T]
-        chunk = Chunk(*(torch.from_numpy(self._ring[name][rows]) for name in Chunk._fields))
+            most = self._longest_window()
+            raise ValueError(f"length: came as {length}, expected 1 to {most} (the rows that follow one another)")
+        windows = np.maximum(np.array([self._size, *self._lengths]) - length + 1, 0)  # [1 + N], finished rows first
+        ends = windows.cumsum()
+        starts = self._rng.integers(0, ends[-1], size=batch)
+        numbers = (self._written - self._size + starts[:, None] + np.arange(length)) % self.capacity
+        slots = self._finished[numbers]  # [B, T]
+        for i in np.flatnonzero(starts >= ends[0]):
+            env = np.searchsorted(ends, starts[i], "right") - 1
+            start = starts[i] - ends[env]
+            slots[i] = self._running[env, start : start + length]
+        chunk = Chunk(*(torch.from_numpy(self._rows[name].take(slots, 0)) for name in Chunk._fields))
         return Chunk(*(field.pin_memory() for field in chunk)) if self._pin_memory else chunk
 
     def state_dict(self) -> dict[str, Any]:
-        """Sampler, counters, unfinished episodes and which finished ones are in the ring; their rows are on disk."""
+        """Sampler, counters, running episodes and which finished ones are here; the rows of those are on disk."""
         return {
             "rng": self._rng.bit_generator.state,
+            "rows": self._size,
             "rows_added": self._written,
             "last_number": self._last_number,
             "episodes": pack_entries(entry for entry in self._entries if entry is not None),
-            "unfinished": [pack_rows(rows) for rows in self._staged],
+            "unfinished": [pack_rows(self._gather(env)) for env in range(self.num_envs)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over `state_dict()`, before `restore`. Raises ValueError for other keys or a buffer that holds rows.
 
-        The unfinished episodes of another number of environments are left behind.
+        The running episodes of another number of environments are left behind. A state of before running episodes were
+        sampled has no "rows"; one of its running episodes may exceed `longest`: ValueError.
         """
-        if set(state) != set(STATE_KEYS):
+        if set(state) | {"rows"} != set(STATE_KEYS):
             raise ValueError(f"state: came with the keys {sorted(state)}, expected {sorted(STATE_KEYS)}")
         if self._size > 0 or self.num_staged > 0:
             raise ValueError(f"load_state_dict: came for a buffer with {self._size} rows, expected an empty one")
         if len(state["unfinished"]) == self.num_envs:
-            self._staged = [unpack_rows(packed) for packed in state["unfinished"]]
+            for env, packed in enumerate(state["unfinished"]):
+                self._run(env, unpack_rows(packed))
         self._rng.bit_generator.state = state["rng"]
         self._written, self._last_number = int(state["rows_added"]), int(state["last_number"])
-        self._known = unpack_entries(state["episodes"])
+        self._known, self._known_rows = unpack_entries(state["episodes"]), state.get("rows")
 
     def restore(self, store: EpisodeStore) -> int:
-        """Fill an empty buffer with the newest episodes on disk, in their order -> rows read.
+        """Fill a buffer without finished rows with the newest episodes on disk, in their order -> rows read.
 
         After `load_state_dict` these are the very episodes that the buffer of that state held, so that sampling goes on
         exactly as it would have. The store sets aside what is damaged, does not fit or is another episode.
@@ -201,13 +238,15 @@ class ReplayBuffer:
         if self._size > 0:
             raise ValueError(f"restore: came for a buffer with {self._size} rows, expected an empty one")
         entries = store.entries() if self._known is None else self._known
-        start, rows = len(entries), 0
-        while start > 0 and rows < self.capacity:
+        start, rows, room = len(entries), 0, self.capacity - self.num_staged
+        while start > 0 and rows < room:
             start -= 1
             rows += entries[start].length
         self._written = max(0, self._written - rows)
         for entry, episode in store.load_known(entries[start:], self.row_bytes, self._check_fit):
             self._write(episode, entry)
+        if self._known_rows is not None:
+            self._free += self._drop_oldest(max(0, self._size - self._known_rows)).tolist()
         if entries and self._known is None:
             self._last_number = entries[-1].number
         return self._size
@@ -215,32 +254,77 @@ class ReplayBuffer:
     def _check_fit(self, episode: Episode) -> None:
         check_episode(episode, self.image_shape, self.action_dim)
 
+    def _longest_window(self) -> int:
+        return max(self._size, int(self._lengths.max()))
+
+    def _gather(self, env: int) -> Episode:
+        """The rows of a running episode, copied."""
+        slots = self._running[env, : self._lengths[env]]
+        return Episode(*(self._rows[name].take(slots, 0) for name in Episode._fields))
+
+    def _keep(self, store: EpisodeStore, episode: Episode) -> Entry:
+        entry = store.entry(store.append(episode))
+        self._last_number = entry.number
+        return entry
+
+    def _run(self, env: int, episode: Episode | None) -> None:
+        """Let a running episode begin with these rows."""
+        length = 0 if episode is None else len(episode.reward)
+        if length > self.longest:
+            raise ValueError(
+                f"unfinished[{env}]: got a running episode of {length} rows, as an earlier version kept them, expected "
+                f"at most {self.longest} (capacity // num_envs); another number of environments begins new ones"
+            )
+        if episode is not None:
+            slots = self._take_slots(length)
+            self._put(episode, slots)
+            self._running[env, :length], self._lengths[env] = slots, length
+
     def _finish(self, env: int) -> None:
-        rows = self._staged[env]
-        self.add_episode(stack_rows(rows))
-        rows.clear()
+        """A running episode, complete, becomes the newest of the finished ones where it lies."""
+        entry = None if self._store is None else self._keep(self._store, self._gather(env))
+        self._append(self._running[env, : self._lengths[env]], entry)
+        self._lengths[env] = 0
 
     def _write(self, episode: Episode, entry: Entry | None) -> None:
-        """Append rows behind the newest, over the oldest; of an episode longer than the ring the end stays."""
-        skip = max(0, len(episode.reward) - self.capacity)
+        """Append an episode's rows behind the newest; where it is longer than the room beside running ones its end."""
+        skip = max(0, len(episode.reward) - (self.capacity - self.num_staged))
+        episode = Episode(*(values[skip:] for values in episode))
+        slots = self._take_slots(len(episode.reward))
+        self._put(episode, slots)
         self._written += skip
-        length = len(episode.reward) - skip
-        start = self._written % self.capacity
-        first = min(length, self.capacity - start)
+        self._append(slots, entry)
+
+    def _put(self, episode: Episode, slots: Slots) -> None:
         for name, values in episode._asdict().items():
-            self._ring[name][start : start + first] = values[skip : skip + first]
-            self._ring[name][: length - first] = values[skip + first :]
-        self._written += length
-        self._size = min(self._size + length, self.capacity)
+            self._rows[name][slots] = values
+
+    def _append(self, slots: Slots, entry: Entry | None) -> None:
+        """Rows that are written already are an episode behind the newest."""
+        self._finished[(self._written + np.arange(len(slots))) % self.capacity] = slots
+        self._written += len(slots)
+        self._size += len(slots)
         self._ends.append(self._written)
         self._entries.append(entry)
-        while self._ends[0] <= self._written - self._size:
+        self._drop_oldest(0)  # the episode itself, where none of its rows found room
+
+    def _take_slots(self, count: int) -> Slots:
+        """Slots of so many new rows: free ones, then those of the oldest finished rows."""
+        given = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        fresh = min(self._fresh + count - len(given), self.capacity)
+        given += range(self._fresh, fresh)
+        self._fresh = fresh
+        return np.concatenate([np.array(given, np.int64), self._drop_oldest(count - len(given))])
+
+    def _drop_oldest(self, count: int) -> Slots:
+        """Forget so many of the oldest finished rows, and the episodes that have none left -> the rows' slots."""
+        assert count <= self._size
+        numbers = self._written - self._size + np.arange(count)
+        self._size -= count
+        while self._ends and self._ends[0] <= self._written - self._size:
             self._ends.popleft()
             self._entries.popleft()
-
-    def _check_length(self, length: int) -> None:
-        if length > self.capacity:
-            raise ValueError(f"episode: came with {length} rows, expected at most the capacity of {self.capacity}")
+        return self._finished[numbers % self.capacity]
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype, folder: Path | str | None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a checkpoint knows of the episodes on disk and of those that are not finished yet; no pixels of the former."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +10,6 @@ from torch import Tensor
 from replay import episode_file
 from replay.episode_file import DIGEST_BYTES
 from replay.rows import Episode, check_rows, row_bytes
-
-Row = dict[str, Any]  # one row, field -> array or scalar
 
 
 class Entry(NamedTuple):
@@ -45,31 +43,22 @@ def unpack_entries(packed: dict[str, Tensor]) -> list[Entry]:
     return [Entry(*entry) for entry in zip(packed["number"].tolist(), packed["length"].tolist(), digests, strict=True)]
 
 
-def stack_rows(rows: list[Row]) -> Episode:
-    """Rows -> the fields of an episode [L, ...]."""
-    return Episode(*(np.stack([row[name] for row in rows]) for name in Episode._fields))
-
-
-def pack_rows(rows: list[Row]) -> Tensor:
-    """Rows of an unfinished episode as the bytes of an episode file, uint8; none for none."""
-    data = bytearray(episode_file.encode(stack_rows(rows), {})) if rows else bytearray()
+def pack_rows(rows: Episode) -> Tensor:
+    """Rows [L, ...] of a running episode as the bytes of an episode file, uint8; none for none."""
+    data = bytearray(episode_file.encode(rows, {})) if len(rows.reward) else bytearray()
     return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
-def unpack_rows(packed: Tensor, max_raw_bytes: int = episode_file.MAX_RAW_BYTES) -> list[Row]:
-    """What `pack_rows` was given. ValueError in one line for bytes of another kind, or of too many rows."""
-    if len(packed) == 0:
-        return []
-    fields = episode_file.decode(packed.numpy().tobytes(), max_raw_bytes)[0]._asdict()
-    return [dict(zip(fields, row, strict=True)) for row in zip(*fields.values(), strict=True)]
+def unpack_rows(packed: Tensor, max_raw_bytes: int = episode_file.MAX_RAW_BYTES) -> Episode | None:
+    """What `pack_rows` was given, None for none. ValueError in one line for other bytes, or too many rows."""
+    return episode_file.decode(packed.numpy().tobytes(), max_raw_bytes)[0] if len(packed) else None
 
 
 def check_unfinished(packed: Tensor, max_rows: int, image_shape: tuple[int, ...], action_dim: int) -> None:
     """ValueError unless these bytes are the beginning of an episode, of at most `max_rows` rows."""
     rows = unpack_rows(packed, max_rows * row_bytes(image_shape, action_dim))
-    if not rows:
+    if rows is None:
         return
-    episode = stack_rows(rows)
-    check_rows(episode, "rows", len(rows), image_shape, action_dim)
-    if not episode.is_first[0] or episode.is_first[1:].any() or episode.is_last.any():
+    check_rows(rows, "rows", len(rows.reward), image_shape, action_dim)
+    if not rows.is_first[0] or rows.is_first[1:].any() or rows.is_last.any():
         raise ValueError("rows: came as something else, expected the beginning of one episode")

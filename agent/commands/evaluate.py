@@ -35,7 +35,7 @@ def trained_frames(logdir: Path) -> int:
 
 
 def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespace, path: Path) -> None:
-    from agent.evaluation import evaluate, random_evaluation
+    from agent.evaluation import cut_line, evaluate, random_evaluation
     from agent.references import nearest_references
     from agent.report.evaluation_table import evaluation_line, heading, latex_lines, reference_table
 
@@ -52,6 +52,8 @@ def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespa
     }.items():
         results[name] = play()
         say(evaluation_line(name, results[name]))
+        if line := cut_line(config, results[name].is_cut):
+            say(f"  {line}")
     references = nearest_references(config.task, env_frames)
     if references:
         say(f"\n{reference_table(references, repeat, env_frames)}")

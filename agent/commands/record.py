@@ -105,11 +105,15 @@ def _fill_in(options: argparse.Namespace, kind: str) -> None:
 
 
 def _write_episodes(agent: "TrainedPlayer", path: Path, options: argparse.Namespace) -> None:
+    from agent.evaluation import cut_line
     from agent.recording import record
 
     chosen = {name: getattr(options, name) for name in EPISODES}
-    for result in record(agent, path, seed=options.seed, **chosen):
+    results = record(agent, path, seed=options.seed, **chosen)
+    for result in results:
         say(f"return {result.total:.2f} in {result.length} agent_steps")
+    if line := cut_line(agent.config, [result.is_cut for result in results]):
+        say(line)
 
 
 def _write_dream(agent: "Agent", path: Path, options: argparse.Namespace) -> None:
@@ -119,6 +123,8 @@ def _write_dream(agent: "Agent", path: Path, options: argparse.Namespace) -> Non
     ahead = "  ".join(f"+{k} {value:.2f}" for k, value in scores.open_loop.items())
     say(f"PSNR in dB: reconstruction {scores.reconstruction:.2f}  mean frame {scores.mean_frame:.2f}")
     say(f"  open loop, steps ahead: {ahead}")
+    if scores.cut_at is not None:
+        say(f"the episode did not end: cut off after {scores.cut_at:,} agent_steps")
 
 
 def _write_imagination(agent: "Agent", path: Path, options: argparse.Namespace) -> None:

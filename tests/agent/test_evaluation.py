@@ -58,7 +58,7 @@ def test_rows_follow_the_schema_and_the_return_is_the_sum(is_terminating):
 
 def test_max_steps_ends_early():
     rows = []
-    assert play_episode(Steady(), make_env("counting"), 0, on_step=rows.append, max_steps=3) == (6.0, 3)
+    assert play_episode(Steady(), make_env("counting"), 0, on_step=rows.append, max_steps=3) == (6.0, 3, False)
     assert len(rows) == 4
     assert not rows[-1].is_last[0]
 
