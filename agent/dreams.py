@@ -27,8 +27,8 @@ class DreamScores:
     """PSNR in dB, 10 log10(1 / mean squared error over all pixels), of one held-out episode.
 
     mean_frame is the best single frame for all of it; open_loop[k] that of the frame k steps after the last one seen,
-    over up to 64 dreams started all over the episode, with the actions that were really taken. `cut_at`: the agent_steps
-    of an episode that had not ended by then.
+    over up to 64 dreams started all over the episode, with the actions that were really taken. `cut_at`: the
+    agent_steps of an episode that had not ended by then.
     """
 
     reconstruction: float

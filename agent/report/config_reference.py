@@ -29,8 +29,8 @@ command line. `config.yaml` in a run's folder holds what came out. A preset's ce
 A list is typed as YAML: `--losses.beta "[[0, 0.0], [5000, 1.0]]"`. Whole numbers may be written `100_000` or `1e5`.
 
 Every value is checked where a config is made: on the command line, in a file, in `make_config`, `Config(...)`,
-`dataclasses.replace` and `AIME(...)`. Whole floats (`1.5e2`) and numpy's scalars become the plain numbers that they are;
-another type, `inf` and `nan` are refused in one line, `env_frames: got 1.5, expected a whole number`.
+`dataclasses.replace` and `AIME(...)`. Whole floats (`1.5e2`) and numpy's scalars become the plain numbers that they
+are; another type, `inf` and `nan` are refused in one line, `env_frames: got 1.5, expected a whole number`.
 
 Keys marked * may change when a run goes on; another difference ends with a line that names the key, and status 2.
 Units are told apart in [runs.md](runs.md): env_frames, agent_steps, updates.
