@@ -64,7 +64,7 @@ def lasting_screen() -> Iterator[None]:
         yield
         return
     screens = [_screen(stream, number) for number, stream in enumerate(before, start=1)]
-    sys.stdout, sys.stderr = screens  # type: ignore[assignment]
+    sys.stdout, sys.stderr = screens
     try:
         yield
     finally:
@@ -75,7 +75,7 @@ def lasting_screen() -> Iterator[None]:
 
 def outlast_screen() -> None:
     """Make standard output and error Screens for good: for a worker process, whose environment may print."""
-    sys.stdout, sys.stderr = _screen(sys.stdout, 1), _screen(sys.stderr, 2)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _screen(sys.stdout, 1), _screen(sys.stderr, 2)
 
 
 def _screen(stream: TextIO | None, descriptor: int) -> Screen:

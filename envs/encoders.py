@@ -69,7 +69,7 @@ class Ffmpeg:
         """The next frame."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(np.ascontiguousarray(frame))
+            self._process.stdin.write(np.ascontiguousarray(frame).data)
         except OSError:
             self.finish()  # says why
             raise EncodingError(f"{self._name} reads no frames any more") from None
