@@ -1,6 +1,7 @@
 """The loop of a baseline: Stable-Baselines3's own, with this package's clocks, counters and records around it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.logger import Logger
 from agent.run_evaluation import EVALUATION_SEED
 from agent.schedule import Deadline, Every
 from agent.stopping import stop_signals
+from agent.threads import choose_threads
 
 
 class BaselineTrainer:
@@ -34,9 +36,10 @@ class BaselineTrainer:
         max_minutes: float | None = None,
         quiet: bool = False,
     ) -> None:
+        self.threads = choose_threads(config)
+        torch.set_num_threads(self.threads.count)
+        config = replace(config, threads=self.threads.count)
         self.config, self.logdir = config, Path(logdir)
-        if config.threads > 0:
-            torch.set_num_threads(config.threads)
         self._envs = stacked_envs(config)
         self._lock = RunLock(self.logdir)
         try:

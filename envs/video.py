@@ -1,6 +1,7 @@
 """VideoWriter: frames to an mp4 or gif file, one at a time."""
 
 import os
+from math import floor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,14 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+GIF_FPS = 50.0  # the most: a delay below two hundredths of a second is ten of them in browsers
+
+
+def is_in_gif(index: int, fps: float) -> bool:
+    """Whether a gif shows the frame of this number, of so many a second; beyond GIF_FPS some are left out evenly."""
+    return index == 0 or floor(index * GIF_FPS / fps) > floor((index - 1) * GIF_FPS / fps)
+
+
 class VideoWriter:
     """Writes frames to a video in constant memory; the file appears under its name only when it is whole.
 
@@ -24,7 +33,7 @@ class VideoWriter:
 
     Args:
         path: the file, .mp4 or .gif.
-        fps: frames a second.
+        fps: frames a second; a gif leaves out what is more than GIF_FPS.
 
     Raises:
         ValueError: another suffix, a folder, fps not above 0, or (at the end) no frame at all.
@@ -43,6 +52,7 @@ class VideoWriter:
         self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
         self._writer: Any = None
         self._shape: tuple[int, ...] = ()
+        self._count = 0
 
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Append one frame uint8 [H, W, 3], all of one size; an mp4 with an odd side grows by one pixel there.
@@ -57,6 +67,9 @@ class VideoWriter:
             self._open(frame.shape)
         if frame.shape != self._shape:
             raise ValueError(f"frame: got {frame.shape}, expected {self._shape} like the first frame")
+        self._count += 1
+        if self.path.suffix == ".gif" and not is_in_gif(self._count - 1, self._fps):
+            return
         if self.path.suffix == ".mp4":
             frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
         self._writer.send(np.ascontiguousarray(frame))
@@ -69,9 +82,9 @@ class VideoWriter:
         height, width = shape[:2]
         if self.path.suffix == ".mp4":  # H.264 halves the colours' resolution: both sides must be even
             height, width = height + height % 2, width + width % 2
-        self._writer = write_frames(
-            str(self._partial), (width, height), fps=self._fps, macro_block_size=1, **_SETTINGS[self.path.suffix]
-        )
+        fps = min(self._fps, GIF_FPS) if self.path.suffix == ".gif" else self._fps
+        target = str(self._partial.absolute())  # "12:30/a.mp4" and "-a.mp4" would be a protocol and an option
+        self._writer = write_frames(target, (width, height), fps=fps, macro_block_size=1, **_SETTINGS[self.path.suffix])
         self._writer.send(None)  # a generator: run it up to its first frame
 
     def close(self) -> None:
