@@ -1,6 +1,7 @@
 """What the doctor measures with torch, each function the work of a process of its own that prints findings as JSON."""
 
 import json
+import math
 import resource
 import sys
 from collections.abc import Callable
@@ -75,32 +76,26 @@ def probe_learning(preset: str, task: str, action_dim: int, seconds: float, thre
         torch.set_num_threads(1)
     tell(timed(lambda: agent.update(chunk), 1, warm_up=False)[0], "the very first")
     if agent.device.type == "cpu":
-        _choose(lambda: agent.update(chunk), threads, seconds / 6)
+        tell(_choose(lambda: agent.update(chunk), threads, seconds / 6), "mean of a few")
     update, count = timed(lambda: agent.update(chunk), block, seconds, warm_up=False)
     tell(update, f"mean of {count}")
 
 
-def _choose(update: Callable[[], Any], threads: int | None, seconds: float) -> None:
-    """Time the numbers of threads, say which is best, and take it."""
+def _choose(update: Callable[[], Any], threads: int | None, seconds: float) -> float:
+    """Time the numbers of threads, say which is best, take it, and return its seconds of an update."""
     asked = threads if threads is not None else environment_threads()
-    counts = choices(usable_cores())
+    counts = sorted({*choices(usable_cores()), *([] if asked is None else [asked])})
     times = time_threads(update, counts, seconds)
-    if asked is not None:
-        times |= time_threads(update, {asked} - times.keys(), seconds)
     best = fastest(times)
     torch.set_num_threads(best)
-    text = f"{describe(dict(sorted(times.items())))}: {best} is best"
-    figures = {
-        "threads": best,
-        "asked_threads": asked,
-        "update_seconds_by_threads": {str(n): s for n, s in times.items()},
-    }
-    if asked is None or times[asked] <= ALIKE * times[best]:
+    text = f"{describe(times, counts)}; {best} is best"
+    figures = {"threads": best, "asked_threads": asked, "thread_seconds": {str(n): s for n, s in times.items()}}
+    if asked is None or times.get(asked, math.inf) <= ALIKE * times[best]:
         _print(Finding("threads", "ok", text, figures=figures))
-        return
-    name = "--threads" if threads is not None else "OMP_NUM_THREADS"
-    advice = f"{name} {asked} is {times[asked] / times[best]:.1f} times slower: --threads {best}"
-    _print(Finding("threads", "note", text, advice, figures))
+        return times[best]
+    source = f"--threads {asked}" if threads is not None else f"OMP_NUM_THREADS={asked}"
+    _print(Finding("threads", "note", text, f"{source} is slower: train with --threads {best}", figures))
+    return times[best]
 
 
 def _print_budget(config: Config, action_dim: int) -> None:

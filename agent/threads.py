@@ -64,7 +64,7 @@ def choose_threads(config: Config) -> Threads:
         _measured[shape] = time_threads(one_update(config), counts, _SECONDS)
     times = _measured[shape]
     best = fastest(times)
-    return Threads(best, f"measured: {describe(times)}", times[best])
+    return Threads(best, f"measured: {describe(times, counts)}", times[best])
 
 
 def choices(most: int) -> list[int]:
@@ -77,10 +77,11 @@ def fastest(times: Mapping[int, float]) -> int:
     return min(count for count, seconds in times.items() if seconds <= ALIKE * min(times.values()))
 
 
-def describe(times: Mapping[int, float]) -> str:
-    """ "1 thread 230 ms, 2 threads 2,280 ms an update"."""
+def describe(times: Mapping[int, float], counts: Iterable[int]) -> str:
+    """ "1 thread 230 ms, 2 threads 170 ms an update, slower: 4, 8": those of `counts` that were not timed."""
     parts = [f"{count} thread{'s' * (count > 1)} {1000 * seconds:,.0f} ms" for count, seconds in times.items()]
-    return f"{', '.join(parts)} an update"
+    others = [str(count) for count in counts if count not in times]
+    return f"{', '.join(parts)} an update{', slower: ' * bool(others)}{', '.join(others)}"
 
 
 def one_update(config: Config) -> Callable[[], Any]:
@@ -97,21 +98,33 @@ def one_update(config: Config) -> Callable[[], Any]:
 def time_threads(update: Callable[[], Any], counts: Iterable[int], seconds: float) -> dict[int, float]:
     """Threads -> mean seconds of three updates, fewer where they take longer than `seconds`.
 
-    `counts` ascend; it ends where more of them gain nothing.
+    `counts` ascend; it ends where more of them gain nothing, and before those that wait for a core.
     """
     before, times = torch.get_num_threads(), dict[int, float]()
     try:
         torch.set_num_threads(1)
         update()
+        alone = operations_per_second()
         for count in counts:
             torch.set_num_threads(count)
             best = min(times.values(), default=math.inf)
+            if count > 1 and operations_per_second() < alone / SLOW:
+                break  # an update may take a minute
             times[count], _ = timed(update, 3, seconds, warm_up=False)
             if times[count] > best:
                 break
     finally:
         torch.set_num_threads(before)
     return times
+
+
+def operations_per_second() -> float:
+    """Small operations that torch splits among its threads, tried for about a fifth of a second."""
+    values, done, start = torch.ones(100_000), 0, time.perf_counter()
+    while (seconds := time.perf_counter() - start) < 0.2:
+        values.mul_(1.0)
+        done += 1
+    return done / seconds
 
 
 def timed(work: Callable[[], Any], count: int, seconds: float = 0.0, warm_up: bool = True) -> tuple[float, int]:
