@@ -15,7 +15,10 @@ ARGS ?=
 STAMP := .venv/.installed
 BIN := .venv/bin
 
-.PHONY: train test lint
+.PHONY: help train test lint
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 train: $(STAMP)
 	@$(BIN)/python run_agent.py train $(if $(TASK),--task $(TASK)) $(if $(PRESET),--preset $(PRESET)) \

@@ -7,11 +7,24 @@ file again, stay light.
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
-from agent.command_line import PROGRAM
-from agent.commands import Job
-from agent.screen import lasting_screen
-from world_model.settings import unknown_key
+try:
+    from agent.command_line import PROGRAM, hint
+    from agent.commands import Job
+    from agent.screen import lasting_screen
+    from world_model.settings import unknown_key
+except ImportError as error:  # a folder of the user's that has the name of a package of ours: one line
+    own, found = Path(__file__).resolve().with_name("agent"), find_spec("agent")
+    places = [] if found is None else [*(found.submodule_search_locations or [found.origin or ""])]
+    line = str(error)
+    if places and Path(places[0]).resolve() != own:
+        line = f"agent: got '{places[0]}', which hides '{own}', expected a Python path without another agent"
+    elif isinstance(error, ModuleNotFoundError):  # a library is missing
+        raise
+    print(f"run_agent.py: error: {line}", file=sys.stderr)
+    sys.exit(2)
 
 COMMANDS = {
     "train": "train an agent on a task, or go on with a run",
@@ -26,11 +39,11 @@ USAGE = f"""usage: {PROGRAM} <command> [options]
 commands:
 {"".join(f"  {name:<15}{text}" + chr(10) for name, text in COMMANDS.items())}
 A first run:
-  python {PROGRAM} train --task cartpole_swingup --logdir runs/demo
-  python {PROGRAM} evaluate --logdir runs/demo
-  python {PROGRAM} record --logdir runs/demo --dream
+  {hint("train", "--task", "cartpole_swingup", "--logdir", "runs/demo")}
+  {hint("evaluate", "--logdir", "runs/demo")}
+  {hint("record", "--logdir", "runs/demo", "--dream")}
 
-`{PROGRAM} <command> --help` lists a command's options."""
+`{PROGRAM} <command> --help` lists a command's options; `{PROGRAM} --version` says which version this is."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +59,11 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if arguments else 2
+    if arguments == ["--version"]:
+        from envs.doctor import version
+
+        print(f"aime {version()}")
+        return 0
     try:
         try:
             # Everything that can be wrong with the input shows here, before anything is written.

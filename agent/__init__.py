@@ -5,6 +5,8 @@ stable_baselines3 is imported by those who ask for AIME.
 """
 
 import importlib
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 _HOMES = {
@@ -16,6 +18,20 @@ _HOMES = {
 }
 
 __all__ = ["AIME", "Agent", "Config", "Trainer", "make_config"]
+
+
+def _check_neighbours() -> None:
+    """ImportError, in one line, where a folder of the user's has the name of a package of ours and comes before it."""
+    root = Path(__file__).resolve().parents[1]
+    for name in ("envs", "replay", "multi_task_learning", "world_model"):
+        spec = find_spec(name)
+        places = [] if spec is None else [*(spec.submodule_search_locations or [spec.origin or ""])]
+        if places and Path(places[0]).resolve().parent != root:
+            line = f"{name}: got '{places[0]}', which hides '{root / name}'"
+            raise ImportError(f"{line}, expected a Python path without another {name}", name=name)
+
+
+_check_neighbours()
 
 
 def __getattr__(name: str) -> Any:

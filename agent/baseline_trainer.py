@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from agent.logger import Logger
 from agent.recovery import protected
 from agent.run_evaluation import EVALUATION_SEED, dispensable
 from agent.schedule import Deadline, Every
+from agent.threads import choose_threads
 from envs.workers import close_env
 
 
@@ -37,9 +39,10 @@ class BaselineTrainer:
         max_minutes: float | None = None,
         quiet: bool = False,
     ) -> None:
+        self.threads = choose_threads(config)
+        torch.set_num_threads(self.threads.count)
+        config = replace(config, threads=self.threads.count)
         self.config, self.logdir = config, Path(logdir)
-        if config.threads > 0:
-            torch.set_num_threads(config.threads)
         if config.algo == "sac":  # PPO has no prefill, and plays the rollout that it begins to its end
             check_learnable(config)
         self._envs = stacked_envs(config)

@@ -4,15 +4,17 @@ Task, action repeat, render profile and prefill are the run's as for our agent; 
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTransposeImage
 
 from agent.agent import Mode, choose_device
@@ -124,6 +126,13 @@ def make_model(config: Config, env: VecEnv, device: torch.device, buffer_rows: i
     prefill = config.replay.prefill_frames // config.env.action_repeat
     settings = arguments(config.sac, "buffer_gb")
     return SAC("CnnPolicy", env, buffer_size=buffer_rows, learning_starts=prefill, **shared, **settings)
+
+
+def one_pass(config: Config) -> Callable[[], None]:
+    """What takes a batch of noise through a network of its own and back, where most of an update's time goes."""
+    network = NatureCNN(Box(0, 255, (3 * STACK, 64, 64), np.uint8))
+    frames = torch.zeros(getattr(config, config.algo).batch_size, 3 * STACK, 64, 64)
+    return lambda: network(frames).sum().backward()
 
 
 # ---------------------------------------------------------------- saving: weights and arrays, no pickles

@@ -5,8 +5,12 @@ Importing this costs no torch.
 
 import argparse
 import contextlib
+import json
 import os
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from agent.config import Config, differences, flatten, load_config, load_preset, merge, parse_overrides
+from agent.config import Config, differences, flatten, load_config, merge, parse_overrides
 from agent.config_file import parse_value
 from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
@@ -22,7 +26,27 @@ if TYPE_CHECKING:
     from agent.agent import Agent
     from agent.baselines import Baseline
 
-PROGRAM = "run_agent.py"
+PROGRAM = "aime" if Path(sys.argv[0]).stem == "aime" else "run_agent.py"  # as it was called
+
+
+def hint(*words: object) -> str:
+    """A command to copy, in the way that the user called this one: "aime evaluate --logdir 'runs/my run'"."""
+    typed = sys.argv[0]
+    if PROGRAM == "aime":
+        program = [PROGRAM if _is_found(PROGRAM, typed) else typed]
+    else:
+        python = next((name for name in ("python", "python3") if _is_found(name, sys.executable)), None)
+        if python is None:  # that of `make train`, in an environment which is not activated
+            is_here = Path(sys.executable).is_relative_to(Path.cwd())
+            python = os.path.relpath(sys.executable) if is_here else sys.executable
+        program = [python, typed if Path(typed).name == PROGRAM else PROGRAM]
+    return shlex.join([*program, *map(str, words)])
+
+
+def _is_found(name: str, path: str) -> bool:
+    """Whether typing this name runs the program of that path; links are not followed, as an environment's are."""
+    found = shutil.which(name)
+    return found is not None and os.path.abspath(found) == os.path.abspath(path)
 
 
 def config_keys() -> list[str]:
@@ -64,10 +88,20 @@ def _number(kind: type, text: str) -> Any:
         raise argparse.ArgumentTypeError(str(error).removeprefix("option: ")) from None
 
 
-def default_task(options: argparse.Namespace) -> str:
-    """The task as the default folder's name, without the signs in "gym:ALE/Pong-v5" that paths may give a meaning."""
-    preset_task = load_preset(options.preset)["task"] if options.preset is not None else Config.task
-    return re.sub(r"[:/#]", "_", options.task if options.task is not None else preset_task)
+def default_logdir(config: Config) -> Path:
+    """runs/<task>-seed<N>, or runs/<task>-<algo>-seed<N> for a baseline; a task's signs that paths may mean are "_".
+
+    runs/<task>, as earlier versions had it, where that holds such a run and the other folder does not exist.
+    """
+    task = re.sub(r"[:/#?&]", "_", config.task)
+    algo = [] if config.algo == "aime" else [config.algo]
+    folder, older = Path("runs", "-".join([task, *algo, f"seed{config.seed}"])), Path("runs", task)
+    if not folder.exists():
+        with contextlib.suppress(ValueError, OSError):
+            saved = load_config(older / "config.yaml")
+            if (saved.task, saved.algo, saved.seed) == (config.task, config.algo, config.seed):
+                return older
+    return folder
 
 
 def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable[[str], None]) -> Config:
@@ -109,8 +143,11 @@ def run_parser(command: str) -> Parser:
 
 def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
     """The agent of --logdir, or its baseline, after making sure that its task can be played and drawn here."""
+    import torch
+
     from agent.agent import Agent
     from agent.evaluation import agent_env
+    from agent.threads import environment_threads
 
     load = Agent.load
     with contextlib.suppress(ValueError, OSError):  # a checkpoint of ours has its own copy
@@ -119,6 +156,7 @@ def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
 
             load = Baseline.load  # type: ignore[assignment]
     agent = load(options.logdir, options.device)
+    torch.set_num_threads(environment_threads() or agent.config.threads or torch.get_num_threads())
     with agent_env(agent.config):
         return agent
 
@@ -147,8 +185,28 @@ def check_writable(folder: Path, name: str) -> None:
         raise ValueError(f"{name}: got '{folder}', but '{place}' is not writable") from None
 
 
-def check_target(path: Path, name: str) -> None:
-    """ValueError unless a file can be written under this name."""
+def add_overwrite(parser: Parser) -> None:
+    """The option of commands whose result goes into a file that the user names."""
+    parser.add_argument("--overwrite", action="store_true", help="replace a named file that exists")
+
+
+def check_target(path: Path, name: str, may_replace: bool = True) -> None:
+    """ValueError unless a file can be written under this name, and none is there that may not be replaced."""
     if path.is_dir():
         raise ValueError(f"{name}: got '{path}', a folder, expected the name of a file")
+    if path.exists() and not may_replace:
+        raise ValueError(f"{name}: got '{path}', which exists, expected a new name (or --overwrite)")
     check_writable(path.parent, name)
+
+
+def write_json(path: Path, value: object) -> str:
+    """Write a value into a file, folders included; the line that says so."""
+    is_old = path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return written(path, is_old)
+
+
+def written(path: Path, is_old: bool) -> str:
+    """The line that says where a result is, and whether it took the place of another."""
+    return f"written to {path}{', in the place of the one before' if is_old else ''}"

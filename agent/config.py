@@ -122,7 +122,7 @@ class Config(Settings):
     seed: int = 0  # of weights, replay, exploration and episodes
     env_frames: int = 1_000_000  # the budget
     device: str = "auto"  # "auto": cuda where there is one, else cpu
-    threads: int = 0  # torch CPU threads; 0 leaves torch's choice
+    threads: int = 0  # of torch on the CPU; 0: OMP_NUM_THREADS, else the fastest number, measured once at the start
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products and convolutions; the rest is float32
     compile: bool = False  # torch.compile the loops over time: faster updates after minutes of compiling at the start
     env: EnvConfig = field(default_factory=EnvConfig)

@@ -25,8 +25,8 @@ _WIDEST = ("dream 000", "value -000.0", "reward -00.00", "return -000.0")
 class Imagination(NamedTuple):
     """Sums of rewards after the start: one that came, one for each dream as the model predicts it.
 
-    value is what the critic expected at the start; steps says how many rewards each sum has, the real one fewer where
-    its episode ended.
+    value is what the critic expected at the start; steps says how many rewards each of the sums has: those of the
+    horizon, or as many as came where the real episode ended before.
     """
 
     real: float
@@ -75,13 +75,15 @@ def record_imagination(
         layout = _Grid(dreams, context, episode)
         for t in range(context):
             video.add(layout.draw(t, real[t], None, np.zeros(dreams)))
-        sums = np.zeros(dreams)
+        steps = length - context
+        sums, compared = np.zeros(dreams), np.zeros(dreams)
         for k, moment in enumerate(imagine(agent, start, horizon, dreams, mode, generator)):
             sums += moment.rewards
+            compared += moment.rewards * (k < steps)
             t = context + k
             video.add(layout.draw(t, real[t] if t < length else darken(real[-1]), moment, sums))
     came = float(episode.rewards[context:].sum())
-    return Imagination(came, tuple(sums.tolist()), value, horizon)
+    return Imagination(came, tuple(compared.tolist()), value, steps)
 
 
 def _belief(agent: Agent, episode: Episode, context: int) -> State:

@@ -50,6 +50,6 @@ class RunLock:
 
     def _holder(self) -> str:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            found = json.loads(self._path.read_text())
+            found = json.loads(self._path.read_text(encoding="utf-8"))
             return f"process {int(found['pid'])} on {str(found['host'])[:100]}"
         return "another process"

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from envs.video import GIF_FPS, is_in_gif
 from replay.writing import naming, write_whole
 
 
@@ -63,7 +64,7 @@ class Logger:
         kept = [] if is_new else [row for row in read_metrics(self._jsonl) if _is_within(row, limits)]
         write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._step = max((row["env_frames"] for row in kept), default=-1)
-        self._file = open(self._jsonl, "a", buffering=1)  # noqa: SIM115  (open for the run's whole life)
+        self._file = open(self._jsonl, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  (open for the run's whole life)
         self._board_folder = logdir / "tensorboard"
         self._board = SummaryWriter(str(self._board_folder), purge_step=self._step + 1)
         self._mirrors: list[Mirror] = []
@@ -105,7 +106,10 @@ class Logger:
     def video(self, tag: str, frames: NDArray[np.uint8], fps: float) -> None:
         """Show frames uint8 [T, H, W, 3] in TensorBoard, at the env_frames of the last line."""
         file = io.BytesIO()
-        imageio.imwrite(file, frames, extension=".gif", plugin="pillow", duration=1000 / fps, loop=0)
+        frames = np.stack([frame for index, frame in enumerate(frames) if is_in_gif(index, fps)])
+        starts = np.rint(100 * np.arange(len(frames) + 1) / min(fps, GIF_FPS))  # a gif's delays are whole hundredths
+        delays = (10 * np.diff(starts)).astype(int).tolist()
+        imageio.imwrite(file, frames, extension=".gif", plugin="pillow", duration=delays, loop=0)
         gif, at = file.getvalue(), max(0, self._step)
         _, height, width, _ = frames.shape
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
@@ -149,7 +153,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a metrics.jsonl, none where there is no file; what is cut or no line of metrics is left out."""
     if not path.is_file():
         return
-    with open(path, errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 row = json.loads(line)

@@ -1,9 +1,9 @@
 """What the doctor measures with torch, each function the work of a process of its own that prints findings as JSON."""
 
 import json
+import math
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +14,18 @@ import torch
 
 from agent.config import Config, make_config
 from agent.storage import needed_bytes
+from agent.threads import (
+    ALIKE,
+    choices,
+    describe,
+    environment_threads,
+    fastest,
+    random_chunk,
+    time_threads,
+    timed,
+)
 from envs.doctor import Finding
 from envs.probing import usable_cores
-from replay import Chunk
 from replay.budget import available_disk, available_memory
 
 
@@ -36,24 +45,26 @@ def probe_torch() -> None:
     _print(Finding("torch", "ok" if is_right else "problem", text, advice, {"cuda": has_gpu}))
 
 
-def probe_learning(preset: str, task: str, action_dim: int, seconds: float) -> None:
-    """Memory and disk for a preset's replay, then one decision and a round of real updates, in about `seconds`."""
+def probe_learning(preset: str, task: str, action_dim: int, seconds: float, threads: int | None) -> None:
+    """Memory and disk for a preset's replay, then one decision and a round of real updates, in about `seconds`.
+
+    Updates are timed with each number of threads that a run would try, `threads` and that of OMP_NUM_THREADS among
+    them; what follows is with the best of them.
+    """
     from agent.agent import Agent
 
     config = make_config(preset, task)
     _print_budget(config, action_dim)
-    if config.threads > 0:
-        torch.set_num_threads(config.threads)
     agent = Agent(config, action_dim)
     chunk = random_chunk(config.replay.batch_size, config.replay.batch_length, action_dim)
     balance = config.world_model.rgb_config
     block = balance.every if config.world_model.use_rgb else 1  # one update of so many rotates gradients
     frames = np.zeros((config.env.num_envs, 64, 64, 3), np.uint8)
     memory, first = agent.initial_state(config.env.num_envs), np.zeros(config.env.num_envs, bool)
-    act, _ = timed(lambda: agent.act(frames, first, memory, "collect"), 10, seconds / 10)
 
     def tell(update: float, label: str) -> None:
         """Print what is known so far; a later call takes the place of an earlier one."""
+        act, _ = timed(lambda: agent.act(frames, first, memory, "collect"), 10, seconds / 10)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         text = f"{1000 * update:,.0f} ms ({label}), a decision {1000 * act:.1f} ms; {agent.device}, "
         text += f"threads {torch.get_num_threads()}, {peak / 1e9:.1f} GB of memory at its peak"
@@ -61,31 +72,30 @@ def probe_learning(preset: str, task: str, action_dim: int, seconds: float) -> N
             text += f", {torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
         _print(Finding("update", "ok", text, figures={"update_seconds": update, "act_seconds": act}))
 
+    if agent.device.type == "cpu":
+        torch.set_num_threads(1)
     tell(timed(lambda: agent.update(chunk), 1, warm_up=False)[0], "the very first")
+    if agent.device.type == "cpu":
+        tell(_choose(lambda: agent.update(chunk), threads, seconds / 6), "mean of a few")
     update, count = timed(lambda: agent.update(chunk), block, seconds, warm_up=False)
     tell(update, f"mean of {count}")
 
 
-def timed(work: Callable[[], Any], count: int, seconds: float = 0.0, warm_up: bool = True) -> tuple[float, int]:
-    """Mean seconds of up to `count` calls, and how many there were in about `seconds`; always one."""
-    if warm_up:
-        work()
-    _wait()
-    done, start = 0, time.perf_counter()
-    while done < count and (done == 0 or time.perf_counter() - start < seconds):
-        work()
-        _wait()
-        done += 1
-    return (time.perf_counter() - start) / done, done
-
-
-def random_chunk(batch: int, length: int, action_dim: int) -> Chunk:
-    """Noise [B, T] without resets."""
-    random = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (batch, length, 64, 64, 3), generator=random, dtype=torch.uint8)
-    flags = torch.zeros(batch, length, dtype=torch.bool)
-    action = 2 * torch.rand(batch, length, action_dim, generator=random) - 1
-    return Chunk(image, torch.rand(batch, length, generator=random), flags, flags, flags, action)
+def _choose(update: Callable[[], Any], threads: int | None, seconds: float) -> float:
+    """Time the numbers of threads, say which is best, take it, and return its seconds of an update."""
+    asked = threads if threads is not None else environment_threads()
+    counts = sorted({*choices(usable_cores()), *([] if asked is None else [asked])})
+    times = time_threads(update, counts, seconds)
+    best = fastest(times)
+    torch.set_num_threads(best)
+    text = f"{describe(times, counts)}; {best} is best"
+    figures = {"threads": best, "asked_threads": asked, "thread_seconds": {str(n): s for n, s in times.items()}}
+    if asked is None or times.get(asked, math.inf) <= ALIKE * times[best]:
+        _print(Finding("threads", "ok", text, figures=figures))
+        return times[best]
+    source = f"--threads {asked}" if threads is not None else f"OMP_NUM_THREADS={asked}"
+    _print(Finding("threads", "note", text, f"{source} is slower: train with --threads {best}", figures))
+    return times[best]
 
 
 def _print_budget(config: Config, action_dim: int) -> None:
@@ -99,11 +109,6 @@ def _print_budget(config: Config, action_dim: int) -> None:
         advice = "" if fits else f"train with --replay.capacity_steps {steps} or less"
         figures = {f"{name}_bytes": needed, f"{name}_available": available[name]}
         _print(Finding(name, "ok" if fits else "problem", text, advice, figures))
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _print(finding: Finding) -> None:

@@ -34,7 +34,7 @@ class Reference(NamedTuple):
 @cache
 def load_references() -> dict[tuple[str, str, int], Reference]:
     """(method, task, env_frames) -> score."""
-    with REFERENCE_FILE.open(newline="") as file:
+    with REFERENCE_FILE.open(newline="", encoding="utf-8") as file:
         found = [_parse(row) for row in csv.DictReader(file)]
     return {(reference.method, reference.task, reference.env_frames): reference for reference in found}
 

@@ -36,6 +36,7 @@ from agent.sb3_envs import (
 )
 from agent.sb3_rollout import Rollout, check_callback, torch_threads
 from agent.schema import Count, check
+from agent.threads import choose_threads
 from envs.registered import make_registered
 from envs.tasks import GYM_PREFIX
 from world_model.state import Memory
@@ -166,7 +167,7 @@ class AIME(BaseAlgorithm):
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        with torch_threads(self.config.threads):
+        with torch_threads(choose_threads(self.config).count):
             callback.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps and self._tick(self._rollout, callback, log_interval):
                 for _ in range(self._rollout.due()):

@@ -128,9 +128,9 @@ class Rollout:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Inside, torch uses `count` CPU threads; 0 leaves it as it is."""
+    """Inside, torch uses `count` CPU threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count if count > 0 else before)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from agent.schedule import Deadline, Every
 from agent.snapshot import restore_snapshot, take_snapshot
 from agent.stopping import Stopped
 from agent.storage import check_storage, open_storage
+from agent.threads import Pace, choose_threads
 from envs import Step
 from envs.driver import EnvironmentFailure
 
@@ -56,8 +57,6 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         self.config, self.logdir = config, Path(logdir)
-        if config.threads > 0:
-            torch.set_num_threads(config.threads)
         self.lock = RunLock(self.logdir)
         with ExitStack() as undone:
             undone.callback(self.lock.release)
@@ -74,6 +73,7 @@ class Trainer:
         self.deadline, self.display = Deadline(max_minutes), Display(config.env_frames, quiet)
         self.recent: dict[str, float] = {}
         self._reported: set[str] = set()  # notes that come once
+        self.pace = Pace(self.threads)
         self.update_seconds = self.collect_seconds = 0.0  # since the first update of this session
         self.seconds_before = payload["counters"]["wall_seconds"] if payload is not None else 0.0
         self.is_saved = self.is_halved = False
@@ -82,6 +82,9 @@ class Trainer:
 
     def _build(self, payload: dict[str, Any] | None) -> None:
         """Everything that the environments do not belong to: new, or as a checkpoint's payload says."""
+        self.threads = choose_threads(self.config)
+        torch.set_num_threads(self.threads.count)
+        self.config = replace(self.config, threads=self.threads.count)  # a run that goes on takes as many
         config, driver = self.config, self.collector.driver
         self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
         if config.compile:
@@ -224,8 +227,11 @@ class Trainer:
             halve_batch(self)
             return
         self.owed -= 1
-        self.update_seconds += time.monotonic() - begun
+        seconds = time.monotonic() - begun
+        self.update_seconds += seconds
         self.means.add(metrics)
+        if slow := self.pace.add(seconds):
+            self.note(slow)
         if self.agent.updates % self.config.train.log_every == 0:
             self._log()
 

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from agent.checkpoint import load_newest
 from agent.config import Config, save_config
 from agent.logger import read_metrics
+from agent.threads import choose_threads
 from envs.tasks import SUITE_TASKS
 
 PROGRAM = Path(__file__).resolve().parents[1] / "run_agent.py"
@@ -61,6 +62,7 @@ def verify_resume(config: Config, folder: Path, stops: int, seed: int, tell: Cal
 
     Every second stop is a kill -9, the others are SIGTERM. RuntimeError where a run fails.
     """
+    config = replace(config, threads=choose_threads(config).count)  # measured twice, they might differ
     straight, stopped = folder / "straight", folder / "stopped"
     for logdir in (straight, stopped):
         logdir.mkdir(parents=True)

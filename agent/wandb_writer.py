@@ -62,7 +62,7 @@ class WandbWriter:
         if run_id is None:
             run_id = secrets.token_hex(4)
             id_file.parent.mkdir(parents=True, exist_ok=True)
-            id_file.write_text(run_id)
+            id_file.write_text(run_id, encoding="utf-8")
         options: dict[str, Any] = {
             "project": PROJECT,
             "name": logdir.absolute().name,

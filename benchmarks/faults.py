@@ -148,7 +148,7 @@ def fill_disk(harness: Harness) -> bool:
 
     logdir = harness.fresh()
     status = finish(start(logdir, 1, partial(full_disk, logdir, harness.chance.randint(2, 160))))
-    said = logdir.with_suffix(".log").read_text()
+    said = logdir.with_suffix(".log").read_text(encoding="utf-8")
     is_told = status == 0 or (status in (1, 2) and "No space left on device" in said and "Traceback" not in said)
     return is_told and finish(start(logdir)) == 0 and not compare(harness.reference(1), logdir)
 

@@ -117,7 +117,7 @@ def reach(run: Run, env_frames: int, given: argparse.Namespace) -> tuple[Result 
         reason = "signal" if given.max_minutes is None else "wall-clock limit"
         return None, f"stopped: {reason} at {spent['env_frames']:,} env_frames"
     call(evaluate, given.threads)
-    played = json.loads(figures.read_text())
+    played = json.loads(figures.read_text(encoding="utf-8"))
     stage = {"env_frames": env_frames, "updates": spent["updates"], "wall_seconds": spent["wall_seconds"]}
     for name, mode in MODES.items():
         stage[name] = {key: played[mode][key] for key in ("mean", "std", "returns")}
@@ -136,7 +136,7 @@ def commands(run: Run, env_frames: int, given: argparse.Namespace) -> tuple[list
         options["train.final_updates"] = final if env_frames == max(given.stages) else 0
     chosen = [f"--{key}={value}" for key, value in options.items()]
     agent = str(FOLDER.parent / "run_agent.py")
-    held_out = ["--episodes=10", "--seed=500000", f"--json={figures}"]
+    held_out = ["--episodes=10", "--seed=500000", f"--json={figures}", "--overwrite"]
     return [agent, "train", *chosen], [agent, "evaluate", f"--logdir={run.logdir}", *held_out], figures
 
 
@@ -183,7 +183,7 @@ def write_result(run: Run, status: str, threads: int, stage: Result | None = Non
         "arm": run.arm,
         "overrides": run.overrides,
         "seed": run.seed,
-        "config": yaml.safe_load(config.read_text()) if config.is_file() else {},
+        "config": yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {},
         "machine": describe_machine(choose_device(run.config.device), threads),
         "wall_seconds": counters(run.logdir)["wall_seconds"],
         "status": status,
@@ -223,7 +223,7 @@ def table_command(given: argparse.Namespace) -> int:
     table = make_table(results)
     print(table, end="")
     if given.markdown is not None:
-        given.markdown.write_text(table)
+        given.markdown.write_text(table, encoding="utf-8")
     if given.figure is not None:
         write_figure(results, given.figure)
     return 0

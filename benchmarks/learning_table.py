@@ -66,7 +66,7 @@ NOTES = (
 def load_result(path: Path) -> Result:
     """A run's file. ValueError in one line where it is not one."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"results: '{path}' cannot be read ({error})") from None
     if not isinstance(result, dict) or not result.keys() >= KEYS:

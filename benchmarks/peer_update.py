@@ -103,7 +103,7 @@ def build_dreamerv3(task: dict[str, Any]) -> Built:
         both = [name for name in changes if isinstance(changes[name], dict) and name in base]
         return base | changes | {name: joined(base[name], changes[name]) for name in both}
 
-    blocks = YAML(typ="safe", pure=True).load(Path(task["checkout"], "configs.yaml").read_text())
+    blocks = YAML(typ="safe", pure=True).load(Path(task["checkout"], "configs.yaml").read_text(encoding="utf-8"))
     sizes = {"device": task["device"], "batch_size": task["batch"], "batch_length": task["length"]}
     config = SimpleNamespace(**joined(blocks["defaults"], blocks["dmc_vision"]), num_actions=ACTIONS)
     vars(config).update(sizes)

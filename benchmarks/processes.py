@@ -37,7 +37,7 @@ def is_running(pid: int) -> bool:
 def resident_mb(pid: int) -> float:
     """Memory that a process holds, MiB; 0 where it has ended."""
     try:
-        pages = int((_PROC / str(pid) / "statm").read_text().split()[1])
+        pages = int((_PROC / str(pid) / "statm").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -54,7 +54,7 @@ def num_handles(pid: int) -> int:
 def _status(pid: int) -> tuple[str, int]:
     """State letter and parent; an empty letter where there is no such process."""
     try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return "", 0
     return fields[0], int(fields[1])

@@ -63,7 +63,7 @@ def filled(rows: int, folder: Path | None = None) -> ReplayBuffer:
 
 def resident() -> tuple[int, int]:
     """Bytes of memory that are this process' own, and those that belong to files it has mapped."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     own, files = (1024 * int(lines[name].split()[0]) for name in ("RssAnon", "RssFile"))
     return own, files
 

@@ -32,4 +32,4 @@ def print_lines(console: Console, lines: Mapping[str, Any]) -> None:
 def write_json(path: Path | None, report: Mapping[str, Any]) -> None:
     """The report as an indented file; nothing without a path."""
     if path is not None:
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -37,7 +37,7 @@ def start(
 def _train(arguments: list[str], logdir: Path, inject: Injection) -> None:
     import run_agent
 
-    with open(logdir.with_suffix(".log"), "a", buffering=1) as output:
+    with open(logdir.with_suffix(".log"), "a", buffering=1, encoding="utf-8") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     with inject():
@@ -84,7 +84,7 @@ def compare(straight: Path, other: Path, evaluations: bool = True) -> list[str]:
 
 def metrics(logdir: Path) -> list[dict[str, Any]]:
     """The lines of a run, clocks left out."""
-    rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{name: value for name, value in row.items() if name not in CLOCKS} for row in rows]
 
 
@@ -98,7 +98,7 @@ def lost_episodes(before: dict[str, str], logdir: Path) -> list[str]:
 def text(logdir: Path) -> str:
     """What the run has written into metrics.jsonl."""
     path = logdir / "metrics.jsonl"
-    return path.read_text() if path.is_file() else ""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def wait_for_end(pids: Sequence[int], seconds: float = 10.0) -> list[int]:

@@ -50,11 +50,21 @@ class Finding:
 # ---------------------------------------------------------------- versions
 
 
+def version() -> str:
+    """This project's: of the pyproject.toml beside it, else as installed."""
+    project = _project()
+    return project["version"] if project is not None else metadata.version("aime-rl")
+
+
+def _project() -> dict[str, Any] | None:
+    path = ROOT / "pyproject.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))["project"] if path.is_file() else None
+
+
 def requirements() -> tuple[str, list[str]]:
     """Bounds on Python, and the requirements of this project: of the pyproject.toml beside it, else as installed."""
-    path = ROOT / "pyproject.toml"
-    if path.is_file():
-        project = tomllib.loads(path.read_text())["project"]
+    project = _project()
+    if project is not None:
         return project["requires-python"], project["dependencies"]
     about = metadata.metadata("aime-rl")
     lines = metadata.requires("aime-rl") or []
@@ -85,14 +95,15 @@ def check_load() -> Finding:
     """Whether other programs keep the cores busy, so that all that is measured is too slow."""
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     text = f"load {load:.1f} on {cores} cores in the last minute"
+    figures = {"load": load, "cores": cores}
     if load < 0.5 * cores:
-        return Finding("load", "ok", text, figures={"load": load})
+        return Finding("load", "ok", text, figures=figures)
     return Finding(
         "load",
         "note",
         f"{text}: other programs are at work",
         "what follows is slower for it; fewer --threads wait less",
-        {"load": load},
+        figures,
     )
 
 

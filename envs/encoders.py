@@ -5,6 +5,7 @@ import signal
 import subprocess
 from contextlib import suppress
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import NamedTuple, Protocol
@@ -56,7 +57,8 @@ class Ffmpeg:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", shape, "-r", rate, "-i", "-"]
         options = ["-an", "-vcodec", name, *ENCODERS[path.suffix][name], "-v", "error"]
         try:
-            command = [get_ffmpeg_exe(), "-y", *source, *options, str(path)]
+            target = str(path.absolute())  # "12:30/a.mp4" and "-a.mp4" would be a protocol and an option
+            command = [get_ffmpeg_exe(), "-y", *source, *options, target]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors,
                 process_group=0,  # Ctrl-C is ours to handle
@@ -108,7 +110,7 @@ class PillowGif:
     def __init__(self, path: Path, fps: float) -> None:
         from PIL import Image
 
-        self._path, self._milliseconds = path, 1000 / fps
+        self._path, self._fps = path, fps
         self._images: list[Image.Image] = []
 
     def send(self, frame: NDArray[np.uint8]) -> None:
@@ -120,7 +122,10 @@ class PillowGif:
     def finish(self) -> None:
         """Write the file."""
         first, *others = self._images
-        first.save(self._path, save_all=True, append_images=others, duration=self._milliseconds, loop=0)
+        # delays are whole hundredths of a second: rounded as points in time, so that a second stays a second
+        ends = [round(100 * number / self._fps) for number in range(len(self._images) + 1)]
+        delays = [10 * (end - start) for start, end in pairwise(ends)]
+        first.save(self._path, save_all=True, append_images=others, duration=delays, loop=0)
 
     def abandon(self) -> None:
         """Forget the frames."""

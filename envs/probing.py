@@ -80,7 +80,7 @@ def run_probes(script: str, seconds: float, count: int, **variables: str) -> lis
                     )
                 )
         while time.monotonic() < end and any(
-            process.poll() is None and READY not in out.read_text(errors="replace").split()
+            process.poll() is None and READY not in out.read_text(encoding="utf-8", errors="replace").split()
             for process, (out, _) in zip(processes, outputs, strict=True)
         ):
             time.sleep(0.02)
@@ -105,14 +105,14 @@ def _kill(processes: Iterable[subprocess.Popen[bytes]]) -> None:
 
 def _answer(code: int | None, out: Path, err: Path, seconds: float) -> Answer:
     figures: dict[str, Any] = {}
-    for line in out.read_text(errors="replace").splitlines():
+    for line in out.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
             figures |= found if isinstance(found := json.loads(line), dict) else {}
     if code == 0:
         return Answer(figures, None)
     if code is None:
         return Answer(figures, f"{NO_ANSWER} in {seconds:.0f} s, killed")
-    lines = [line.strip() for line in err.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in err.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
     return Answer(figures, shorten(lines[-1], 160) if lines and code > 0 else ended)
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from math import floor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,14 @@ from envs.encoders import ENCODERS, Encoder, choose_encoder, open_encoder
 logger = logging.getLogger(__name__)
 
 
+GIF_FPS = 50.0  # the most: a delay below two hundredths of a second is ten of them in browsers
+
+
+def is_in_gif(index: int, fps: float) -> bool:
+    """Whether a gif shows the frame of this number, of so many a second; beyond GIF_FPS some are left out evenly."""
+    return index == 0 or floor(index * GIF_FPS / fps) > floor((index - 1) * GIF_FPS / fps)
+
+
 class VideoWriter:
     """Writes frames to a video in constant memory; the file appears under its name only when it is whole.
 
@@ -23,7 +32,7 @@ class VideoWriter:
 
     Args:
         path: the file, .mp4 or .gif.
-        fps: frames a second.
+        fps: frames a second; a gif leaves out what is more than GIF_FPS.
 
     Raises:
         ValueError: another suffix, a folder, fps not above 0, or (at the end) no frame at all.
@@ -47,6 +56,7 @@ class VideoWriter:
         self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
         self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
+        self._count = 0
 
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Append one frame uint8 [H, W, 3], all of one size; an mp4 with an odd side grows by one pixel there.
@@ -61,6 +71,9 @@ class VideoWriter:
         encoder = self._encoder if self._encoder is not None else self._open(frame.shape)
         if frame.shape != self._shape:
             raise ValueError(f"frame: got {frame.shape}, expected {self._shape} like the first frame")
+        self._count += 1
+        if self.path.suffix == ".gif" and not is_in_gif(self._count - 1, self._fps):
+            return
         if self.path.suffix == ".mp4":
             frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
         encoder.send(frame)
@@ -71,7 +84,8 @@ class VideoWriter:
         height, width = shape[:2]
         if self.path.suffix == ".mp4":  # H.264 halves the colours' resolution: both sides must be even
             height, width = height + height % 2, width + width % 2
-        self._encoder = open_encoder(self._partial, self._encoder_name, (width, height), self._fps)
+        fps = min(self._fps, GIF_FPS) if self.path.suffix == ".gif" else self._fps
+        self._encoder = open_encoder(self._partial, self._encoder_name, (width, height), fps)
         return self._encoder
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ def _readable(num_bytes: int) -> str:
 def _machine_memory(root: Path) -> int:
     meminfo = root / "proc/meminfo"
     if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
+        for line in meminfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # no Linux: all there is
@@ -76,7 +76,7 @@ def _cgroup_memory(root: Path) -> list[int]:
     if not membership.exists():
         return []
     left = []
-    for line in membership.read_text().splitlines():
+    for line in membership.read_text(encoding="utf-8").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers == "":
             mount, limit, usage, cache = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
@@ -95,8 +95,11 @@ def _cgroup_memory(root: Path) -> list[int]:
 
 def _cgroup_left(folder: Path, limit: str, usage: str, cache: str) -> list[int]:
     try:
-        most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
-        stat = dict(line.split()[:2] for line in (folder / "memory.stat").read_text().splitlines())
+        most, used = (
+            (folder / limit).read_text(encoding="utf-8").strip(),
+            int((folder / usage).read_text(encoding="utf-8")),
+        )
+        stat = dict(line.split()[:2] for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
     except OSError:  # no such group inside this container, or one without a limit
         return []
     return [] if most == "max" else [int(most) - used + int(stat.get(cache, 0))]

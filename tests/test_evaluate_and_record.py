@@ -57,6 +57,32 @@ def test_published_scores_stand_beside_a_suite_task(capsys, run, tmp_path, monke
     assert written["source"] == "a source"
 
 
+def test_imagine_says_how_many_steps_are_compared(capsys, run, tmp_path):
+    options = ["--imagine", "--context=21", "--horizon=50", "--dreams=2", f"--out={tmp_path / 'a.mp4'}"]
+    assert main(["record", f"--logdir={run}", *options]) == 0
+    assert capsys.readouterr().out.startswith("sum of 5 rewards (of 50: the episode ended): real ")
+
+
+@pytest.mark.parametrize(("command", "name"), [("evaluate", "json"), ("record", "out")])
+def test_a_file_that_the_user_names_is_replaced_only_where_he_says_so(capsys, run, tmp_path, command, name):
+    path = tmp_path / "a.json.mp4"
+    path.write_text("precious")
+    argv = [command, f"--logdir={run}", "--episodes=1", f"--{name}={path}"]
+    assert main(argv) == 2
+    assert f"{name}: got '{path}', which exists, expected a new name (or --overwrite)" in capsys.readouterr().err
+    assert path.read_text() == "precious"
+    assert main([*argv, "--overwrite"]) == 0
+    assert f"written to {path}, in the place of the one before" in capsys.readouterr().out
+    assert path.read_bytes() != b"precious"
+
+
+def test_a_file_without_a_name_of_the_users_is_replaced_with_a_word(capsys, run):
+    (run / "evaluation.json").unlink(missing_ok=True)
+    for ending in ("evaluation.json", "evaluation.json, in the place of the one before"):
+        assert main(["evaluate", f"--logdir={run}", "--episodes=1"]) == 0
+        assert capsys.readouterr().out.endswith(f"{ending}\n")
+
+
 @pytest.mark.parametrize(
     ("options", "name", "frames"),
     [
@@ -139,7 +165,7 @@ def test_a_context_longer_than_the_episode_keeps_the_old_video(capsys, run):
     path.parent.mkdir(exist_ok=True)
     path.write_text("old")
     for kind in ("--dream", "--imagine"):
-        assert main(["record", f"--logdir={run}", kind, "--context=26", f"--out={path}"]) == 2
+        assert main(["record", f"--logdir={run}", kind, "--context=26", f"--out={path}", "--overwrite"]) == 2
         assert "context: got 26, expected 1 to 25" in capsys.readouterr().err
     assert path.read_text() == "old"
     path.unlink()

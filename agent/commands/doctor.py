@@ -1,6 +1,6 @@
 """doctor: can a run start on this machine, and how long would it take?"""
 
-import json
+import argparse
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.command_line import PROGRAM, Parser, check_at_least, check_target
+from agent.command_line import Parser, add_overwrite, check_at_least, check_target, hint, write_json
 from agent.commands import Job, say
 from agent.config import Config, make_config
 from agent.stopping import handled
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 TORCH_PROBE = "from agent.probes import probe_torch; probe_torch()"
 LEARNING_PROBE = (
-    "from agent.probes import probe_learning; probe_learning({preset!r}, {task!r}, {actions!r}, {seconds!r})"
+    "from agent.probes import probe_learning; "
+    "probe_learning({preset!r}, {task!r}, {actions!r}, {seconds!r}, {threads!r})"
 )
 
 
@@ -31,25 +32,25 @@ def prepare(arguments: list[str]) -> Job:
     parser.add_argument("--task", help="task that will be learned (default: the preset's, else cartpole_swingup)")
     parser.add_argument("--preset", help="cpu, gpu, seed or debug (default: gpu where there is one, else cpu)")
     parser.add_argument("--workers", type=int, default=2, help="renderers side by side (default: 2)")
+    parser.add_argument("--threads", type=int, help="a number of CPU threads to try beside those that a run tries")
     parser.add_argument("--seconds", type=float, default=60.0, help="all that the probes may take (default: 60)")
     parser.add_argument("--json", type=Path, help="where the findings go, for programs")
+    add_overwrite(parser)
     options, _ = parser.parse(arguments)
-    check_at_least(options, workers=1)
+    check_at_least(options, workers=1, **({} if options.threads is None else {"threads": 1}))
     from envs.probing import Allowance
     from envs.tasks import checked_task
 
     Allowance(options.seconds)
     checked_task(make_config(options.preset if options.preset is not None else "cpu", options.task).task)
     if options.json is not None:
-        check_target(options.json, "json")
+        check_target(options.json, "json", options.overwrite)
 
     def job() -> int:
         with _signals_as_exits():
-            report = examine(options.preset, options.task, options.workers, Allowance(options.seconds))
+            report = examine(options, Allowance(options.seconds))
         if options.json is not None:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-            say(f"written to {options.json}")
+            say(write_json(options.json, report))
         return 0 if report["can_start"] else 1
 
     return job
@@ -66,7 +67,7 @@ def _signals_as_exits() -> Iterator[None]:
         yield
 
 
-def examine(preset: str | None, task: str | None, workers: int, allowance: "Allowance") -> dict[str, Any]:
+def examine(options: argparse.Namespace, allowance: "Allowance") -> dict[str, Any]:
     """Look at everything, telling each finding as it comes -> {"findings", "can_start", "command", ...} for JSON."""
     from envs.doctor import (
         check_backends,
@@ -85,9 +86,10 @@ def examine(preset: str | None, task: str | None, workers: int, allowance: "Allo
         _tell(found, finding)
     for finding in _findings("torch", run_probe(TORCH_PROBE, allowance.share())):
         _tell(found, finding)
+    preset = options.preset
     if preset is None:
         preset = "gpu" if _figure(found, "cuda") else "cpu"
-    config = make_config(preset, task)
+    config = make_config(preset, options.task)
     repeat, is_drawn = config.env.action_repeat, config.task in SUITE_TASKS
     drawn_task = config.task if is_drawn else "cartpole_swingup"
 
@@ -96,14 +98,15 @@ def examine(preset: str | None, task: str | None, workers: int, allowance: "Allo
         _tell(found, replace(finding, verdict="note", advice=f"{config.task} needs none") if needless else finding)
 
     tell(check_simulator(drawn_task, allowance.share()))
-    backends, backend = check_backends(drawn_task, repeat, workers, allowance)
+    backends, backend = check_backends(drawn_task, repeat, options.workers, allowance)
     for finding in backends:
         tell(finding)
     for finding in check_profiles(config.task, repeat, backend, allowance) if backend or not is_drawn else []:
         _tell(found, finding)
     _tell(found, check_encoder(allowance.share()))
     actions = _figure(found, "action_dim") or config.world_model.action_dim
-    script = LEARNING_PROBE.format(preset=preset, task=config.task, actions=actions, seconds=allowance.left() / 3)
+    figures = {"actions": actions, "seconds": allowance.left() / 3, "threads": options.threads}
+    script = LEARNING_PROBE.format(preset=preset, task=config.task, **figures)
     for finding in _findings("update", run_probe(script, allowance.left())):
         _tell(found, finding)
     return _conclude(found, config)
@@ -140,10 +143,14 @@ def _conclude(found: "list[Finding]", config: Config) -> dict[str, Any]:
     """Tell the verdict, the hours of the whole run and the command to type next."""
     problems = [finding.name for finding in found if finding.verdict == "problem"]
     hours = expected_hours(config, found)
-    command = f"python {PROGRAM} train --task {config.task} --preset {config.preset}"
+    words = ["train", "--task", config.task, "--preset", config.preset]
+    if _figure(found, "asked_threads") is not None:  # else a run finds the same number by itself
+        words += ["--threads", _figure(found, "threads")]
+    command = hint(*words)
     say()
     if hours is not None:
-        say(f"about {hours:,.1f} hours for {config.env_frames:,} env_frames, evaluations not counted")
+        duration = f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes, {hours:.2f} hours"
+        say(f"about {duration} for {config.env_frames:,} env_frames, evaluations not counted")
     if config.preset == "gpu" and _figure(found, "cuda") is False:
         say("--preset cpu is made for a machine without a GPU")
     if problems:

@@ -1,11 +1,10 @@
 """evaluate: whole episodes of a run's agent, deterministic and sampled, beside random actions and published scores."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.command_line import check_at_least, check_target, load_agent, run_parser
+from agent.command_line import add_overwrite, check_at_least, check_target, load_agent, run_parser, write_json
 from agent.commands import Job, say
 
 if TYPE_CHECKING:
@@ -17,11 +16,12 @@ def prepare(arguments: list[str]) -> Job:
     parser = run_parser("evaluate")
     parser.add_argument("--episodes", type=int, default=10, help="episodes of each policy (default: 10)")
     parser.add_argument("--json", type=Path, help="where the figures go (default: <logdir>/evaluation.json)")
+    add_overwrite(parser)
     parser.add_argument("--latex", action="store_true", help="print a line for a paper's table too")
     options, _ = parser.parse(arguments)
     check_at_least(options, episodes=1, seed=0)
     path = options.json if options.json is not None else options.logdir / "evaluation.json"
-    check_target(path, "json")
+    check_target(path, "json", options.json is None or options.overwrite)
     agent = load_agent(options)
     env_frames = trained_frames(options.logdir)
     return lambda: _evaluate(agent, env_frames, options, path)
@@ -67,6 +67,4 @@ def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespa
         **{name: result.to_json() for name, result in results.items()},
         "references": [reference._asdict() for reference in references],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-    say(f"written to {path}")
+    say(write_json(path, found))

@@ -1,11 +1,10 @@
 """plot: learning curves of runs, the seeds of a setting together, beside published curves of the same task."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.command_line import Parser, check_target
+from agent.command_line import Parser, add_overwrite, check_target, write_json, written
 from agent.commands import Job, say
 
 if TYPE_CHECKING:
@@ -18,24 +17,25 @@ def prepare(arguments: list[str]) -> Job:
     """Read the runs and compute their curves; the job draws them."""
     parser = Parser("plot")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, such as runs/*")
-    parser.add_argument(
-        "--out", type=Path, default=Path("curves.png"), help="file, .png .pdf .svg (default: curves.png)"
-    )
+    parser.add_argument("--out", type=Path, help="file, .png .pdf .svg (default: curves.png)")
     parser.add_argument("--metric", default="eval_return", help="a name in metrics.jsonl (default: eval_return)")
     parser.add_argument("--x", default="env_frames", help="env_frames (default), agent_steps, updates or wall_seconds")
     parser.add_argument("--json", type=Path, help="where the numbers that are drawn go")
+    add_overwrite(parser)
     options, _ = parser.parse(arguments)
-    if options.out.suffix not in SUFFIXES:
-        raise ValueError(f"out: got '{options.out}', expected a name that ends in {', '.join(SUFFIXES)}")
-    check_target(options.out, "out")
+    out = options.out if options.out is not None else Path("curves.png")
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f"out: got '{out}', expected a name that ends in {', '.join(SUFFIXES)}")
+    check_target(out, "out", options.out is None or options.overwrite)
     if options.json is not None:
-        check_target(options.json, "json")
+        check_target(options.json, "json", options.overwrite)
     from agent.report.curves import COUNTERS, panels
 
     if options.x not in COUNTERS:
         raise ValueError(f"x: got '{options.x}', expected one of {', '.join(COUNTERS)}")
     folders = {folder.resolve(): folder for folder in options.runs}
-    runs = with_metric(readable(list(folders.values())), options.metric, options.x)
+    runs = readable(list(folders.values()))
+    tell_missing(runs, options.metric, options.x)
     drawn = panels(runs, options.metric, options.x)
 
     def job() -> None:
@@ -43,13 +43,12 @@ def prepare(arguments: list[str]) -> Job:
 
         for panel in drawn:
             _tell(panel)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_figure(drawn, options.out, options.metric, options.x)
-        say(f"written to {options.out}")
+        is_old = out.exists()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_figure(drawn, out, options.metric, options.x)
+        say(written(out, is_old))
         if options.json is not None:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps([to_json(panel) for panel in drawn], indent=1, allow_nan=False) + "\n")
-            say(f"written to {options.json}")
+            say(write_json(options.json, [to_json(panel) for panel in drawn]))
 
     return job
 
@@ -71,17 +70,15 @@ def readable(folders: Sequence[Path]) -> "list[Run]":
     return runs
 
 
-def with_metric(runs: "Sequence[Run]", metric: str, x: str) -> "list[Run]":
-    """The runs that have the metric; the others are told. ValueError that names the known ones where none has it."""
+def tell_missing(runs: "Sequence[Run]", metric: str, x: str) -> None:
+    """Tell which runs have no such metric. ValueError that names the known ones where none has it."""
     from agent.report.curves import metric_names, points
 
-    kept = [run for run in runs if len(points(run, metric, x)[0])]
-    if not kept:
+    missing = [run for run in runs if not len(points(run, metric, x)[0])]
+    if len(missing) == len(runs):
         raise ValueError(f"metric: got '{metric}', expected one that these runs have: {', '.join(metric_names(runs))}")
-    for run in runs:
-        if run.logdir not in {other.logdir for other in kept}:
-            say(f"left out, no {metric} yet: {run.logdir}")
-    return kept
+    for run in missing:
+        say(f"left out, no {metric} yet: {run.logdir}")
 
 
 def to_json(panel: "Panel") -> dict[str, Any]:
@@ -104,7 +101,7 @@ def to_json(panel: "Panel") -> dict[str, Any]:
 
 
 def _tell(panel: "Panel") -> None:
-    """The last value of every curve, and which runs go on after their group's mean ends."""
+    """The title, and the last value of every curve."""
     say(panel.title)
     for curve in panel.curves:
         interval = f" [{curve.low[-1]:.2f}, {curve.high[-1]:.2f}]" if curve.runs > 1 else ""

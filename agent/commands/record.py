@@ -8,7 +8,16 @@ from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.command_line import PROGRAM, Parser, check_at_least, check_target, load_agent, run_parser
+from agent.command_line import (
+    PROGRAM,
+    Parser,
+    add_overwrite,
+    check_at_least,
+    check_target,
+    load_agent,
+    run_parser,
+    written,
+)
 from agent.commands import Job, say
 
 if TYPE_CHECKING:
@@ -41,7 +50,7 @@ def prepare(arguments: list[str]) -> Job:
     path = options.out if options.out is not None else options.logdir / "videos" / f"{kind}.mp4"
     if path.suffix not in (".mp4", ".gif"):
         raise ValueError(f"out: got '{path}', expected a name that ends in .mp4 or .gif")
-    check_target(path, "out")
+    check_target(path, "out", options.out is None or options.overwrite)
     agent = load_agent(options)
     if kind != "record" and agent.config.algo != "aime":
         raise ValueError(f"{kind}: got a run of {agent.config.algo}, which has no world model, expected one of aime")
@@ -54,18 +63,21 @@ def _write(job: Callable[[], None], path: Path) -> int:
     from agent.dreams import ShortEpisodeError
     from envs.encoders import choose_encoder
 
+    path = choose_encoder(path).path  # a gif where no mp4 can be written
+    is_old = path.exists()
     try:
         job()
     except ShortEpisodeError as error:  # known only when the episode has been played; nothing is written by then
         say(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
-    say(f"written to {choose_encoder(path).path}")  # a gif where no mp4 can be written
+    say(written(path, is_old))
     return 0
 
 
 def _parser() -> Parser:
     parser = run_parser("record")
     parser.add_argument("--out", type=Path, help="an .mp4 or .gif file (default: <logdir>/videos/record.mp4)")
+    add_overwrite(parser)
     parser.add_argument("--mode", choices=("deterministic", "sample"), help="actions (default: deterministic)")
     episodes = parser.add_argument_group("videos of episodes")
     episodes.add_argument("--episodes", type=int, help="episodes in the video (default: 1)")
@@ -133,6 +145,7 @@ def _write_imagination(agent: "Agent", path: Path, options: argparse.Namespace) 
     chosen = {name: getattr(options, name) for name in IMAGINATION}
     found = record_imagination(agent, path, seed=options.seed, **chosen)
     dreamt = found.dreamt
-    say(f"sum of {found.steps} rewards: real {found.real:.2f}")
+    ended = "" if found.steps == options.horizon else f" (of {options.horizon}: the episode ended)"
+    say(f"sum of {found.steps} rewards{ended}: real {found.real:.2f}")
     say(f"  {len(dreamt)} dreams: mean {sum(dreamt) / len(dreamt):.2f}, from {min(dreamt):.2f} to {max(dreamt):.2f}")
     say(f"  value at the start, discounted and without end: {found.value:.2f}")

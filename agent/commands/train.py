@@ -7,7 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.command_line import PROGRAM, Parser, check_writable, config_keys, default_task, new_config, resumed_config
+from agent.command_line import (
+    PROGRAM,
+    Parser,
+    check_writable,
+    config_keys,
+    default_logdir,
+    hint,
+    new_config,
+    resumed_config,
+)
 from agent.commands import Job, say
 from agent.wandb_writer import WandbWriter, check_wandb
 
@@ -25,7 +34,7 @@ def prepare(arguments: list[str]) -> Job:
     parser = Parser("train", epilog=HELP)
     parser.add_argument("--task", help="task to learn, such as walker_walk (default: cartpole_swingup)")
     parser.add_argument("--preset", help="cpu, gpu, seed or debug (default: gpu where there is one, else cpu)")
-    parser.add_argument("--logdir", type=Path, help="the run's folder (default: runs/<task>)")
+    parser.add_argument("--logdir", type=Path, help="the run's folder (default: runs/<task>-seed<N>)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --logdir; an error without one")
     parser.add_argument("--max_minutes", type=float, help="end with a checkpoint after so many minutes")
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
@@ -36,7 +45,9 @@ def prepare(arguments: list[str]) -> Job:
     if options.wandb:
         check_wandb()
     tell = (lambda _: None) if options.quiet else say
-    logdir = options.logdir if options.logdir is not None else Path("runs") / default_task(options)
+    logdir = options.logdir
+    if logdir is None:
+        logdir = default_logdir(new_config(options, overrides, lambda _: None))
     check_writable(logdir, "logdir")
     payload = None
     if (logdir / "config.yaml").is_file() or any((logdir / "checkpoints").glob("*.pt")):
@@ -67,11 +78,16 @@ def _training(
             line = f"{logdir}: all {config.env_frames:,} env_frames are spent; go on with a larger --env_frames"
             return lambda: tell(line)
         tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")
+    from agent.threads import overload
+
     trainer = _trainer_class(config.algo)(config, logdir, resume, options.max_minutes, options.quiet)
     tell(
         f"task {config.task}  algo {config.algo}  preset {config.preset}  device {trainer.agent.device}  "
-        f"parameters {trainer.agent.num_parameters:,}  env_frames {config.env_frames:,}  logdir {logdir}"
+        f"parameters {trainer.agent.num_parameters:,}  env_frames {config.env_frames:,}  logdir {logdir}  "
+        f"threads {trainer.threads}"
     )
+    if load := overload():
+        tell(load)
 
     def job() -> int:
         if options.wandb:
@@ -87,10 +103,10 @@ def _training(
         if trainer.stop_reason:
             reason = "failed" if trainer.has_failed else trainer.stop_reason
             tell(f"stopped ({reason}) at {trainer.env_frames:,} env_frames; go on with")
-            tell(f"  python {PROGRAM} train --logdir {logdir} --resume")
+            tell(f"  {hint('train', '--logdir', logdir, '--resume')}")
         tell("next:")
-        tell(f"  python {PROGRAM} evaluate --logdir {logdir}")
-        tell(f"  python {PROGRAM} record --logdir {logdir}")
+        tell(f"  {hint('evaluate', '--logdir', logdir)}")
+        tell(f"  {hint('record', '--logdir', logdir)}")
         return int(trainer.has_failed)
 
     return job

@@ -45,7 +45,7 @@ def reference() -> str:
     parts.append(
         _overrides("Rows for a task", "Over a preset's own values where the task fits the pattern.", _per_task())
     )
-    sizes = {name: dict(flatten(values)) for name, values in yaml.safe_load(SIZE_FILE.read_text()).items()}
+    sizes = {name: dict(flatten(values)) for name, values in yaml.safe_load(SIZE_FILE.read_bytes()).items()}
     parts.append(_overrides("Sizes", "`--size NAME` puts these widths over any preset, all pillars on.", sizes))
     return "\n".join(parts)
 
@@ -81,7 +81,7 @@ def _per_task() -> dict[str, dict[str, Any]]:
     """ "preset: pattern" -> what the preset sets for these tasks."""
     found: dict[str, dict[str, Any]] = {}
     for name in preset_names():
-        rows = yaml.safe_load((PRESET_FOLDER / f"{name}.yaml").read_text()).get("per_task", {})
+        rows = yaml.safe_load((PRESET_FOLDER / f"{name}.yaml").read_bytes()).get("per_task", {})
         found |= {f"{name}: {pattern}": dict(flatten(values)) for pattern, values in rows.items()}
     return found
 

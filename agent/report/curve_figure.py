@@ -1,6 +1,7 @@
 """Draws panels of learning curves: told apart by colour, marker and dash, so in grey too."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,12 @@ def save(figure: Any, path: Path) -> None:
 
 def make_axes(count: int) -> tuple[Any, list[Any]]:
     """A figure of so many panels, three beside each other, and their axes."""
-    from matplotlib.figure import Figure
+    backend = os.environ.pop("MPLBACKEND", None)  # matplotlib's import refuses a notebook's where it is not installed
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
     wide = min(3, count)
     tall = math.ceil(count / wide)

@@ -22,6 +22,7 @@ WINDOW = 5  # episodes that a training return is the mean of
 # Settings in which seeds of one experiment may differ: budget, hardware, and how a run is watched.
 WATCHING = ("log_every", "eval_every", "eval_episodes", "video_frames", "checkpoint_minutes", "keep_checkpoints")
 IGNORED = ("seed", "task", "env_frames", "device", "threads", "compile", "replay.memmap")
+BASELINES = ("sac", "ppo")  # blocks of settings that an algorithm of this name alone uses
 _MOST_KEYS = 3  # in a label
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # x [P] ascending, values [P]
@@ -37,7 +38,7 @@ class Run(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Mean over runs with the 95 % interval of that mean, each [P]; the interval is nan where there is one run."""
+    """Mean over seeds with the 95 % interval of that mean, each [P]; it is nan where there is one (`runs`) seed."""
 
     label: str
     x: NDArray[np.float64]
@@ -67,7 +68,7 @@ def load_run(logdir: Path) -> Run:
     if not path.is_file():
         raise ValueError(f"logdir: got '{logdir}', expected a folder with a run (no config.yaml in it)")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict) or not isinstance(values.get("task"), str):
@@ -110,28 +111,46 @@ def distinct(times: NDArray[np.float64], values: NDArray[np.float64]) -> Points:
 
 
 def grouped(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs whose settings are the same but for IGNORED and WATCHING, in the order of their first ones."""
+    """Runs of one task whose `counted` settings are the same, in the order of their first ones."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        kept = [(k, repr(v)) for k, v in sorted(run.settings.items()) if _counts(k)]
+        kept = [(k, repr(v)) for k, v in sorted(counted(run.settings).items())]
         groups.setdefault((run.task, *kept), []).append(run)
     return list(groups.values())
 
 
-def _counts(key: str) -> bool:
-    return key not in IGNORED and key.removeprefix("train.") not in WATCHING
+def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a run another experiment: none of IGNORED, WATCHING or of an algorithm it does not use."""
+    algo = settings["algo"]
+
+    def counts(key: str) -> bool:
+        block = key.split(".")[0]
+        if algo == "aime":
+            return block not in BASELINES and key not in IGNORED and key.removeprefix("train.") not in WATCHING
+        return block in ("algo", "env", algo) or key == "replay.prefill_frames"
+
+    return {key: value for key, value in settings.items() if counts(key)}
 
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name for each group of runs of one task: the settings in which the groups differ, few of many."""
-    settings = [group[0].settings for group in groups]
-    keys = list(dict.fromkeys(key for values in settings for key in values if _counts(key)))
-    differing = [key for key in keys if len({repr(values.get(key)) for values in settings}) > 1]
+    """A name for each group of runs of one task: the algorithm, or the settings in which the groups differ, or both."""
+    settings = [counted(group[0].settings) for group in groups]
+    keys = list(dict.fromkeys(key for group in groups for key in group[0].settings))
+    found = {key: {repr(values[key]) for values in settings if key in values} for key in keys if key != "algo"}
+    differing = [key for key in found if len(found[key]) > 1]
+    has_several = len({values["algo"] for values in settings}) > 1
     shown = differing if len(differing) <= _MOST_KEYS else _telling(differing, settings)
-    more = f", and {len(differing) - len(shown)} more settings" if len(shown) < len(differing) else ""
-    if not differing:
-        return ["AIME" if values.get("algo", "aime") == "aime" else str(values["algo"]).upper() for values in settings]
-    return [", ".join(f"{_short(key, keys)} {_shown(values.get(key))}" for key in shown) + more for values in settings]
+    names = []
+    for values in settings:
+        parts = [_algorithm(values)] if has_several or not differing else []
+        parts += [f"{_short(key, keys)} {_shown(values[key])}" for key in shown if key in values]
+        more = sum(key in values for key in differing if key not in shown)
+        names.append(", ".join([*parts, *([f"and {more} more settings"] if more else [])]))
+    return names
+
+
+def _algorithm(settings: Mapping[str, Any]) -> str:
+    return str(settings["algo"]).upper()
 
 
 def _shown(value: Any) -> str:
@@ -141,9 +160,9 @@ def _shown(value: Any) -> str:
 def _telling(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The first keys that together tell all settings apart."""
     chosen: list[str] = []
-    count = 1
+    count = len({values["algo"] for values in settings})
     for key in keys:
-        found = len({tuple(repr(values.get(k)) for k in (*chosen, key)) for values in settings})
+        found = len({tuple(repr(values.get(k)) for k in ("algo", *chosen, key)) for values in settings})
         if found > count:
             chosen, count = [*chosen, key], found
     return chosen
@@ -176,10 +195,25 @@ def mean_curve(label: str, seeds: Sequence[Points]) -> Curve:
     return Curve(label, grid, mean, low, high, len(seeds))
 
 
+def seed_points(group: Iterable[Run], metric: str, x: str = "env_frames") -> list[Points]:
+    """The points of each seed: one that was run twice, or whose folder was copied, counts once, as its runs' mean."""
+    seeds: dict[Any, list[Points]] = {}
+    for run in group:
+        seeds.setdefault(run.settings["seed"], []).append(points(run, metric, x))
+    return [_mean_points(found) for found in seeds.values()]
+
+
+def _mean_points(runs: Sequence[Points]) -> Points:
+    """The mean of runs at every x of theirs, of those that reach it."""
+    grid = np.unique(np.concatenate([x for x, _ in runs]))
+    values = [np.interp(grid, *run, left=np.nan, right=np.nan) for run in runs]
+    return grid, np.nanmean(values, axis=0)
+
+
 @cache
 def load_references() -> dict[str, list[Curve]]:
     """Task -> published curves of reference_curves.csv, their protocol in the label; the interval is left nan."""
-    with open(REFERENCE_FILE, newline="") as file:
+    with open(REFERENCE_FILE, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in rows:
@@ -207,15 +241,19 @@ def references(task: str, end: float) -> list[Curve]:
 
 
 def panels(runs: Sequence[Run], metric: str = "eval_return", x: str = "env_frames") -> list[Panel]:
-    """What a figure of these runs shows, a panel a task. Each run has the metric.
+    """What a figure of these runs shows, a panel for each task that has the metric; titles count the runs without it.
 
     Training returns appear beside evaluations, published curves beside returns over env_frames.
     """
     made = []
     for task in dict.fromkeys(run.task for run in runs):
-        groups = grouped(run for run in runs if run.task == task)
+        own = [run for run in runs if run.task == task]
+        kept = [run for run in own if len(points(run, metric, x)[0])]
+        if not kept:
+            continue
+        groups = grouped(kept)
         curves = [
-            mean_curve(f"{label} ({describe_seeds(group)})", [points(run, metric, x) for run in group])
+            mean_curve(f"{label} ({describe_seeds(group)})", seed_points(group, metric, x))
             for label, group in zip(labels(groups), groups, strict=True)
         ]
         is_evaluation = metric == "eval_return"
@@ -223,15 +261,18 @@ def panels(runs: Sequence[Run], metric: str = "eval_return", x: str = "env_frame
         training = [[seed for seed in seeds if len(seed[0])] for seeds in training]
         end = max([*(curve.x[-1] for curve in curves), *(seed[0][-1] for seeds in training for seed in seeds)])
         published = references(task, end) if metric in RETURNS and x == "env_frames" else []
-        made.append(Panel(_title(task, groups), curves, training, published))
+        missing = len(own) - len(kept)
+        title = _title(task, groups) + (f"\nwithout {missing} of {len(own)} runs: no {metric} yet" if missing else "")
+        made.append(Panel(title, curves, training, published))
     return made
 
 
 def describe_seeds(group: Sequence[Run]) -> str:
-    """How many seeds, or runs where a seed came twice, and what the band is."""
+    """How many seeds, and runs where a seed came twice, and what the band is."""
     seeds = len({run.settings["seed"] for run in group})
-    count = f"{seeds} seed{'s' * (seeds > 1)}" if seeds == len(group) else f"{len(group)} runs of {seeds} seeds"
-    return f"{count}, 95 % interval" if len(group) > 1 else f"{count}, no interval"
+    plural = f"{seeds} seed{'s' * (seeds > 1)}"
+    count = plural if seeds == len(group) else f"{len(group)} runs of {plural}"
+    return f"{count}, 95 % interval" if seeds > 1 else f"{count}, no interval"
 
 
 def _title(task: str, groups: Sequence[Sequence[Run]]) -> str:

@@ -131,4 +131,4 @@ def test_a_default_folder_has_no_signs_that_paths_give_a_meaning(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     command = ["train", "--preset", "debug", "--env.num_envs", "1", "--env_frames", "30", "--quiet", "--task", TASK]
     assert main(command) == 0
-    assert (tmp_path / "runs" / "gym_Choice-v0" / "config.yaml").is_file()
+    assert (tmp_path / "runs" / "gym_Choice-v0-seed0" / "config.yaml").is_file()

@@ -58,6 +58,17 @@ def test_the_real_course_is_that_of_the_policy(agent, tmp_path):
     assert found.real == pytest.approx(sum(float(row.reward[0]) for row in rows[4:10]))
 
 
+def test_dreams_are_summed_over_as_many_steps_as_came(agent, tmp_path):
+    def found(horizon):
+        return record_imagination(agent, tmp_path / "a.mp4", 5, context=20, horizon=horizon, dreams=2)
+
+    short, long = found(6), found(10)  # an episode of reaching has 26 frames
+    assert short.steps == long.steps == 6
+    assert long.dreamt == pytest.approx(short.dreamt)
+    assert found(4).steps == 4
+    assert found(4).dreamt != pytest.approx(short.dreamt)
+
+
 def test_the_value_is_that_of_the_last_frame_seen(agent, tmp_path):
     rows = []
     found = record_imagination(agent, tmp_path / "a.mp4", 5, context=4, horizon=2, dreams=1, mode="deterministic")

@@ -1,6 +1,10 @@
 """Learning curves: which runs belong together, their mean and interval by hand, and what is refused."""
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from agent.config import make_config
 from agent.report import curves
 from agent.report.curve_figure import draw_panel, make_axes
 from agent.report.curves import (
@@ -21,9 +26,11 @@ from agent.report.curves import (
     panels,
     points,
     references,
+    seed_points,
 )
 from run_agent import main
 
+ROOT = Path(__file__).parents[2]
 EVALUATIONS = [(10_000, 100.0), (20_000, 200.0)]
 
 
@@ -139,10 +146,55 @@ def test_a_label_names_the_block_where_the_key_alone_says_nothing(tmp_path):
     assert labels(grouped(runs)) == ["perceiver_config.enabled true", "perceiver_config.enabled false"]
 
 
-def test_the_same_seed_twice_is_said(tmp_path):
-    runs = [load_run(make_run(tmp_path, name, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+def test_the_same_seed_twice_is_said_and_counts_once(tmp_path):
+    twice, once = [(10_000, 100.0), (20_000, 200.0)], [(10_000, 300.0), (20_000, 400.0)]
+    runs = [load_run(make_run(tmp_path, name, twice, seed=0)) for name in ("a", "copy")]
+    runs.append(load_run(make_run(tmp_path, "early copy", twice[:1], seed=0)))
+    runs.append(load_run(make_run(tmp_path, "c", once, seed=1)))
     (curve,) = panels(runs)[0].curves
-    assert "3 runs of 2 seeds" in curve.label
+    (single,) = panels([runs[0], runs[3]])[0].curves
+    assert "4 runs of 2 seeds, 95 % interval" in curve.label
+    assert curve.runs == 2
+    for name in ("x", "mean", "low", "high"):
+        np.testing.assert_array_equal(getattr(curve, name), getattr(single, name))
+    (alone,) = panels(runs[:2])[0].curves
+    assert "2 runs of 1 seed, no interval" in alone.label
+    assert np.isnan(alone.low).all()
+
+
+def test_two_runs_of_a_seed_are_their_mean_where_both_have_come(tmp_path):
+    runs = [load_run(make_run(tmp_path, "a", [(10, 1.0), (20, 3.0)])), load_run(make_run(tmp_path, "b", [(10, 3.0)]))]
+    ((x, mean),) = seed_points(runs, "eval_return")
+    assert (x.tolist(), mean.tolist()) == ([10, 20], [2.0, 3.0])
+
+
+def write_config(run: Path, preset: str, **overrides: Any) -> Path:
+    """All settings of a real run into its folder."""
+    (run / "config.yaml").write_text(yaml.safe_dump(asdict(make_config(preset, "cartpole_swingup", overrides))))
+    return run
+
+
+def test_a_baseline_is_named_by_its_algorithm_and_only_by_settings_that_it_uses(tmp_path):
+    ours = load_run(write_config(make_run(tmp_path, "ours"), "cpu"))
+    same = load_run(write_config(make_run(tmp_path, "sac"), "cpu", algo="sac"))
+    other = load_run(write_config(make_run(tmp_path, "sac wide"), "cpu", algo="sac", size="10m"))
+    assert labels(grouped([ours, same, other])) == ["AIME", "SAC"]  # a model's width is nothing to SAC
+    fast = load_run(write_config(make_run(tmp_path, "sac fast"), "cpu", algo="sac", **{"sac.learning_rate": 0.01}))
+    assert labels(grouped([ours, same, fast])) == [
+        "AIME",
+        "SAC, sac.learning_rate 0.001",
+        "SAC, sac.learning_rate 0.01",
+    ]
+    gpu = load_run(write_config(make_run(tmp_path, "sac gpu"), "gpu", algo="sac"))
+    assert labels(grouped([same, gpu])) == ["num_envs 1, and 3 more settings", "num_envs 8, and 3 more settings"]
+
+
+def test_a_figure_counts_the_runs_that_have_no_evaluation_yet(tmp_path):
+    runs = [load_run(make_run(tmp_path, "a")), load_run(make_run(tmp_path, "b", [], [(500, 1.0)], seed=1))]
+    other = load_run(make_run(tmp_path, "c", [], [(500, 1.0)], task="walker_walk"))
+    (panel,) = panels([*runs, other])
+    assert panel.title.splitlines()[1] == "without 1 of 2 runs: no eval_return yet"
+    assert "without" not in panels(runs[:1])[0].title
 
 
 def test_training_returns_and_published_curves_stand_beside_evaluations(tmp_path):
@@ -199,6 +251,24 @@ def test_plot_writes_other_formats_and_metrics(tmp_path, suffix):
     run, out = make_run(tmp_path, "a", training=[(10, -3.0), (20, -4.0)]), tmp_path / f"c{suffix}"
     assert main(["plot", str(run), "--out", str(out), "--metric", "train_return", "--x", "wall_seconds"]) == 0
     assert out.stat().st_size > 1000
+
+
+def test_plot_draws_where_a_notebooks_backend_is_set(tmp_path):
+    run = make_run(tmp_path, "a")
+    command = [sys.executable, "run_agent.py", "plot", str(run), "--out", str(tmp_path / "c.png")]
+    backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    subprocess.run(command, cwd=ROOT, env=os.environ | backend, check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "c.png").stat().st_size > 1000
+
+
+def test_plot_replaces_no_file_that_the_user_names(capsys, tmp_path):
+    run, out = str(make_run(tmp_path, "a")), tmp_path / "c.png"
+    out.write_text("precious")
+    for option in ("--out", "--json"):
+        assert "which exists, expected a new name (or --overwrite)" in refused(capsys, run, option, str(out))
+    assert out.read_text() == "precious"
+    assert main(["plot", run, "--out", str(out), "--overwrite"]) == 0
+    assert "in the place of the one before" in capsys.readouterr().out
 
 
 def refused(capsys, *argv: str) -> str:

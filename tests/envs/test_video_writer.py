@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
+from PIL import Image
 
 from envs import VideoWriter
 from envs.encoders import EncodingError
@@ -45,6 +46,32 @@ def test_frames_come_back_in_order_and_size(tmp_path, suffix, size):
     assert " 20 fps" in text
     # Flat colours survive but for the rounding of YUV 4:2:0 (mp4) or of a palette (gif).
     np.testing.assert_allclose(frames.mean((1, 2)), COLORS, atol=6)
+
+
+@pytest.mark.parametrize(
+    ("fps", "kept"), [(12.5, 25), (30, 60), (48, 96), (50, 100), (60, 100), (125, 100), (500, 100)]
+)
+def test_a_second_of_a_gif_is_a_second_in_browsers(tmp_path, fps, kept):
+    with VideoWriter(tmp_path / "a.gif", fps) as writer:
+        for index in range(int(2 * fps)):
+            writer.add(np.full((16, 16, 3), index * 255 // (2 * fps), np.uint8))
+    with Image.open(tmp_path / "a.gif") as picture:
+        delays = []
+        for index in range(picture.n_frames):
+            picture.seek(index)
+            delays.append(picture.info["duration"])
+    assert (len(delays), sum(delays)) == (kept, 2000)
+    assert min(delays) >= 20  # milliseconds; browsers show shorter ones for 100
+
+
+@pytest.mark.parametrize("name", ["12:30/clip.mp4", "a:b.gif", "file:c.mp4", "-y.gif"])
+def test_a_name_is_no_protocol_and_no_option_of_the_encoder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter(name, 10) as writer:
+        for frame in flat_frames(32, 32):
+            writer.add(frame)
+    assert len(read_back((tmp_path / name).absolute(), 32, 32)[0]) == 5
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [name]
 
 
 def test_frames_are_upright_and_not_mirrored(tmp_path):
