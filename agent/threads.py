@@ -10,7 +10,8 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -27,7 +28,8 @@ _WINDOW_SECONDS = 10.0  # of updates, before they are compared with earlier ones
 _measured: dict[str, dict[int, float]] = {}  # once in a process, so that two runs of one config take the same
 
 
-class Threads(NamedTuple):
+@dataclass(frozen=True)
+class Threads:
     """CPU threads of a run, why so many, and the seconds of an update where they were measured."""
 
     count: int

@@ -196,6 +196,24 @@ def test_doctor_ends_with_the_command_and_its_hours(capsys, quick, monkeypatch, 
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("asked", "ending"), [(2, "--preset debug --threads 1"), (None, "--preset debug")])
+def test_the_command_has_the_best_number_of_threads_where_one_was_asked_for(capsys, quick, monkeypatch, asked, ending):
+    figures = {"threads": 1, "asked_threads": asked}
+    found = {"threads": {"name": "threads", "verdict": "ok", "text": "", "figures": figures}}
+    monkeypatch.setattr(
+        command, "LEARNING_PROBE", f"print({json.dumps(json.dumps(found))})".replace("{", "{{").replace("}", "}}")
+    )
+    assert main(["doctor", "--preset", "debug", *([] if asked is None else [f"--threads={asked}"])]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"train --task counting {ending}")
+
+
+def test_doctor_times_the_threads_that_are_asked_for(capsys, quick):
+    assert main(["doctor", "--preset", "debug", "--seconds", "200", "--threads", "97"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if " threads " in line and "is best" in line]
+    assert "97" in line  # timed, or slower than fewer
+    assert "1 thread " in line
+
+
 @pytest.mark.parametrize(("task", "status"), [("walker_walk", 1), ("counting", 0)])
 def test_without_dm_control_only_tasks_of_our_own_can_start(capsys, quick, monkeypatch, task, status):
     for name in ("SIMULATOR_PROBE", "BACKEND_PROBE", "DRAWING_PROBE"):
@@ -237,6 +255,7 @@ def test_sigterm_leaves_no_probe(pids):
         (["--seconds", "0"], "seconds: got 0, expected a positive number"),
         (["--seconds", "soon"], "seconds"),
         (["--workers", "0"], "workers: got 0"),
+        (["--threads", "0"], "threads: got 0, expected at least 1"),
         (["--task", "walker_wlak"], "'walker_walk'"),
         (["--preset", "cpuu"], "'cpu'"),
         (["--json", os.sep], "a folder"),
