@@ -65,9 +65,9 @@ def _number(kind: type, text: str) -> Any:
 
 
 def default_task(options: argparse.Namespace) -> str:
-    """The task as the default folder's name, without the signs in "gym:ALE/Pong-v5" that paths may give a meaning."""
+    """The task as the default folder's name, without the signs of "gym:ALE/Pong-v5?mode=1" that mean more in paths."""
     preset_task = load_preset(options.preset)["task"] if options.preset is not None else Config.task
-    return re.sub(r"[:/#]", "_", options.task if options.task is not None else preset_task)
+    return re.sub(r"[^\w.-]", "_", options.task if options.task is not None else preset_task)
 
 
 def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable[[str], None]) -> Config:
