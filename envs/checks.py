@@ -66,7 +66,7 @@ def is_plain(value: Any, depth: int = 8) -> bool:
 def check_arguments(
     arguments: Mapping[str, Any], function: Callable[..., Any], taken: Collection[str], of: str
 ) -> None:
-    """ValueError where `function`, which is called `of`, does not take one of the arguments, or it is one of `taken`."""
+    """ValueError where `function`, which is called `of`, takes one of the arguments not, or it is one of `taken`."""
     parameters = inspect.signature(function).parameters.values()
     known = [p.name for p in parameters if p.name not in ("self", *taken) and p.kind is not p.VAR_KEYWORD]
     is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -76,7 +78,8 @@ def load_suite() -> ModuleType:
     """
     backend = choose_gl_backend()
     try:
-        from dm_control import suite
+        with _quiet():
+            from dm_control import suite
     except ModuleNotFoundError:
         raise
     except (ImportError, AttributeError, RuntimeError) as error:  # what PyOpenGL raises where a library is missing
@@ -91,12 +94,24 @@ def _context_failure(physics: Any) -> str | None:
 
     Nothing of the error is kept: it holds a context that would complain at the end of the process.
     """
-    with warnings.catch_warnings(action="ignore"):  # GLFW's, several lines about a screen
+    with _quiet():
         try:
             _ = physics.contexts
         except Exception as error:
             return one_line(error)
     return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, GLFW does not warn about a screen, nor dm_control about half a context; whoever fails says it once."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            yield
+    finally:
+        sys.unraisablehook = hook
 
 
 class SceneCamera:
@@ -122,7 +137,7 @@ class SceneCamera:
             raise ValueError(f"render: got {profile!r}, expected one of {', '.join(PROFILES)}")
         names = [physics.model.id2name(i, "camera") for i in range(physics.model.ncam)]
         camera_id = names.index(camera_id) if camera_id in names else camera_id
-        if not isinstance(camera_id, int) or not 0 <= camera_id < len(names):
+        if type(camera_id) is not int or not 0 <= camera_id < len(names):
             known = ", ".join(f"{i} {name!r}" if name else str(i) for i, name in enumerate(names))
             raise ValueError(f"camera_id: got {camera_id!r}, expected 0 to {len(names) - 1} or a name ({known})")
         self._physics = physics
