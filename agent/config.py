@@ -280,7 +280,7 @@ def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mapping, or one with blocks of settings in it -> dotted keys and leaves, settings that are mappings too."""
+    """Nested mapping, or one with blocks of settings in it -> dotted keys and leaves, mappings of MAPPINGS too."""
     for key, value in values.items():
         if isinstance(value, Settings):
             value = vars(value)

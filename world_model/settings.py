@@ -57,8 +57,8 @@ def _plain(value: Any, hint: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if hint is Any:  # what a JSON file can say
-        kinds = {list: list[Any], tuple: list[Any], dict: dict[str, Any]}
-        hint = type(value) if type(value) in _NAMES else kinds.get(type(value), None)
+        kinds: dict[type, Any] = {list: list[Any], tuple: list[Any], dict: dict[str, Any]}
+        hint = type(value) if type(value) in _NAMES else kinds.get(type(value))
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return next((found for option in options if (found := _plain(value, option)) is not _REFUSED), _REFUSED)
