@@ -6,7 +6,7 @@ steps); train_ratio = batch_size * batch_length * updates / agent_steps.
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_origin
 

@@ -126,23 +126,11 @@ def test_gymnasiums_own_time_limit_is_an_argument(planets):
 
 
 @pytest.mark.parametrize(("task", "own"), [
-    ("gym:pixel_worlds:pixel_worlds/Seen-v0", (5, True, False)),
-    ("counting", (10, False, True)),
     ("counting?length=7&is_terminating=true", (7, True, False)),
     ("cartpole_swingup?time_limit=0.08", (8, False, True)),
 ])  # fmt: skip
-def test_a_time_limit_counts_env_frames_of_every_kind_of_task(task, own):
-    settings = {"action_repeat": 1, "render": "fast"}
-    assert length(make_env(task, **settings)) == own
-    assert length(make_env(task, **settings, time_limit=3)) == (3, False, True)
-    assert length(make_env(task, **settings, time_limit=own[0])) == own  # a true end stays one
-    assert length(make_env(task, **settings | {"action_repeat": 2}, time_limit=3)) == (2, False, True)
-
-
-@pytest.mark.parametrize("limit", [0, -1, 2.5, "9"])
-def test_a_time_limit_that_is_none(limit):
-    with pytest.raises(ValueError, match=r"^env.time_limit: got [^\n]*, expected a whole number of at least 1$"):
-        make_env("reaching", time_limit=limit)
+def test_a_tasks_own_length_is_an_argument(task, own):
+    assert length(make_env(task, action_repeat=1, render="fast")) == own
 
 
 @pytest.mark.parametrize(("task", "settings", "line"), [

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def length_of(env):
 
 
 def test_every_setting_of_env_reaches_every_environment():
-    settings = {"env.kwargs": {"length": 30}, "env.time_limit": 9, "env.num_envs": 1, "env.action_repeat": 2}
+    settings = {"env.kwargs": {"length": 9}, "env.num_envs": 1, "env.action_repeat": 2}
     config = make_config("debug", "counting", settings)
     with agent_env(config) as env:
         assert length_of(env) == 5
@@ -113,21 +114,21 @@ def test_every_setting_of_env_reaches_every_environment():
     rows = [driver.tick(lambda step: np.zeros((1, 2))) for _ in range(7)]
     driver.close()
     assert [bool(row.is_last[0]) for row in rows] == [False] * 5 + [True, False]
-    with agent_env(make_config("debug", "counting", {**settings, "env.time_limit": None})) as env:
-        assert length_of(env) == 15
 
 
 def test_no_field_of_env_is_left_out():
-    options = EnvConfig(camera="top", time_limit=7, kwargs={"a": 1}, render="fast", action_repeat=3).options()
-    assert options == {"camera": "top", "time_limit": 7, "kwargs": {"a": 1}, "render": "fast", "action_repeat": 3}
+    elsewhere = {"num_envs", "max_episode_frames"}
+    assert set(EnvConfig().options()) == {item.name for item in fields(EnvConfig)} - elsewhere
+    options = EnvConfig(camera="top", kwargs={"a": 1}, render="fast", action_repeat=3).options()
+    assert options == {"camera": "top", "kwargs": {"a": 1}, "render": "fast", "action_repeat": 3}
 
 
 def test_arguments_come_from_the_command_line_and_stay_with_the_run(tmp_path, capsys):
     logdir = tmp_path / "run"
-    kwargs = ["--env.kwargs", "{length: 12, is_terminating: true}", "--env.time_limit", "11"]
+    kwargs = ["--env.kwargs", "{length: 12, is_terminating: true}"]
     assert main([*TRAIN, *kwargs, "--logdir", str(logdir)]) == 0
     written = yaml.safe_load((logdir / "config.yaml").read_text())["env"]
-    assert (written["kwargs"], written["time_limit"]) == ({"length": 12, "is_terminating": True}, 11)
+    assert written["kwargs"] == {"length": 12, "is_terminating": True}
     more = ["train", "--logdir", str(logdir), "--resume", "--quiet", "--env_frames", "130"]
     assert main(more) == 0
     for changed in ('{"length": 12}', "{}", "{length: 13, is_terminating: true}"):
@@ -168,8 +169,8 @@ def test_arguments_are_another_run_and_the_same_rows_of_a_preset():
     assert named == load_preset("cpu", "cartpole_swingup") | {"task": "cartpole_swingup?time_limit=5"}
 
 
-def test_a_run_with_a_time_limit_goes_on_bit_for_bit(tmp_path):
-    settings = {"env.time_limit": 7, "env.kwargs": {"length": 30}, "env_frames": 140, "env.num_envs": 2}
+def test_a_run_with_arguments_goes_on_bit_for_bit(tmp_path):
+    settings = {"env.kwargs": {"length": 7}, "env_frames": 140, "env.num_envs": 2}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     Trainer(make_config("debug", "counting", settings), whole, quiet=True).run()
     for frames in (116, 140):
