@@ -107,8 +107,7 @@ def _make_envs(config: Config, starts: Sequence[EpisodeStart] | None = None) -> 
         config.task,
         config.env.num_envs,
         seed=config.seed,
-        action_repeat=config.env.action_repeat,
-        render=config.env.render,
+        **config.env.options(),
         starts=starts,
         on_start=outlast_screen,
     )

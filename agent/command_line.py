@@ -93,7 +93,7 @@ def default_logdir(config: Config) -> Path:
 
     runs/<task>, as earlier versions had it, where that holds such a run and the other folder does not exist.
     """
-    task = re.sub(r"[:/#?&]", "_", config.task)
+    task = re.sub(r"[^\w.-]", "_", config.task)
     algo = [] if config.algo == "aime" else [config.algo]
     folder, older = Path("runs", "-".join([task, *algo, f"seed{config.seed}"])), Path("runs", task)
     if not folder.exists():

@@ -8,7 +8,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 from agent.baseline_config import PPOConfig, SACConfig
 from agent.config_file import parse_value, read_yaml, write_yaml
@@ -27,12 +27,18 @@ class EnvConfig(Settings):
     num_envs: int = 1  # environments side by side, each in a worker process where there are several
     action_repeat: int = 2  # env_frames an action is held for; rewards are summed
     render: Literal["standard", "fast"] = "standard"  # profile: fast leaves out shadows, reflections and multisampling
+    camera: int | str | None = None  # of the suite's model, by number or name; null: Dreamer's
+    kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {frameskip: 4}
     max_episode_frames: int = 27_000  # env_frames after which an episode that has not ended is cut off, as truncated
 
     @property
     def max_steps(self) -> int:
         """`max_episode_frames` in agent_steps."""
         return -(-self.max_episode_frames // self.action_repeat)
+
+    def options(self) -> dict[str, Any]:
+        """How `envs.make_env` and `envs.make_vector_env` are to make the task, whatever the number and the bound."""
+        return {name: getattr(self, name) for name in ("action_repeat", "render", "camera", "kwargs")}
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,7 @@ def load_preset(name: str, task: str | None = None, size: str | None = None) -> 
     per_task = values.pop("per_task", {})
     task = task if task is not None else values.get("task", Config.task)
     for pattern, overrides in per_task.items():
-        if fnmatch.fnmatch(task, pattern):
+        if fnmatch.fnmatch(task.partition("?")[0], pattern):  # whatever the environment's arguments
             values = merge(values, overrides)
     if size is not None:
         values = merge(values, load_size(size))
@@ -262,6 +268,7 @@ def save_config(config: Config, path: Path) -> None:
     write_yaml(path, asdict(config))
 
 
+MAPPINGS = tuple(key for key, hint in declared(Config).items() if get_origin(hint) is dict)
 MAY_CHANGE: tuple[str, ...] = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
 MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor", "train.final_updates")
 
@@ -273,11 +280,11 @@ def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mapping, or one with blocks of settings in it -> dotted keys and leaves."""
+    """Nested mapping, or one with blocks of settings in it -> dotted keys and leaves, mappings of MAPPINGS too."""
     for key, value in values.items():
         if isinstance(value, Settings):
             value = vars(value)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in MAPPINGS:
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -290,13 +297,17 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested update into a new dict; dotted keys in `changes` are allowed, and a block that is None changes nothing."""
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested update into a new dict; dotted keys in `changes` are allowed, and a block that is None changes nothing.
+
+    A setting that is a mapping is replaced as a whole.
+    """
     merged = dict(base)
     for key, value in changes.items():
         first, _, rest = key.partition(".")
         if rest:
             value = nest(rest, value)
-        nested = isinstance(value, Mapping | None) and isinstance(merged.get(first), Mapping)
-        merged[first] = merge(merged[first], value or {}) if nested else value
+        is_block = isinstance(value, Mapping | None) and isinstance(merged.get(first), Mapping)
+        is_block = is_block and f"{prefix}{first}" not in MAPPINGS
+        merged[first] = merge(merged[first], value or {}, f"{prefix}{first}.") if is_block else value
     return merged

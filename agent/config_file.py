@@ -4,7 +4,7 @@ import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -73,7 +73,8 @@ def parse_value(text: str, hint: Any) -> Any:
     Where it is no YAML it stays the text, which the setting's check then refuses.
     """
     options = get_args(hint) or (hint,)
-    if str in options:
+    is_number = int in options and text.isdecimal()
+    if str in options and get_origin(hint) is not dict and not is_number:
         return None if NoneType in options and text in ("null", "~") else text
     try:
         return yaml.load(text, _PlainLoader) if text.strip() and text not in options else text

@@ -195,7 +195,7 @@ def agent_env(config: Config) -> Iterator[PixelEnv]:
 
     A close that fails is a warning.
     """
-    env = make_env(config.task, action_repeat=config.env.action_repeat, render=config.env.render)
+    env = make_env(config.task, **config.env.options())
     env.max_steps = config.env.max_steps
     try:
         yield env

@@ -30,6 +30,7 @@ from agent.sb3_envs import (
     config_of,
     is_task,
     name_of,
+    prepared,
     space_from_plain,
     space_to_plain,
     task_envs,
@@ -90,6 +91,7 @@ class AIME(BaseAlgorithm):
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0]) // 2
         made = make_registered(GYM_PREFIX + env) if isinstance(env, str) and not is_task(env) else env
+        made = made if isinstance(made, str) else prepared(made)
         changes = dict(flatten({**(overrides or {}), **settings}))
         if isinstance(made, str):
             config = config_of(preset, made, seed, changes, is_made=False)
@@ -216,6 +218,7 @@ class AIME(BaseAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Go on in other environments of the same spaces and number. ValueError for others."""
+        env = prepared(env)
         check_spaces(env.observation_space, env.action_space)
         wrapped = self._wrap_env(env, self.verbose)
         if wrapped.num_envs != self.n_envs:
@@ -290,6 +293,7 @@ class AIME(BaseAlgorithm):
             raise ValueError(f"path: got '{found}', a checkpoint of a run, expected a file that AIME.save wrote")
         check(payload, _FORM, "payload")
         model = cls.__new__(cls)
+        env = None if env is None else prepared(env)
         model._build(saved_config(payload), env, device, verbose, tensorboard_log, payload)
         check_agent(payload["agent"], model.agent)
         model.agent.load_state_dict(payload["agent"])

@@ -5,17 +5,19 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, Space
 from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecExtractDictObs
 
 from agent.config import Config, make_config
-from envs import make_env, task_names
+from envs import GymPixels, make_env, task_names
+from envs.adapter import choose_image, env_name
+from envs.contract import Contract
 from envs.images import is_image
 from envs.spaces import OneHot, action_map, random_actions
-from envs.tasks import GYM_PREFIX
+from envs.tasks import GYM_PREFIX, base_task
 
 _NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device")  # the environment, learn() or arguments decide them
 _OF_TRAINER = (  # settings of `train` that mean nothing without a Trainer
@@ -33,7 +35,7 @@ GymEnv = gymnasium.Env[Any, Any] | VecEnv
 
 def is_task(name: str) -> bool:
     """Whether this names a task of `run_agent.py train --task`; every other name is a gymnasium id."""
-    return name in task_names() or name.startswith(GYM_PREFIX)
+    return base_task(name) in task_names() or name.startswith(GYM_PREFIX)
 
 
 def task_envs(
@@ -42,7 +44,7 @@ def task_envs(
     """Environments of the config's task in this process, as the config plays and draws them, each inside `wrap`."""
 
     def make() -> gymnasium.Env[Any, Any]:
-        env = make_env(config.task, action_repeat=config.env.action_repeat, render=config.env.render)
+        env = make_env(config.task, **config.env.options())
         env.max_steps = config.env.max_steps
         return Monitor(env if wrap is None else wrap(env))
 
@@ -54,7 +56,20 @@ def name_of(env: GymEnv) -> str:
     if isinstance(env, VecEnv):
         specs = env.get_attr("spec") if env.has_attr("spec") else [None]
         return f"{GYM_PREFIX}{specs[0].id if specs[0] is not None else type(env).__name__}"
-    return f"{GYM_PREFIX}{env.spec.id if env.spec is not None else type(env.unwrapped).__name__}"
+    name = env_name(env)
+    return name if name.startswith(GYM_PREFIX) else GYM_PREFIX + name
+
+
+def prepared(env: GymEnv) -> GymEnv:
+    """A user's environment whose answers are checked; of a Dict the image is seen, as of a task "gym:<id>"."""
+    is_dict = isinstance(env.observation_space, Dict)
+    if not isinstance(env, VecEnv):
+        return GymPixels(env) if is_dict else Contract(env, name_of(env))
+    inner = env.unwrapped
+    if isinstance(inner, DummyVecEnv):
+        inner.envs = [e if isinstance(e, Contract) else Contract(e, name_of(e)) for e in inner.envs]
+    key, is_observed = choose_image(env.observation_space, None, name_of(env))
+    return VecExtractDictObs(env, key) if is_dict and is_observed and key is not None else env
 
 
 def check_spaces(observations: Space[Any], actions: Space[Any]) -> None:

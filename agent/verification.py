@@ -18,7 +18,7 @@ from agent.checkpoint import load_newest
 from agent.config import Config, save_config
 from agent.logger import read_metrics
 from agent.threads import choose_threads
-from envs.tasks import SUITE_TASKS
+from envs.tasks import SUITE_TASKS, base_task
 
 PROGRAM = Path(__file__).resolve().parents[1] / "run_agent.py"
 CLOCKS = ("wall_seconds", "updates_per_second")  # what may differ between two runs that are the same
@@ -41,7 +41,7 @@ def short_config(config: Config, updates: int) -> Config:
     """The same run, over after about `updates` updates, with an evaluation of one episode in its middle."""
     replay, train = config.replay, config.train
     # Long enough for an episode to end, so that a run resumes with rows from the disk too, not with running ones alone.
-    prefill = _EPISODE_FRAMES * config.env.num_envs if config.task in SUITE_TASKS else replay.prefill_frames
+    prefill = _EPISODE_FRAMES * config.env.num_envs if base_task(config.task) in SUITE_TASKS else replay.prefill_frames
     decisions = math.ceil(updates * replay.batch_size * replay.batch_length / train.train_ratio)
     learning = decisions * config.env.action_repeat
     clocks = replace(train, eval_every=prefill + learning // 2, eval_episodes=1, video_frames=0, checkpoint_minutes=0.1)

@@ -172,9 +172,7 @@ def count_parameters(agent: Agent) -> dict[str, int]:
 def measure(config: Config, threads: int, seconds: float) -> dict[str, Any]:
     """Run all measurements -> {"settings", "machine", "results", "parameters"}, ready for JSON."""
     torch.set_num_threads(threads)
-    env = make_vector_env(
-        config.task, 1, seed=config.seed, action_repeat=config.env.action_repeat, render=config.env.render
-    )
+    env = make_vector_env(config.task, 1, seed=config.seed, **config.env.options())
     with Driver(env) as driver:
         agent = Agent(config, driver.action_dim)
         if config.compile:

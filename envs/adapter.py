@@ -2,7 +2,8 @@
 
 import logging
 import multiprocessing
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,11 +13,12 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Dict, Space
 from numpy.typing import NDArray
 
-from envs.images import Frame, is_image, resize_area, to_rgb
+from envs.contract import Contract, ContractError, brief, checked_image, one_line
+from envs.images import Frame, drawn_rgb, is_image, resize_area, to_rgb
 from envs.pixels import PixelEnv
 from envs.registered import make_registered
 from envs.spaces import action_map
-from envs.tasks import GYM_PREFIX
+from envs.tasks import GYM_PREFIX, task_key
 
 GymEnv = gymnasium.Env[Any, Any]
 
@@ -34,59 +36,81 @@ class GymPixels(PixelEnv):
     bounds of a Box of any shape; for a Discrete they are one-hot vectors (`envs.spaces.OneHot`).
 
     Args:
-        source: a task "gym:<id>", "gym:<module>:<id>" or either with "#<observation key>"; an environment; or what
-            makes one. One that is given as it is, is closed with this one.
+        source: a task "gym:<id>" or "gym:<module>:<id>", either with "?<argument>=<value>&..." and then
+            "#<observation key>"; an environment; or what makes one. One that is made here is tried out at once: a
+            reset, a step and a drawing, which leave no trace after the next reset. One that is given as it is, is
+            reset at most, and closed with this one.
         seed: of the first reset.
         action_repeat: env frames per step.
         size: side of the square frames, pixels.
         observation_key: the entry of a Dict that is seen, where it has several images.
         render_mode: "rgb_array" or None.
+        kwargs: further arguments of a task's environment.
 
     Raises:
-        ValueError: no such environment, nothing to see in it, actions of another kind, or an argument out of its range.
+        ValueError: no such environment, nothing to see in it, actions of another kind, an argument out of its range, or
+            an environment that does not keep to Gymnasium's API.
         RenderingError: it draws with MuJoCo and no GL backend works.
     """
 
     def __init__(
         self, source: str | GymEnv | Callable[[], GymEnv], seed: int = 0, action_repeat: int = 1, size: int = 64,
         observation_key: str | None = None, render_mode: str | None = "rgb_array",
+        kwargs: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self._env, task = _open(source)
+        is_made = not isinstance(source, gymnasium.Env)
+        self._env, self.task = _open(source, kwargs)
         if isinstance(source, str) and observation_key is None:
-            observation_key = source.partition("#")[2] or None
+            observation_key = task_key(source)
         try:
-            self._key, self._is_observed = _choose_image(self._env.observation_space, observation_key, task)
-            self._is_rendered = self._try_render(task)
+            self._key, self._is_observed = choose_image(self._env.observation_space, observation_key, self.task)
             self._to_actions = action_map(self._env.action_space)
+            self._is_rendered = self._try_reset(is_made)
             space = self._to_actions.space
+            if is_made:
+                self._try_step()
             fps = float(self._env.metadata.get("render_fps") or _FPS)
-            super().__init__(task, space.low.size, fps, seed, action_repeat, size, render_mode)
+            super().__init__(self.task, space.low.size, fps, seed, action_repeat, size, render_mode)
         except BaseException:
-            if not isinstance(source, gymnasium.Env):
-                self._env.close()
+            if is_made:
+                self._close()
             raise
         self.action_space = space
-        self._observation: Any = None
 
-    def _try_render(self, task: str) -> bool:
+    def _try_reset(self, is_made: bool) -> bool:
         """Whether render() draws; tried at once, since what it lacks would otherwise show in the middle of a run."""
         draws = self._env.render_mode == "rgb_array"
+        if draws or is_made:
+            self._begin(0)
         if draws:
-            self._env.reset(seed=0)
             try:
-                self._rendered()
-            except DependencyNotInstalled as error:
+                with warnings.catch_warnings(action="ignore", category=UserWarning):  # a GL library's, about a screen
+                    self._rendered()
+            except (Exception, SystemExit) as error:
                 if not self._is_observed:
-                    text = " ".join(str(error).split())
-                    raise ValueError(f"task: got {task!r}, which lacks something here: {text}") from error
+                    raise self._drawing_error(error) from error
+                _say_once(f"{self.task}: render() raises {one_line(error)}; videos show the observation")
                 draws = False
         if not draws and not self._is_observed:
             space = " ".join(str(self._env.observation_space).split())
             raise ValueError(
-                f"task: got {task!r} with render_mode {self._env.render_mode!r} and observations {space}, "
-                "expected pixels: a uint8 image in the observation, or render_mode 'rgb_array'"
+                f"task: got {self.task!r} with render_mode {self._env.render_mode!r} and observations {space}, "
+                "expected pixels: a uint8 image from 0 to 255 in the observation, or render_mode 'rgb_array'"
             )
         return draws
+
+    def _drawing_error(self, error: BaseException) -> ValueError:
+        if isinstance(error, ContractError):
+            return error
+        if isinstance(error, DependencyNotInstalled):
+            return ValueError(f"task: got {self.task!r}, which lacks something here: {' '.join(str(error).split())}")
+        return ContractError(f"render: got {one_line(error)} from {self.task}, expected a frame uint8 [H, W, 3]")
+
+    def _try_step(self) -> None:
+        """A step that is thrown away, as every episode begins with a reset of its own."""
+        self._advance(np.zeros(self._to_actions.space.shape, np.float32))
+        if self._is_observed:
+            self._observed()
 
     def _begin(self, seed: int) -> None:
         self._observation, _ = self._env.reset(seed=seed % _SEEDS)
@@ -105,41 +129,57 @@ class GymPixels(PixelEnv):
 
     def _observed(self) -> Frame:
         """The image in the present observation, [H, W, 3]."""
-        image, space = self._observation, self._env.observation_space
-        if self._key is not None:
-            image, space = image[self._key], space[self._key]  # type: ignore[index]
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.shape != space.shape:
-            came = f"{image.dtype} {image.shape}"
-            raise ValueError(f"observation: got {came} from {self.task}, expected uint8 {space.shape} as in its space")
-        return to_rgb(image)
+        return to_rgb(checked_image(self._observation, self._env.observation_space, self._key, self.task))
 
     def _rendered(self) -> Frame:
         """What render() draws, [H, W, 3]."""
-        image = np.asarray(self._env.render())
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or image.size == 0:
-            raise ValueError(f"render: got {image.dtype} {image.shape} from {self._env}, expected uint8 [H, W, 3]")
-        return image
+        drawn = self._env.render()
+        frame = drawn_rgb(drawn)
+        if frame is None:
+            raise ContractError(f"render: got {brief(drawn)} from {self.task}, expected uint8 [H, W, 3] from 0 to 255")
+        return frame
 
     def close(self) -> None:
-        """Close the environment inside; this one cannot be used after that."""
+        """Close the environment inside; this one cannot be used after that. Where that raises, a line says so."""
         self._is_running, self._frame = False, None
-        self._env.close()
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            self._env.close()
+        except (Exception, SystemExit) as error:  # there is nothing left to lose
+            _say_once(f"{self.task}: close() raises {one_line(error)}")
 
 
-def _open(source: str | GymEnv | Callable[[], GymEnv]) -> tuple[GymEnv, str]:
+def _open(source: str | GymEnv | Callable[[], GymEnv], kwargs: Mapping[str, Any] | None) -> tuple[GymEnv, str]:
     """The environment that a GymPixels is asked for, and its name."""
     if isinstance(source, str):
-        return make_registered(source.partition("#")[0]), source
-    env = source() if callable(source) and not isinstance(source, gymnasium.Env) else source
+        return make_registered(source, kwargs), source
+    if kwargs:
+        raise ValueError(f"kwargs: got {', '.join(kwargs)}, expected none for an environment that is not made here")
+    env: Any = source
+    if callable(source) and not isinstance(source, gymnasium.Env):
+        try:
+            env = source()
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"env: got {brief(source)}, which raises {one_line(error)}") from error
     if not isinstance(env, gymnasium.Env):
         came = type(env).__name__
         raise ValueError(f"env: got {came}, expected a gymnasium.Env, what makes one, or '{GYM_PREFIX}<id>'")
-    return env, GYM_PREFIX + env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    task = env_name(env)
+    return Contract(env, task), task
 
 
-def _choose_image(space: Space[Any], key: str | None, task: str) -> tuple[str | None, bool]:
-    """The entry of a Dict that is seen (None: the observation itself), and whether there is an image at all."""
+def env_name(env: GymEnv) -> str:
+    """Return "gym:" and the id that an environment was made from, or its class where it has none."""
+    return GYM_PREFIX + env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def choose_image(space: Space[Any], key: str | None, task: str) -> tuple[str | None, bool]:
+    """Return the entry of a Dict that is seen (None: the observation itself), and whether there is an image at all.
+
+    ValueError where `key` is none of its images, or there are several and no key.
+    """
     if not isinstance(space, Dict):
         if key is not None:
             raise ValueError(f"observation key: got {key!r} for {task!r}, expected none: its observations are no Dict")

@@ -1,6 +1,10 @@
 """The checks at the doors of this package, each one line of ValueError."""
 
+import inspect
+import math
 import operator
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,3 +37,39 @@ def checked_action(action: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.floa
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"action: got {array[index]} at index {index}, expected finite numbers in [-1, 1]")
     return np.clip(array, -1.0, 1.0)
+
+
+def checked_plain(name: str, values: Any) -> Mapping[str, Any]:
+    """Return a mapping of arguments, or raise a ValueError unless it holds `is_plain` values."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name}: got {str(values)[:60]!r}, expected a mapping as in {{key: value}}")
+    for key, value in values.items():
+        if not isinstance(key, str) or not is_plain(value):
+            raise ValueError(
+                f"{name}: got {type(value).__name__} {str(value)[:60]!r} for {str(key)[:60]!r}, "
+                "expected names of text, and as values numbers, texts, true, false, null, lists or mappings of them"
+            )
+    return values
+
+
+def is_plain(value: Any, depth: int = 8) -> bool:
+    """Return whether a JSON file can hold a value: finite numbers, text, lists and mappings of them, not too deep."""
+    if isinstance(value, list | Mapping):
+        inside = value.values() if isinstance(value, Mapping) else value
+        names = value if isinstance(value, Mapping) else ()
+        return depth > 0 and all(isinstance(n, str) for n in names) and all(is_plain(v, depth - 1) for v in inside)
+    if type(value) is float:
+        return math.isfinite(value)
+    return value is None or type(value) in (bool, int, str)
+
+
+def check_arguments(
+    arguments: Mapping[str, Any], function: Callable[..., Any], taken: Collection[str], of: str
+) -> None:
+    """ValueError where `function`, which is called `of`, takes one of the arguments not, or it is one of `taken`."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.name not in ("self", *taken) and p.kind is not p.VAR_KEYWORD]
+    is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in arguments:
+        if name in taken or (name not in known and not is_open):
+            raise ValueError(f"env.kwargs: got {name!r}, expected arguments of {of}: {', '.join(known) or 'none'}")

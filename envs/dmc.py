@@ -1,14 +1,18 @@
 """DMCPixels: a DeepMind Control task as a gymnasium environment of pixels."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.checks import checked_count
+from envs.checks import check_arguments, checked_count
+from envs.contract import one_line
 from envs.pixels import Frame, PixelEnv
 from envs.rendering import SceneCamera, load_suite
 from envs.spaces import ActionScale
-from envs.tasks import SUITE_TASKS, checked_task
+from envs.tasks import SUITE_TASKS, base_task, checked_task, task_arguments
 
 
 class DMCPixels(PixelEnv):
@@ -19,28 +23,30 @@ class DMCPixels(PixelEnv):
     here, not with this module.
 
     Args:
-        task: "<domain>_<task>", such as "ball_in_cup_catch".
+        task: "<domain>_<task>", such as "ball_in_cup_catch", also with arguments: "cartpole_swingup?time_limit=5".
         seed: of the first reset.
         action_repeat: control steps per step.
         size: side of the square frames, pixels.
         render: render profile, "standard" or "fast".
-        camera_id: which camera of the model; None takes Dreamer's, 2 for quadruped and 0 for all others.
+        camera_id: number or name of a camera of the model; None takes Dreamer's, 2 for quadruped and 0 for all others.
         render_mode: "rgb_array" or None.
+        kwargs: further arguments of the suite's function for the task: time_limit in seconds, environment_kwargs.
 
     Raises:
-        ValueError: an argument out of its range; RenderingError: nothing here can draw.
+        ValueError: an argument that is unknown or out of its range; RenderingError: nothing here can draw.
     """
 
     def __init__(
         self, task: str, seed: int = 0, action_repeat: int = 2, size: int = 64, render: str = "standard",
-        camera_id: int | None = None, render_mode: str | None = "rgb_array",
+        camera_id: int | str | None = None, render_mode: str | None = "rgb_array",
+        kwargs: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        if checked_task(task) not in SUITE_TASKS:
+        if base_task(checked_task(task)) not in SUITE_TASKS:
             raise ValueError(f"task: got {task!r}, expected a task of the DeepMind Control suite")
-        domain, name = SUITE_TASKS[task]
+        domain, name = SUITE_TASKS[base_task(task)]
         seed = checked_count("seed", seed, 0)
         # lqr builds its model from this number; everything else is seeded at reset.
-        self._env = load_suite().load(domain, name, task_kwargs={"random": seed % 2**32})
+        self._env = _load(domain, name, task_arguments(task, kwargs), seed % 2**32)
         spec = self._env.action_spec()
         self._scale = ActionScale(Box(spec.minimum, spec.maximum, dtype=np.float64))
         frame_rate = 1.0 / self._env.control_timestep()
@@ -64,3 +70,16 @@ class DMCPixels(PixelEnv):
         """Free the simulator and its GL context; the environment cannot be used after that."""
         self._is_running, self._frame = False, None
         self._env.physics.free()
+
+
+def _load(domain: str, name: str, arguments: Mapping[str, Any], random: int) -> Any:
+    """The suite's environment of a task, made with arguments of the function that the suite has for it."""
+    suite = load_suite()
+    title = f"dm_control.suite.{domain}.{name}"
+    check_arguments(arguments, getattr(suite, domain).SUITE[name], ("random",), title)
+    try:
+        return suite.load(domain, name, task_kwargs={**arguments, "random": random})
+    except (Exception, SystemExit) as error:
+        if not arguments:
+            raise
+        raise ValueError(f"env.kwargs: got {dict(arguments)}, for which {title} raises {one_line(error)}") from error

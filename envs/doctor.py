@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from envs.encoders import INSTALL, choose_encoder
 from envs.probing import NO_ANSWER, NO_TIME, READY, ROOT, Allowance, run_probe, run_probes
 from envs.rendering import BACKENDS, PROFILES
-from envs.tasks import SUITE_TASKS
+from envs.tasks import SUITE_TASKS, base_task
 
 MORE_TIME = "give the probes more time: --seconds 300"
 Verdict = Literal["ok", "note", "problem"]
@@ -112,7 +112,7 @@ def check_load() -> Finding:
 
 def check_simulator(task: str, seconds: float) -> Finding:
     """Whether this pair of dm_control and mujoco builds, resets and steps a task of the suite, nothing drawn."""
-    domain, name = SUITE_TASKS[task]
+    domain, name = SUITE_TASKS[base_task(task)]
     answer = run_probe(SIMULATOR_PROBE.format(domain=domain, task=name), seconds, MUJOCO_GL="disable")
     pair = ", ".join(f"{package} {_installed(package)}" for package in ("dm-control", "mujoco"))
     if answer.failure is None:
@@ -140,7 +140,7 @@ def draw(task: str, profile: str, action_repeat: int, seconds: float) -> None:
 
     env = make_env(task, action_repeat=action_repeat, render=profile)
     frame, _ = env.reset(seed=0)
-    if task in SUITE_TASKS and frame.max() == 0:
+    if base_task(task) in SUITE_TASKS and frame.max() == 0:
         raise RuntimeError("the frame is black")
     env.action_space.seed(0)
     env.step(env.action_space.sample())
@@ -198,7 +198,7 @@ def check_profiles(task: str, action_repeat: int, backend: str, allowance: Allow
     """Frames a second of one environment at 64x64 in each render profile, simulation included."""
     variables = {"MUJOCO_GL": backend} if backend else {}
     found = []
-    for profile in PROFILES if task in SUITE_TASKS else PROFILES[:1]:
+    for profile in PROFILES if base_task(task) in SUITE_TASKS else PROFILES[:1]:
         script = DRAWING_PROBE.format(task=task, profile=profile, action_repeat=action_repeat, seconds=2.0)
         figures, failure = run_probe(script, allowance.share(), **variables)
         if failure is not None:

@@ -12,6 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from envs.checks import checked_action, checked_count
+from envs.contract import one_line
 from envs.pixels import IS_CUT, EpisodeStart
 from envs.spaces import OneHot, one_hot
 from envs.step import Step
@@ -155,8 +156,10 @@ class Driver:
                     self._restart()
                 row = self._fetch()
             except (Exception, SystemExit) as error:  # an environment may leave by sys.exit too
-                if self._remake is None or self._sent is None:
+                if self._remake is None:
                     raise
+                if self._sent is None:
+                    raise EnvironmentFailure(f"environments failed at their first reset: {one_line(error)}") from error
                 self._give_up(lost_workers(self._workers) or [0], " ".join(str(error).split()), error)
                 continue
             if self._remake is not None and not np.isfinite(row.reward).all():

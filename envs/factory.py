@@ -3,23 +3,23 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.adapter import GymPixels
-from envs.checks import checked_count
+from envs.checks import check_arguments, checked_count
 from envs.counting import CountingEnv
 from envs.dmc import DMCPixels
 from envs.pixels import EpisodeStart, PixelEnv
 from envs.reaching import ReachingEnv
 from envs.rendering import PROFILES, choose_gl_backend
-from envs.tasks import GYM_PREFIX, SUITE_TASKS, checked_task
-from envs.workers import end_with_parent
+from envs.tasks import GYM_PREFIX, SUITE_TASKS, base_task, checked_task, task_arguments
+from envs.workers import end_with_parent, make_workers
 
 
 def register_tasks() -> None:
@@ -32,18 +32,21 @@ def register_tasks() -> None:
 
 def make_env(
     task: str, seed: int = 0, action_repeat: int | None = None, size: int = 64, render: str = "standard",
-    worker: int = 0, **options: Any,
+    worker: int = 0, camera: int | str | None = None,
+    kwargs: Mapping[str, Any] | None = None, **options: Any,
 ) -> PixelEnv:  # fmt: skip
     """Make one environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
 
     Args:
         task: a name of task_names(), or "gym:<id>" for an id that is registered with gymnasium; its actions are one-hot
-            vectors where they are discrete.
+            vectors where they are discrete. Arguments may follow, "gym:<id>?frameskip=4&mode=1".
         seed: of the first reset.
         action_repeat: env frames per step; None is 2 for the suite and 1 for all others.
         size: side of the frames, pixels.
         render: render profile of the suite's tasks, "standard" or "fast"; all others draw one way only.
         worker: the number that "counting" writes into its frames.
+        camera: number or name of a camera of the suite's model; None takes Dreamer's.
+        kwargs: further arguments of the environment itself: of what is registered, or of the suite's function.
         options: further arguments of the task's class (DMCPixels, CountingEnv, ReachingEnv, GymPixels).
 
     Raises:
@@ -53,14 +56,20 @@ def make_env(
     checked_task(task)
     if render not in PROFILES:
         raise ValueError(f"render: got {render!r}, expected one of {', '.join(PROFILES)}")
-    if task in SUITE_TASKS:
-        return DMCPixels(task, seed, action_repeat if action_repeat is not None else 2, size, render, **options)
+    name = base_task(task)
+    if camera is not None and name not in SUITE_TASKS:
+        raise ValueError(f"env.camera: got {camera!r} for {task!r}, expected none: only the suite's tasks have cameras")
+    if name in SUITE_TASKS:
+        repeat = action_repeat if action_repeat is not None else 2
+        return DMCPixels(task, seed, repeat, size, render, kwargs=kwargs, **{"camera_id": camera, **options})
     repeat = action_repeat if action_repeat is not None else 1
-    if task.startswith(GYM_PREFIX):
-        return GymPixels(task, seed, repeat, size, **options)
-    if task == "counting":
-        return CountingEnv(seed, repeat, size, worker, **options)
-    return ReachingEnv(seed, repeat, size, **options)
+    if name.startswith(GYM_PREFIX):
+        return GymPixels(task, seed, repeat, size, kwargs=kwargs, **options)
+    decided: dict[str, Any] = {"seed": seed, "action_repeat": repeat, "size": size}
+    decided |= {"worker": worker} if name == "counting" else {}
+    arguments, kind = task_arguments(task, kwargs), CountingEnv if name == "counting" else ReachingEnv
+    check_arguments(arguments, kind, (*decided, "render_mode"), name)
+    return kind(**decided, **arguments, **options)
 
 
 def make_vector_env(
@@ -80,7 +89,8 @@ def make_vector_env(
     seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(num_envs)]
     if starts is not None and len(starts) != num_envs:
         raise ValueError(f"starts: got {len(starts)}, expected {num_envs}, one for each environment")
-    backend = choose_gl_backend() if num_envs > 1 and task in SUITE_TASKS else None  # once, not in every worker
+    is_suite = base_task(task) in SUITE_TASKS
+    backend = choose_gl_backend() if num_envs > 1 and is_suite else None  # once, not in every worker
     make = partial(make_env, task, action_repeat=action_repeat, size=size, render=render, **options)
     makers = [
         partial(_make, partial(make, seed=seeds[i], worker=i), backend, None if starts is None else starts[i], on_start)
@@ -88,7 +98,7 @@ def make_vector_env(
     ]
     if num_envs == 1:
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
-    return AsyncVectorEnv(makers, context="forkserver", shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
+    return make_workers(makers)
 
 
 def _make(

@@ -35,6 +35,16 @@ def to_rgb(image: NDArray[np.uint8]) -> Frame:
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
+def drawn_rgb(image: Any) -> Frame | None:
+    """Return what a render() drew as [H, W, 3]: grey is repeated, the alpha of RGBA dropped. None: it is no picture."""
+    if not isinstance(image, np.ndarray):
+        return None
+    channels = image.shape[2:] if image.ndim in (2, 3) else (0,)
+    if image.dtype != np.uint8 or image.size == 0 or channels not in ((), (1,), (3,), (4,)):
+        return None
+    return image[..., :3] if channels == (4,) else to_rgb(image)
+
+
 def resize_area(image: Frame, height: int, width: int) -> Frame:
     """Return [H, W, 3] as a fresh frame [height, width, 3]; a pixel is the mean of those that it covers."""
     if image.shape[:2] == (height, width):

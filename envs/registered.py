@@ -1,56 +1,129 @@
 """Environments that are registered with gymnasium, found by the tasks "gym:<id>" and "gym:<module>:<id>"."""
 
+import dataclasses
 import difflib
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.error import DependencyNotInstalled, NamespaceNotFound
 
+from envs.contract import Contract, ContractError, one_line
 from envs.rendering import choose_gl_backend
-from envs.tasks import GYM_PREFIX
+from envs.tasks import GYM_PREFIX, base_task, task_arguments
+
+# Modules that register environments when they are imported: the package that brings each, and how its ids begin.
+REGISTRARS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ale_py": ("ale-py", ("ALE/",)),
+    "flappy_bird_gymnasium": ("flappy-bird-gymnasium", ("FlappyBird-",)),
+    "gym_aloha": ("gym-aloha", ("gym_aloha/",)),
+    "gym_pusht": ("gym-pusht", ("gym_pusht/",)),
+    "gym_xarm": ("gym-xarm", ("gym_xarm/",)),
+    "gymnasium_robotics": (
+        "gymnasium-robotics",
+        ("Adroit", "AntMaze_", "Fetch", "FrankaKitchen-", "HandManipulate", "HandReach", "PointMaze_"),
+    ),
+    "highway_env": (
+        "highway-env",
+        ("highway-", "intersection-", "merge-", "parking-", "racetrack-", "roundabout-", "two-way-", "u-turn-"),
+    ),
+    "metaworld": ("metaworld", ("Meta-World/",)),
+    "minigrid": ("minigrid", ("BabyAI-", "MiniGrid-")),
+    "miniworld": ("miniworld", ("MiniWorld-",)),
+    "panda_gym": (
+        "panda-gym",
+        ("PandaFlip", "PandaPickAndPlace", "PandaPush", "PandaReach", "PandaSlide", "PandaStack"),
+    ),
+    "PyFlyt.gym_envs": ("PyFlyt", ("PyFlyt/",)),
+}
+_DECIDED = ("render_mode", "disable_env_checker", "id")  # no arguments that a task may give
 
 
-def make_registered(task: str) -> gymnasium.Env[Any, Any]:
-    """Make the environment of a task "gym:<id>", with render_mode "rgb_array" where it has one.
+def make_registered(task: str, kwargs: Mapping[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
+    """Make the environment of a task "gym:<id>", with render_mode "rgb_array" where it has one, inside a Contract.
+
+    Args:
+        task: "gym:<id>" or "gym:<module>:<id>", either with "?name=value&..."; usual packages are imported unasked.
+        kwargs: further arguments of the environment, or of gymnasium.make.
 
     Raises:
-        ValueError: no such id (the nearest is named), or a module or package that is missing here.
+        ValueError: no such id (the nearest is named), a module or package that is missing here, or a constructor that
+            raises.
         RenderingError: the environment draws with MuJoCo, and no GL backend works.
     """
-    spec = _find(task)
+    arguments = task_arguments(task, kwargs)
+    for name in _DECIDED:
+        if name in arguments:
+            raise ValueError(f"env.kwargs: got {name!r} for {task!r}, expected none: it is decided here")
+    spec = _find(base_task(task))
+    if str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
+        choose_gl_backend()
     try:
         creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
-        if str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
-            choose_gl_backend()
         mode: dict[str, Any] = {"render_mode": "rgb_array"} if _can_draw(creator) else {}
-        return gymnasium.make(spec, disable_env_checker=True, **mode)
+
+        def create(**given: Any) -> Any:
+            env = creator(**given)  # what is no Env is refused by gymnasium
+            return Contract(env, task) if isinstance(env, gymnasium.Env) else env
+
+        checked = dataclasses.replace(spec, entry_point=create)
+        return gymnasium.make(checked, disable_env_checker=True, **mode, **arguments)
     except (DependencyNotInstalled, ImportError) as error:
         raise ValueError(f"task: got {task!r}, which lacks something here: {_one_line(error)}") from error
+    except ContractError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"task: got {task!r}, whose constructor raises {one_line(error)}") from error
 
 
 def _find(task: str) -> EnvSpec:
     module, _, name = task.removeprefix(GYM_PREFIX).rpartition(":")
+    if not module and name not in gymnasium.registry:
+        module = _registrar(task, name)
     if module:
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise ValueError(
-                f"task: got {task!r}, but importing {module!r} failed ({_one_line(error)}), "
-                "expected a module on the Python path (PYTHONPATH)"
-            ) from error
+        _import(module, task)
     try:
         return gymnasium.spec(name)
     except NamespaceNotFound as error:
-        raise ValueError(f"task: got {task!r}, expected an id that is registered: {_one_line(error)}") from None
+        raise ValueError(
+            f"task: got {task!r}, expected an id that is registered: {_one_line(error)} "
+            f"(or name the module that registers it: '{GYM_PREFIX}<module>:{name}')"
+        ) from None
     except gymnasium.error.Error:
         nearest = difflib.get_close_matches(name, list(gymnasium.registry), n=1, cutoff=0.0)[0]
         known = task.removesuffix(name) + nearest
         raise ValueError(
             f"task: got {task!r}, expected an id that is registered; the nearest one is {known!r}"
         ) from None
+
+
+def _registrar(task: str, name: str) -> str:
+    """The module that is known to register an id, "" where none is; ValueError where it is not installed."""
+    for module, (package, starts) in REGISTRARS.items():
+        if name.startswith(starts):
+            if find_spec(module.partition(".")[0]) is None:
+                other = f"'{GYM_PREFIX}<module>:{name}' where another module registers it"
+                raise ValueError(f"task: got {task!r}, which lacks something: run `pip install {package}`, or {other}")
+            return module
+    return ""
+
+
+def _import(module: str, task: str) -> None:
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # one that the module asks for
+            raise ValueError(f"task: got {task!r}, which lacks something here: {_one_line(error)}") from error
+        raise ValueError(
+            f"task: got {task!r}, but importing {module!r} failed ({_one_line(error)}), "
+            "expected a module on the Python path (PYTHONPATH)"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"task: got {task!r}, but importing {module!r} raises {one_line(error)}") from error
 
 
 def _can_draw(creator: Any) -> bool:

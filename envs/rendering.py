@@ -3,11 +3,16 @@
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from envs.contract import one_line
 
 BACKENDS = ("egl", "osmesa", "glfw")  # headless ones first
 PROFILES = ("standard", "fast")
@@ -73,7 +78,8 @@ def load_suite() -> ModuleType:
     """
     backend = choose_gl_backend()
     try:
-        from dm_control import suite
+        with _quiet():
+            from dm_control import suite
     except ModuleNotFoundError:
         raise
     except (ImportError, AttributeError, RuntimeError) as error:  # what PyOpenGL raises where a library is missing
@@ -81,6 +87,31 @@ def load_suite() -> ModuleType:
             f"MUJOCO_GL={backend} cannot be loaded ({error}): install libegl1 libgl1-mesa-dri, or unset MUJOCO_GL"
         ) from error
     return suite
+
+
+def _context_failure(physics: Any) -> str | None:
+    """Make the GL context of a physics, so that what cannot draw shows before a run begins: why not, or None.
+
+    Nothing of the error is kept: it holds a context that would complain at the end of the process.
+    """
+    with _quiet():
+        try:
+            _ = physics.contexts
+        except Exception as error:
+            return one_line(error)
+    return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, GLFW does not warn about a screen, nor dm_control about half a context; whoever fails says it once."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            yield
+    finally:
+        sys.unraisablehook = hook
 
 
 class SceneCamera:
@@ -93,18 +124,22 @@ class SceneCamera:
 
     Args:
         physics: a dm_control Physics that has not been drawn yet.
-        camera_id: which of the model's cameras.
+        camera_id: number or name of one of the model's cameras.
         profile: "standard" or "fast".
 
     Raises:
         ValueError: an unknown profile, or a camera that the model does not have.
+        RenderingError: the GL backend is there and cannot draw.
     """
 
-    def __init__(self, physics: Any, camera_id: int, profile: str) -> None:
+    def __init__(self, physics: Any, camera_id: int | str, profile: str) -> None:
         if profile not in PROFILES:
             raise ValueError(f"render: got {profile!r}, expected one of {', '.join(PROFILES)}")
-        if not 0 <= camera_id < physics.model.ncam:
-            raise ValueError(f"camera_id: got {camera_id!r}, expected 0 to {physics.model.ncam - 1}")
+        names = [physics.model.id2name(i, "camera") for i in range(physics.model.ncam)]
+        camera_id = names.index(camera_id) if camera_id in names else camera_id
+        if type(camera_id) is not int or not 0 <= camera_id < len(names):
+            known = ", ".join(f"{i} {name!r}" if name else str(i) for i, name in enumerate(names))
+            raise ValueError(f"camera_id: got {camera_id!r}, expected 0 to {len(names) - 1} or a name ({known})")
         self._physics = physics
         self._camera_id = camera_id
         self._cameras: dict[tuple[int, int], Any] = {}
@@ -113,6 +148,10 @@ class SceneCamera:
             physics.model.vis.quality.shadowsize = 0
             physics.model.vis.quality.offsamples = 0
             self._flags = {"shadow": False, "reflection": False}
+        failure = _context_failure(physics)
+        if failure is not None:
+            backend = os.environ.get("MUJOCO_GL", "")
+            raise RenderingError(f"MUJOCO_GL={backend} cannot draw here ({failure}): set MUJOCO_GL=egl, or unset it")
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """Return the scene as a fresh upright frame [height, width, 3]."""

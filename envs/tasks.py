@@ -1,6 +1,12 @@
 """The names of all tasks, written down so that listing them imports no simulator."""
 
 import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from envs.checks import checked_plain
 
 _SUITE = {
     "acrobot": "swingup swingup_sparse",
@@ -40,12 +46,51 @@ def checked_task(task: str) -> str:
     """Return `task`, or raise a ValueError that names the nearest known one; ids after "gym:" are checked when made."""
     if not isinstance(task, str) or not task:
         raise ValueError(f"task: got {task!r}, expected a name like 'cartpole_swingup'")
-    if task.startswith(GYM_PREFIX):
+    name = base_task(task)
+    if name.startswith(GYM_PREFIX):
         return task
     known = task_names()
-    if task not in known:
-        nearest = difflib.get_close_matches(task, known, n=1, cutoff=0.0)[0]
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"task: got {task!r}, expected a known task or '{GYM_PREFIX}<id>'; the nearest one is {nearest!r}"
         )
     return task
+
+
+def base_task(task: str) -> str:
+    """Return what a task is called without the arguments after "?" and the observation key after "#"."""
+    return task.partition("#")[0].partition("?")[0]
+
+
+def task_key(task: str) -> str | None:
+    """Return what a task says after "#", None for nothing."""
+    return task.partition("#")[2] or None
+
+
+def task_arguments(task: str, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return an environment's arguments: those of "gym:ALE/Pong-v5?frameskip=4&mode=1", and `kwargs`.
+
+    Values in a task are JSON, Python's True, False and None, or else text; %20 and the like are decoded.
+
+    Raises:
+        ValueError: no name=value, a name that comes twice, or values that are not plain.
+    """
+    query = task.partition("#")[0].partition("?")[2]
+    found = dict(checked_plain("env.kwargs", kwargs if kwargs is not None else {}))
+    for part in query.split("&") if query else ():
+        name, equals, text = part.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"task: got {part!r} in {task!r}, expected arguments as in '?frameskip=4&mode=1'")
+        if name in found:
+            raise ValueError(f"task: got {name!r} twice for {task!r}, expected it once, after '?' or in env.kwargs")
+        found[name] = _value(unquote(text))
+    return dict(checked_plain("task", found))
+
+
+def _value(text: str) -> Any:
+    constants = {"True": True, "False": False, "None": None}
+    try:
+        return constants[text] if text in constants else json.loads(text)
+    except ValueError:
+        return text

@@ -5,16 +5,42 @@ import multiprocessing
 import os
 import threading
 import time
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import wait
-from typing import Protocol
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
 
-from gymnasium.vector import AsyncVectorEnv, VectorEnv
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector.async_vector_env import _async_worker
 
 logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _DEATH_SECONDS = 1.0  # between the end of a worker's pipe and that of its process
+
+
+def make_workers(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> AsyncVectorEnv:
+    """Make each environment in a process of its own; what one of them raises while it is made is raised here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*ERROR: ")  # gymnasium's, which tells the same again
+        return AsyncVectorEnv(
+            makers, context="forkserver", shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, worker=_work
+        )
+
+
+def _work(index: int, make: Callable[[], gymnasium.Env[Any, Any]], pipe: Connection, *rest: Any) -> None:
+    """gymnasium's worker; it would end with a traceback, and its parent with an EOFError, where `make` raises."""
+    try:
+        env = make()
+    except (Exception, SystemExit) as error:
+        pipe.recv()  # what spaces there are
+        errors = rest[2]
+        errors.put((index, ValueError, str(error), ""))
+        pipe.send((None, False))
+        return
+    _async_worker(index, lambda: env, pipe, *rest)
 
 
 def end_with_parent() -> None:

@@ -56,6 +56,9 @@ def _plain(value: Any, hint: Any) -> Any:
     """`as_declared` without a name; _REFUSED where the value is not of the type."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
+    if hint is Any:  # what a JSON file can say
+        kinds: dict[type, Any] = {list: list[Any], tuple: list[Any], dict: dict[str, Any]}
+        hint = type(value) if type(value) in _NAMES else kinds.get(type(value))
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return next((found for option in options if (found := _plain(value, option)) is not _REFUSED), _REFUSED)
@@ -66,6 +69,11 @@ def _plain(value: Any, hint: Any) -> Any:
             return _REFUSED
         parts = [_plain(part, options[0]) for part in value]
         return _REFUSED if _REFUSED in parts else parts
+    if origin is dict:
+        if not isinstance(value, Mapping) or any(type(key) is not str for key in value):
+            return _REFUSED
+        found = {key: _plain(part, options[1]) for key, part in value.items()}
+        return _REFUSED if _REFUSED in found.values() else found
     if hint is float and type(value) is int and abs(value) < _MAX_INTEGER:
         value = float(value)
     elif hint is int and type(value) is float and value.is_integer():
@@ -85,6 +93,8 @@ def _describe(hint: Any, many: bool = False) -> str:
         return f"one of {', '.join(map(repr, get_args(hint)))}"
     if get_origin(hint) is list:
         return f"{'lists' if many else 'a list'} of {_describe(get_args(hint)[0], many=True)}"
+    if get_origin(hint) is dict:
+        return "a mapping of plain values"
     if hint in _NAMES:
         return _NAMES[hint][many]
     return " or ".join(_describe(option) for option in get_args(hint))

@@ -79,7 +79,7 @@ def examine(options: argparse.Namespace, allowance: "Allowance") -> dict[str, An
         requirements,
     )
     from envs.probing import run_probe
-    from envs.tasks import SUITE_TASKS
+    from envs.tasks import SUITE_TASKS, base_task
 
     found: list[Finding] = []
     for finding in [*check_versions(*requirements()), check_load()]:
@@ -90,7 +90,7 @@ def examine(options: argparse.Namespace, allowance: "Allowance") -> dict[str, An
     if preset is None:
         preset = "gpu" if _figure(found, "cuda") else "cpu"
     config = make_config(preset, options.task)
-    repeat, is_drawn = config.env.action_repeat, config.task in SUITE_TASKS
+    repeat, is_drawn = config.env.action_repeat, base_task(config.task) in SUITE_TASKS
     drawn_task = config.task if is_drawn else "cartpole_swingup"
 
     def tell(finding: "Finding") -> None:

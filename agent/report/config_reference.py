@@ -26,7 +26,8 @@ Made by `{COMMAND}` from the code; edit the comments there.
 A key is an option of `train`: `--replay.batch_size 8`, or `--replay.batch_size=8`. The values of a run come from, later
 ones winning: the default, the preset (`--preset`), the preset's rows for the task (below), the size (`--size`), the
 command line. `config.yaml` in a run's folder holds what came out. A preset's cell is empty where it keeps the default.
-A list is typed as YAML: `--losses.beta "[[0, 0.0], [5000, 1.0]]"`. Whole numbers may be written `100_000` or `1e5`.
+A list or a mapping is typed as YAML: `--losses.beta "[[0, 0.0], [5000, 1.0]]"`, `--env.kwargs "{{frameskip: 5}}"`.
+Whole numbers may be written `100_000` or `1e5`.
 
 Every value is checked where a config is made: on the command line, in a file, in `make_config`, `Config(...)`,
 `dataclasses.replace` and `AIME(...)`. Whole floats (`1.5e2`) and numpy's scalars become the plain numbers that they
@@ -119,6 +120,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 def _type(item: Field) -> str:
     if get_origin(item.type) is Literal:
         return " or ".join(str(choice) for choice in get_args(item.type))
+    if get_origin(item.type) is dict:
+        return "mapping"
     if item.type == Schedule:
         return "float or points"
     if isinstance(item.type, type):

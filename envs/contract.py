@@ -1,0 +1,156 @@
+"""Gymnasium's API, held to: what reset and step of an environment return, as plain values or refused in one line."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from textwrap import shorten
+from typing import Any, SupportsFloat
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Dict, Space
+from numpy.typing import NDArray
+
+from envs.images import is_image
+
+_API = {
+    "reset": "Gymnasium's reset(seed=..., options=...) -> observation, info",
+    "step": "Gymnasium's step(action) -> observation, reward, terminated, truncated, info",
+}
+
+
+class ContractError(ValueError):
+    """An environment is not one of Gymnasium; the line names it, the method, what came and what is asked for."""
+
+
+class Contract(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment whose answers are checked: rewards become floats, ends bools, an info of None an empty one.
+
+    A reward is one number: of Python, of numpy, or an array or tensor of one element. What the first call of a method
+    raises is a ContractError; later an environment's own errors come as they are.
+
+    Args:
+        env: any environment of Gymnasium.
+        task: its name in error lines.
+
+    Raises:
+        ContractError: it has no spaces of Gymnasium.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], task: str) -> None:
+        super().__init__(env)
+        self._task = task
+        self._answered: set[str] = set()
+        for name in ("observation_space", "action_space"):
+            space = getattr(env, name, None)
+            if not isinstance(space, Space):
+                raise ContractError(f"{name}: got {brief(space)} from {task}, expected one of gymnasium.spaces")
+        space = env.observation_space
+        parts = space.items() if isinstance(space, Dict) else [(None, space)]
+        self._images = [key for key, part in parts if is_image(part)]
+
+    @property
+    def spec(self) -> Any:  # type: ignore[override]
+        """The environment's own, as if nothing were around it."""
+        return self.env.spec
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; ContractError unless an observation and an info come."""
+        given: dict[str, Any] = {} if options is None else {"options": options}
+        with self._reported("reset"):
+            answer = self.env.reset(seed=seed, **given)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise self._error("reset", "a result", answer, "a tuple of 2")
+        return self._seen(answer[0]), self._info("reset", answer[1])
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take an action; ContractError unless the five values of a step come, each of its kind."""
+        with self._reported("step"):
+            answer = self.env.step(action)
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            raise self._error("step", "a result", answer, "a tuple of 5")
+        observation, reward, terminated, truncated, info = answer
+        try:
+            number = one_number(reward)
+        except (TypeError, ValueError, RuntimeError):
+            raise self._error("step", "a reward", reward, "one number") from None
+        ends = self._flag("terminated", terminated), self._flag("truncated", truncated)
+        return self._seen(observation), number, *ends, self._info("step", info)
+
+    def _seen(self, observation: Any) -> Any:
+        for key in self._images:
+            checked_image(observation, self.env.observation_space, key, self._task)
+        return observation
+
+    def _flag(self, name: str, value: Any) -> bool:
+        try:
+            number = one_number(value)
+        except (TypeError, ValueError, RuntimeError):
+            number = -1.0
+        if number not in (0.0, 1.0):
+            raise self._error("step", name, value, "True or False")
+        return bool(number)
+
+    def _info(self, method: str, info: Any) -> dict[str, Any]:
+        if info is not None and not isinstance(info, Mapping):
+            raise self._error(method, "an info", info, "a dict")
+        return {} if info is None else dict(info)
+
+    def _error(self, method: str, what: str, came: Any, wanted: str) -> ContractError:
+        return ContractError(
+            f"{method}: got {what} of {brief(came)} from {self._task}, expected {wanted}: {_API[method]}"
+        )
+
+    @contextmanager
+    def _reported(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except ContractError:
+            raise
+        except (Exception, SystemExit) as error:
+            if method in self._answered:
+                raise
+            raise ContractError(
+                f"{method}: got {one_line(error)} from {self._task}, expected an answer: {_API[method]}"
+            ) from error
+        self._answered.add(method)
+
+
+def checked_image(observation: Any, space: Any, key: str | None, task: str) -> NDArray[np.uint8]:
+    """Return the picture in an observation, the entry `key` of a Dict; ContractError unless it is as its space says."""
+    if key is not None:
+        if not isinstance(observation, Mapping) or key not in observation:
+            came = brief(observation)
+            raise ContractError(f"observation: got {came} from {task}, expected a dict with {key!r}, as in its space")
+        observation, space = observation[key], space[key]
+    image = np.asarray(observation)
+    if image.dtype != np.uint8 or image.shape != space.shape:
+        came = f"{image.dtype} {image.shape}"
+        raise ContractError(f"observation: got {came} from {task}, expected uint8 {space.shape} as in its space")
+    return image
+
+
+def one_number(value: Any) -> float:
+    """Return the one real number that a value is, alone or in an array or tensor of one element.
+
+    Raises:
+        TypeError, ValueError or RuntimeError: anything else, lists, text and complex numbers among it.
+    """
+    value = value.item() if hasattr(value, "item") else value
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"got {brief(value)}, expected a number")
+    return float(value)
+
+
+def brief(value: Any) -> str:
+    """What a value is, in a few words for an error line."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array {value.shape}"
+    if isinstance(value, tuple):
+        return f"{len(value)} values ({', '.join(type(part).__name__ for part in value)})"
+    return shorten(repr(value), 60, placeholder="...")
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line: its type, and what it says."""
+    text = shorten(str(error), 300, placeholder="...")
+    return f"{type(error).__name__} ({text})" if text else type(error).__name__
