@@ -48,7 +48,8 @@ def save_checkpoint(folder: Path, payload: dict[str, Any], updates: int, keep: i
 def write_checkpoint(path: Path | BinaryIO, payload: dict[str, Any]) -> None:
     """Write one file that `load_checkpoint` reads; its folder is made, and an older file stays whole until the end.
 
-    An open file is written from where it is. ValueError where `payload` holds anything but tensors, dicts, lists, tuples and plain values (named by its key).
+    An open file is written from where it is. ValueError where `payload` holds anything but tensors, dicts, lists,
+    tuples and plain values (named by its key).
     """
     _check_plain(payload, "payload")
     body = io.BytesIO()

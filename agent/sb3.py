@@ -97,7 +97,8 @@ class AIME(BaseAlgorithm):
         **settings: Any,
     ) -> None:
         check_options(preset, verbose, tensorboard_log, overrides)
-        seed = int(np.random.SeedSequence().generate_state(1)[0]) // 2 if seed is None else whole_number("seed", seed, 0)
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0]) // 2
         given = {**(overrides or {}), **settings}
         if isinstance(env, str) and is_task(env):
             config = config_of(preset, env, seed, given)
@@ -273,8 +274,8 @@ class AIME(BaseAlgorithm):
     ) -> None:
         """Take over the weights of `get_parameters`, of a file that `save` wrote or of a run's folder; all or none.
 
-        Without `exact_match` parts and weights may be missing or be others too: those that are here are taken. ValueError
-        for other parts or shapes.
+        Without `exact_match` parts and weights may be missing or be others too: those that are here are taken.
+        ValueError for other parts or shapes.
         """
         own, state = self.get_parameters(), load_path_or_dict
         if not isinstance(state, Mapping):

@@ -93,7 +93,9 @@ def check_env(env: Any) -> None:
         is_stacked = is_vecenv_wrapped(env, VecFrameStack) or any(env.env_is_wrapped(FrameStackObservation))
         normalized = unwrap_vec_normalize(env)
         if normalized is not None and normalized.norm_obs:
-            raise ValueError("env: got a VecNormalize of observations, expected norm_obs=False: frames stay as they are")
+            raise ValueError(
+                "env: got a VecNormalize of observations, expected norm_obs=False: frames stay as they are"
+            )
     else:
         is_stacked = is_wrapped(env, FrameStackObservation)
     if is_stacked:

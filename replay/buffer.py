@@ -180,7 +180,7 @@ class ReplayBuffer:
         return closed
 
     def episodes(self) -> Iterator[Episode]:
-        """Copies of the episodes that are here from their first row on, oldest first; unfinished ones end as cut off."""
+        """Copies of the episodes that are here from their first row on, oldest first, then unfinished ones, cut off."""
         start = self._written - self._size
         for end in self._ends:
             episode = self._gather(self._finished[np.arange(start, end) % self.capacity])
