@@ -68,7 +68,7 @@ def _run(arguments: list[str]) -> int:
         try:
             # Everything that can be wrong with the input shows here, before anything is written.
             job = prepare(arguments[0], arguments[1:])
-        except (ValueError, *_outside_errors()) as error:
+        except _input_errors() as error:
             _tell(error)
             return 2
         try:
@@ -83,6 +83,10 @@ def _run(arguments: list[str]) -> int:
 
 def _tell(error: Exception) -> None:
     print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _input_errors() -> tuple[type[Exception], ...]:
+    return ValueError, *_outside_errors()
 
 
 def _outside_errors() -> tuple[type[Exception], ...]:

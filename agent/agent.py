@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +19,9 @@ from agent.weight_average import WeightAverage
 from replay import Chunk
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.state import Memory, State
+
+if TYPE_CHECKING:
+    from agent.model_file import File
 
 log = logging.getLogger(__name__)
 
@@ -238,23 +240,25 @@ class Agent:
                 self.generators[name].set_state(saved.cpu())
 
     @classmethod
-    def load(cls, logdir: str | Path, device: str | None = None) -> "Agent":
+    def load(cls, logdir: "File", device: str | None = None) -> "Agent":
         """The agent of a run as it plays: its newest good checkpoint, and of its weights their average.
 
-        FileNotFoundError where `logdir` holds no run.
+        A file that `agent.AIME.save` wrote is taken as well. FileNotFoundError where `logdir` is neither.
         """
-        from agent.run_state import is_baseline  # it makes agents itself
-        from agent.saved_run import run_config
+        from agent.model_file import read_model  # these make agents themselves
+        from agent.run_state import saved_config
+        from agent.saved_run import is_run, load_agent_run
 
-        logdir = Path(logdir)
-        if not (logdir / "config.yaml").is_file() and not (logdir / "checkpoints").is_dir():
-            raise FileNotFoundError(f"logdir: got {str(logdir)!r}, expected a folder with a run (no config.yaml in it)")
         chosen = choose_device(device if device is not None else "auto")
-        config, payload = run_config(logdir, log.warning)
-        if payload is None:
-            raise FileNotFoundError(f"no checkpoint in {logdir / 'checkpoints'}")
-        if is_baseline(payload):
-            raise ValueError(f"logdir: got {str(logdir)!r}, a run of {config.algo}; agent.baselines.Baseline loads it")
+        if is_run(logdir):
+            config, payload = load_agent_run(logdir, log.warning)
+        else:
+            try:
+                payload = read_model(logdir)
+            except FileNotFoundError:
+                expected = "expected a folder with a run (no config.yaml in it), or a file that AIME.save wrote"
+                raise FileNotFoundError(f"logdir: got {str(logdir)!r}, {expected}") from None
+            config = saved_config(payload)
         state = payload["agent"]
         agent = cls(config, state["action_dim"], str(chosen), is_discrete=state["is_discrete"])
         agent.load_state_dict(state)

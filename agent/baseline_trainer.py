@@ -154,7 +154,7 @@ class BaselineTrainer:
             return
         if line := cut_line(self.config, result.is_cut):
             self.logger.note(line)
-            self._display.note(line)
+            self.display.note(line)
         self._recent["eval_return"] = result.mean
         self.logger.write(self._counters(), {"eval_return": result.mean, "eval_return_std": result.std})
 

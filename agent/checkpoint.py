@@ -13,7 +13,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -45,16 +45,21 @@ def save_checkpoint(folder: Path, payload: dict[str, Any], updates: int, keep: i
     return path
 
 
-def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+def write_checkpoint(path: Path | BinaryIO, payload: dict[str, Any]) -> None:
     """Write one file that `load_checkpoint` reads; its folder is made, and an older file stays whole until the end.
 
-    ValueError where `payload` holds anything but tensors, dicts, lists, tuples and plain values (named by its key).
+    An open file is written from where it is. ValueError where `payload` holds anything but tensors, dicts, lists,
+    tuples and plain values (named by its key).
     """
     _check_plain(payload, "payload")
     body = io.BytesIO()
     torch.save(payload, body)
     content = body.getbuffer()
     header = _HEADER.pack(_MAGIC, _VERSION, hashlib.sha256(content).digest(), len(content))
+    if not isinstance(path, Path):
+        path.write(header)
+        path.write(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, header, content)
 
@@ -65,12 +70,21 @@ def checkpoint_paths(folder: Path) -> list[Path]:
     return sorted((p for p in found if p.is_file() and not p.is_symlink()), key=lambda p: int(p.stem))
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path | BinaryIO, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read one checkpoint onto `device`. ValueError in one line: not ours, other version, cut short, damaged.
 
-    Nothing is allocated from a declared size before it was held against the file's true size.
+    An open file is read from its beginning. Nothing is allocated from a declared size before it was held against the
+    file's true size.
     """
-    body = _read_body(path)
+    if isinstance(path, Path):
+        with open(path, "rb") as file:
+            return _load(file, path, device)
+    return _load(path, getattr(path, "name", type(path).__name__), device)
+
+
+def _load(file: BinaryIO, path: Any, device: torch.device | str) -> dict[str, Any]:
+    """The checkpoint in an open file, whose errors are about `path`."""
+    body = _read_body(file, path)
     try:
         _check_archive(body)
         payload = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
@@ -84,27 +98,27 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     return payload
 
 
-def _read_body(path: Path) -> bytes:
+def _read_body(file: BinaryIO, path: Any) -> bytes:
     """What follows the header, once version, length and checksum are right."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size - _HEADER.size
-        header = file.read(_HEADER.size)
-        if len(header) < _HEADER.size:
-            raise ValueError(f"checkpoint {path}: cut short, or not a checkpoint ({len(header)} bytes)")
-        magic, version, digest, length = _HEADER.unpack(header)
-        if magic != _MAGIC:
-            raise ValueError(f"checkpoint {path}: not a checkpoint of this program")
-        if version == 1:
-            raise ValueError(
-                f"checkpoint {path}: format version 1, expected {_VERSION}: version 1 holds neither the run's config "
-                "nor the episodes in flight, so no run can go on from it"
-            )
-        if version != _VERSION:
-            raise ValueError(f"checkpoint {path}: format version {version}, expected {_VERSION}")
-        if length != size:
-            fault = "cut short" if size < length else "damaged"
-            raise ValueError(f"checkpoint {path}: {fault} ({size} bytes, expected {length})")
-        body = file.read()
+    size = file.seek(0, os.SEEK_END) - _HEADER.size
+    file.seek(0)
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise ValueError(f"checkpoint {path}: cut short, or not a checkpoint ({len(header)} bytes)")
+    magic, version, digest, length = _HEADER.unpack(header)
+    if magic != _MAGIC:
+        raise ValueError(f"checkpoint {path}: not a checkpoint of this program")
+    if version == 1:
+        raise ValueError(
+            f"checkpoint {path}: format version 1, expected {_VERSION}: version 1 holds neither the run's config "
+            "nor the episodes in flight, so no run can go on from it"
+        )
+    if version != _VERSION:
+        raise ValueError(f"checkpoint {path}: format version {version}, expected {_VERSION}")
+    if length != size:
+        fault = "cut short" if size < length else "damaged"
+        raise ValueError(f"checkpoint {path}: {fault} ({size} bytes, expected {length})")
+    body = file.read()
     if hashlib.sha256(body).digest() != digest:
         raise ValueError(f"checkpoint {path}: damaged (its checksum differs)")
     return body

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
@@ -101,7 +101,7 @@ def _make_driver(config: Config, state: dict[str, Any] | None) -> Driver:
     return Driver(make(starts=[start] * config.env.num_envs), remake=make, first_episode=first)
 
 
-def _make_envs(config: Config, starts: Sequence[EpisodeStart] | None = None) -> VectorEnv:
+def _make_envs(config: Config, starts: Sequence[EpisodeStart] | None = None) -> SyncVectorEnv | AsyncVectorEnv:
     """The run's environments, whose episodes end where the replay has no room for more of them."""
     envs = make_vector_env(
         config.task,

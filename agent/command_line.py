@@ -149,6 +149,8 @@ def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
     from agent.evaluation import agent_env
     from agent.threads import environment_threads
 
+    if options.logdir.is_file():
+        raise ValueError(f"logdir: got '{options.logdir}', a file, expected a run's folder")
     load = Agent.load
     with contextlib.suppress(ValueError, OSError):  # a checkpoint of ours has its own copy
         if load_config(options.logdir / "config.yaml").algo != "aime":

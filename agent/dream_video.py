@@ -21,7 +21,7 @@ from agent.dreams import (
     to_pictures,
     watched,
 )
-from agent.evaluation import Mode
+from agent.evaluation import EnvSource, Mode
 from agent.picture import Caption, Picture, enlarge, overlay, stack, tile
 from envs import VideoWriter
 
@@ -46,16 +46,21 @@ class _Panels:
 
 
 def record_dream(
-    agent: Agent, path: str | Path, seed: int = 0, context: int = 5, mode: Mode = "deterministic"
+    agent: Agent,
+    path: str | Path,
+    seed: int = 0,
+    context: int = 5,
+    mode: Mode = "deterministic",
+    env: EnvSource | None = None,
 ) -> DreamScores:
     """Write one episode: real | reconstruction | open loop after `context` frames; attention and errors below them.
 
-    The reconstruction sees every frame (latents at their means). The open loop has seen `context` frames and then only
-    the actions. Charts: the reward and what each of the two expected of it, and the mixture's components (posterior
-    responsibilities) where there are several. An episode without an end is left after 2,000 agent_steps.
-    ShortEpisodeError, a ValueError, where the episode is not longer than `context`.
+    It is one of the agent's task, or of `env`. The reconstruction sees every frame (latents at their means). The
+    open loop has seen `context` frames and then only the actions. Charts: the reward and what each of the two expected
+    of it, and the mixture's components (posterior responsibilities) where there are several. An episode without an end
+    is left after 2,000 agent_steps. ShortEpisodeError, a ValueError, where the episode is not longer than `context`.
     """
-    episode = play_and_keep(agent, seed, mode, _MOST_STEPS)
+    episode = play_and_keep(agent, seed, mode, _MOST_STEPS, env)
     check_context(episode, context)
     length = episode.frames.shape[1]
     with asleep(agent) as generator:

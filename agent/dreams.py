@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from agent.agent import Agent, to_frames
-from agent.evaluation import Mode, agent_env, play_episode, seeded
+from agent.evaluation import EnvSource, Mode, agent_env, play_episode, seeded
 from envs import Step
 from world_model.state import State
 
@@ -57,12 +57,14 @@ class Watched(NamedTuple):
     actions: Tensor
 
 
-def play_and_keep(agent: Agent, seed: int, mode: Mode, max_steps: int | None = None) -> Episode:
-    """Play an episode from `seed`, its rows on the agent's device."""
+def play_and_keep(
+    agent: Agent, seed: int, mode: Mode, max_steps: int | None = None, env: EnvSource | None = None
+) -> Episode:
+    """Play an episode of the agent's task, or of `env`, from `seed`, its rows on the agent's device."""
     rows: list[Step] = []
-    with agent_env(agent.config) as env, seeded(agent, seed):
-        result = play_episode(agent, env, seed, mode, rows.append, max_steps)
-        fps = env.metadata["render_fps"]
+    with seeded(agent, seed), agent_env(agent.config, env) as played:
+        result = play_episode(agent, played, seed, mode, rows.append, max_steps)
+        fps = played.metadata["render_fps"]
     images = torch.from_numpy(np.concatenate([row.image for row in rows])).to(agent.device)
     actions = torch.from_numpy(np.stack([row.action for row in rows], 1)).to(agent.device)
     rewards = torch.from_numpy(np.concatenate([row.reward for row in rows]))

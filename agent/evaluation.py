@@ -13,12 +13,16 @@ from torch import Generator
 
 from agent.agent import Mode
 from agent.config import Config
+from agent.frames import SIZE
 from agent.statistics import Summary, summarize
-from envs import Step, make_env
+from envs import GymPixels, Step, make_env
 from envs.driver import EnvironmentFailure
 from envs.pixels import IS_CUT, PixelEnv
 from envs.spaces import OneHot, random_actions
+from envs.tasks import GYM_PREFIX
 from envs.workers import close_env
+
+EnvSource = str | Env[Any, Any] | Callable[[], Env[Any, Any]]  # a task, an environment, or what makes one
 
 
 class Player(Protocol):
@@ -159,27 +163,30 @@ def evaluate(
     seed: int = 0,
     mode: Mode = "deterministic",
     on_step: Callable[[Step], None] | None = None,
+    env: EnvSource | None = None,
 ) -> Evaluation:
-    """Play `episodes` whole episodes of the agent's task, with the seeds seed, seed + 1, ...
+    """Play `episodes` whole episodes of the agent's task, or of `env`, with the seeds seed, seed + 1, ...
 
     The result depends on weights and seed alone: sampled actions come from the seed, and the agent's own randomness
     goes on afterwards as if nothing had been played. `on_step` gets every row; what it raises ends the evaluation.
     ValueError where episodes is not positive.
     """
     with seeded(agent, seed):
-        return play_episodes(agent, agent.config, episodes, seed, mode, mode, on_step)
+        return play_episodes(agent, agent.config, episodes, seed, mode, mode, on_step, env)
 
 
-def random_evaluation(config: Config, episodes: int, seed: int = 0) -> Evaluation:
+def random_evaluation(config: Config, episodes: int, seed: int = 0, env: EnvSource | None = None) -> Evaluation:
     """The same for uniformly random actions: what a return is worth."""
-    with agent_env(config) as env:
-        player = RandomPlayer(env.action_space, seed)
-    return play_episodes(player, config, episodes, seed, "sample", "random")
+    with agent_env(config, env) as played:
+        player = RandomPlayer(played.action_space, seed)
+    return play_episodes(player, config, episodes, seed, "sample", "random", env=env)
 
 
 @contextmanager
 def seeded(agent: TrainedPlayer, seed: int) -> Iterator[None]:
-    """Inside, the agent's acting draws from `seed`; afterwards from where it was."""
+    """Inside, the agent's acting draws from `seed`; afterwards from where it was. ValueError where it is no agent."""
+    if not hasattr(agent, "generators"):
+        raise ValueError(f"agent: got {type(agent).__name__}, expected an Agent; Agent.load(path) makes one of a file")
     generator = agent.generators["act"]
     before = generator.get_state()
     generator.manual_seed(seed)
@@ -190,17 +197,39 @@ def seeded(agent: TrainedPlayer, seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def agent_env(config: Config) -> Iterator[PixelEnv]:
-    """One env as the run's config says, whose episodes end at its bound at the latest, closed at the end.
+def agent_env(config: Config, env: EnvSource | None = None) -> Iterator[PixelEnv]:
+    """One env as the run's config says, or the one that is given, a task, or what makes one.
 
-    A close that fails is a warning.
+    Its episodes end at the config's bound at the latest. It is closed at the end, and a close that fails is a warning;
+    an environment object stays open. ValueError where there is nothing to see, or frames of another size than the
+    agent's.
     """
-    env = make_env(config.task, **config.env.options())
-    env.max_steps = config.env.max_steps
+    is_theirs = isinstance(env, Env)
+    if callable(env) and not is_theirs:
+        env = env()
+    if env is None or isinstance(env, str):
+        played = _made(config, env)
+    elif isinstance(env, PixelEnv):
+        played = env
+    else:
+        played = GymPixels(env, action_repeat=config.env.action_repeat)
+    before, played.max_steps = played.max_steps, config.env.max_steps
     try:
-        yield env
+        if played.size != SIZE:
+            raise ValueError(f"env: got frames of {played.size} pixels, expected {SIZE}")
+        yield played
     finally:
-        close_env(env)
+        played.max_steps = before
+        if not is_theirs:
+            close_env(played)
+
+
+def _made(config: Config, task: str | None) -> PixelEnv:
+    try:
+        return make_env(config.task if task is None else task, **config.env.options())
+    except ValueError as error:
+        hint = "; in Python env= takes an environment object" if config.task.startswith(GYM_PREFIX) else ""
+        raise ValueError(f"{error}{hint}") from None
 
 
 def play_episodes(
@@ -211,21 +240,22 @@ def play_episodes(
     mode: Mode,
     label: str,
     on_step: Callable[[Step], None] | None = None,
+    env: EnvSource | None = None,
 ) -> Evaluation:
-    """Whole episodes of the config's task with the seeds seed, seed + 1, ...; `label` is the result's `mode`."""
+    """Whole episodes of the config's task, or of `env`, with the seeds seed, seed + 1, ...; `label` is the `mode`."""
     if episodes < 1:
         raise ValueError(f"episodes: got {episodes}, expected a positive number")
     seeds = tuple(range(seed, seed + episodes))
-    with agent_env(config) as env:
-        results = [play_episode(player, env, s, mode, on_step) for s in seeds]
+    with agent_env(config, env) as played:
+        results = [play_episode(player, played, s, mode, on_step) for s in seeds]
     returns, lengths = tuple(r.total for r in results), tuple(r.length for r in results)
-    repeat = config.env.action_repeat
+    repeat = played.action_repeat
     return Evaluation(
         **asdict(summarize(returns)),
-        task=config.task,
+        task=config.task if env is None else played.task,
         mode=label,
         action_repeat=repeat,
-        render=config.env.render,
+        render=config.env.render if env is None else played.render_profile,
         seeds=seeds,
         returns=returns,
         lengths=lengths,

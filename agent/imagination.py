@@ -13,7 +13,7 @@ from torch import Generator
 
 from agent.agent import Agent
 from agent.dreams import Episode, asleep, check_context, play_and_keep, to_pictures
-from agent.evaluation import Mode
+from agent.evaluation import EnvSource, Mode
 from agent.picture import Caption, Picture, darken, enlarge, stack, tile
 from envs import VideoWriter
 from world_model.state import State
@@ -52,19 +52,20 @@ def record_imagination(
     horizon: int = 50,
     dreams: int = 8,
     mode: Mode = "sample",
+    env: EnvSource | None = None,
 ) -> Imagination:
     """Write a grid of an episode's real course and of `dreams` dreams from one state of it, under the agent's policy.
 
-    The episode is played for `context` frames, which every cell shows; then each dream goes its own way for `horizon`
-    steps, its components and latents drawn from the prior, its actions from the policy (its means where `mode` is
-    "deterministic"). Captions: the reward and value that the model expects, and the rewards' sum. A cell is dark where
-    its episode has ended: for a dream, where it was once expected not to go on. ValueError for numbers below 1,
-    ShortEpisodeError where the episode is not longer than `context`.
+    The episode, of the agent's task or of `env`, is played for `context` frames, which every cell shows; then each
+    dream goes its own way for `horizon` steps, its components and latents drawn from the prior, its actions from the
+    policy (its means where `mode` is "deterministic"). Captions: the reward and value that the model expects, and the
+    rewards' sum. A cell is dark where its episode has ended: for a dream, where it was once expected not to go on.
+    ValueError for numbers below 1, ShortEpisodeError where the episode is not longer than `context`.
     """
     for name, number in (("context", context), ("horizon", horizon), ("dreams", dreams)):
         if number < 1:
             raise ValueError(f"{name}: got {number}, expected at least 1")
-    episode = play_and_keep(agent, seed, mode, context + horizon - 1)
+    episode = play_and_keep(agent, seed, mode, context + horizon - 1, env)
     check_context(episode, context)
     real = to_pictures(episode.frames[0])
     length = len(real)

@@ -74,12 +74,8 @@ def check_payload(payload: dict[str, Any]) -> None:
 def check_run(payload: dict[str, Any]) -> None:
     """ValueError `<part>: got X, expected Y` unless a run can go on from this payload."""
     check(payload, PARTS, "payload")
-    config, agent, collector = saved_config(payload), payload["agent"], payload["collector"]
-    is_counted = {"action_dim": Count(1), "is_discrete": bool, "updates": Count()}
-    check({name: agent.get(name) for name in is_counted}, is_counted, "agent")
-    built = _build(config, agent)
-    check_agent(agent, built)
-    _check_collector(collector, built)
+    agent, collector = payload["agent"], payload["collector"]
+    _check_collector(collector, check_model(payload))
     for name, counted in (("agent", ("updates",)), ("collector", ("env_frames", "agent_steps"))):
         for key in counted:
             check_equal(payload[name].get(key), payload["counters"][key], f"{name}.{key}")
@@ -87,6 +83,16 @@ def check_run(payload: dict[str, Any]) -> None:
     check(payload["means"], {"sums": Table(Array(None, ())), "counts": Table(Count(1))}, "means")
     check(payload["means"]["counts"], dict.fromkeys(payload["means"]["sums"], Count(1)), "means.counts")
     _check_global_random_state(payload["random"])
+
+
+def check_model(payload: dict[str, Any]) -> Agent:
+    """An agent as the payload's config describes it; ValueError unless it can take over the payload's weights."""
+    config, state = saved_config(payload), payload["agent"]
+    is_counted = {"action_dim": Count(1), "is_discrete": bool, "updates": Count()}
+    check({name: state.get(name) for name in is_counted}, is_counted, "agent")
+    built = _build(config, state)
+    check_agent(state, built)
+    return built
 
 
 def check_baseline(payload: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """A run as its folder has it: the newest checkpoint that is whole, and the settings it goes on with."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from agent.checkpoint import checkpoint_paths, load_checkpoint, load_newest
 from agent.config import Config, differences, flatten, load_config
@@ -18,6 +19,24 @@ def load_run(logdir: Path) -> dict[str, Any]:
     FileNotFoundError where there is none, ValueError where none is good.
     """
     return load_newest(logdir / "checkpoints", "cpu", check_payload)[0]
+
+
+def is_run(place: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether this is the path of a folder with a run, or with what is left of one."""
+    if not isinstance(place, str | os.PathLike):
+        return False
+    return (Path(place) / "config.yaml").is_file() or (Path(place) / "checkpoints").is_dir()
+
+
+def load_agent_run(place: str | os.PathLike[str], tell: Callable[[str], None]) -> tuple[Config, dict[str, Any]]:
+    """`run_config` of a run that has an agent: FileNotFoundError without a checkpoint, ValueError for a baseline's."""
+    logdir = Path(place)
+    config, payload = run_config(logdir, tell)
+    if payload is None:
+        raise FileNotFoundError(f"no checkpoint in {logdir / 'checkpoints'}")
+    if is_baseline(payload):
+        raise ValueError(f"logdir: got {str(logdir)!r}, a run of {config.algo}; agent.baselines.Baseline loads it")
+    return config, payload
 
 
 def first_episodes(logdir: Path) -> list[int]:

@@ -4,13 +4,14 @@ model = AIME("cartpole_swingup", preset="cpu").learn(20_000)
 actions, state = model.predict(observations, state, episode_start, deterministic=True)
 """
 
+import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,30 +20,35 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import check_for_correct_spaces, safe_mean
 
 from agent.agent import Agent, choose_device
-from agent.checkpoint import load_checkpoint, write_checkpoint
-from agent.config import Config, flatten
+from agent.config import Config
+from agent.model_file import MODEL, REPLAY, File, read, read_model, write
 from agent.run_state import check_agent, saved_config
 from agent.running_means import RunningMeans
+from agent.saved_run import is_run, load_agent_run
+from agent.sb3_arguments import check_options, policy_first, positive
+from agent.sb3_callbacks import check_callback, evaluations
 from agent.sb3_envs import (
     Actions,
     GymEnv,
-    check_spaces,
     config_of,
     is_task,
-    name_of,
     prepared,
+    run_spaces,
     space_from_plain,
     space_to_plain,
     task_envs,
+    task_of,
 )
-from agent.sb3_rollout import Rollout, check_callback, torch_threads
-from agent.schema import Count, check
+from agent.sb3_rollout import Rollout, torch_threads
+from agent.schema import check
 from agent.threads import choose_threads
 from envs.registered import make_registered
 from envs.tasks import GYM_PREFIX
+from replay import ReplayBuffer
 from world_model.state import Memory
 
-_KIND = "agent.sb3.AIME"  # what a saved file says that it is
+log = logging.getLogger(__name__)
+
 _IN_TABLE = (
     "total_elbo",
     "perceiver_loss",
@@ -52,8 +58,6 @@ _IN_TABLE = (
     "critic_loss",
     "dream_return",
 )
-_FORM = {"kind": str, "config": dict, "agent": dict, "num_timesteps": Count(), "episodes": Count(), "n_envs": Count(1)}
-_FORM |= dict.fromkeys(("observation_space", "action_space"), dict)
 
 
 class AIME(BaseAlgorithm):
@@ -61,10 +65,14 @@ class AIME(BaseAlgorithm):
 
     A timestep is a decision of one environment (agent_steps). Learning is `agent.trainer.Trainer`'s: every frame is a
     row of replay, random actions fill it first, then train_ratio / (batch_size * batch_length) updates a timestep.
+    The filling takes replay.prefill_frames env_frames: that many timesteps divided by the action repeat, rounded up,
+    all environments together, whether the environment is named or given. An environment of this package says its
+    action repeat itself; a step of any other one is one env_frame.
 
     Args:
-        env: a gymnasium environment or a VecEnv of frames with continuous actions, a gymnasium id, or a task of
-            `run_agent.py train --task`, which is made with the preset's action repeat, render profile and num_envs.
+        env: a gymnasium environment or a VecEnv of frames, a gymnasium id, or a task of `run_agent.py train --task`,
+            which is made with the preset's action repeat, render profile and num_envs. "CnnPolicy" may stand before
+            it, as Stable-Baselines3 has it, or be given as `policy`.
         preset: cpu, gpu, seed or debug.
         seed: of the agent and of the environments; None draws one.
         device: "auto", "cpu" or "cuda".
@@ -77,9 +85,10 @@ class AIME(BaseAlgorithm):
         ValueError: no frames, other actions, an unknown preset or setting.
     """
 
+    @policy_first
     def __init__(
         self,
-        env: GymEnv | str,
+        env: GymEnv | str | None = None,
         preset: str = "cpu",
         seed: int | None = None,
         device: str = "auto",
@@ -88,17 +97,17 @@ class AIME(BaseAlgorithm):
         overrides: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
+        check_options(preset, verbose, tensorboard_log, overrides)
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0]) // 2
-        made = make_registered(GYM_PREFIX + env) if isinstance(env, str) and not is_task(env) else env
-        made = made if isinstance(made, str) else prepared(made)
-        changes = dict(flatten({**(overrides or {}), **settings}))
-        if isinstance(made, str):
-            config = config_of(preset, made, seed, changes, is_made=False)
-            made = task_envs(config)
+        given = {**(overrides or {}), **settings}
+        if isinstance(env, str) and is_task(env):
+            config = config_of(preset, env, seed, given)
+            made: GymEnv = task_envs(config)
         else:
-            check_spaces(made.observation_space, made.action_space)
-            config = config_of(preset, name_of(made), seed, changes, is_made=True)
+            made = make_registered(GYM_PREFIX + env) if isinstance(env, str) else env  # type: ignore[assignment]
+            task, played = task_of(made)
+            config = config_of(preset, task, seed, given, played)
         self._build(config, made, device, verbose, tensorboard_log)
         self.set_random_seed(config.seed)
 
@@ -112,6 +121,7 @@ class AIME(BaseAlgorithm):
         saved: Mapping[str, Any] | None = None,
     ) -> None:
         """What a new model and a loaded one have in common; without an environment, `saved` names the spaces."""
+        env = None if env is None else prepared(env)
         super().__init__(
             BasePolicy,
             env,
@@ -156,8 +166,8 @@ class AIME(BaseAlgorithm):
         Later calls go on with the same weights and replay. `log_interval` counts episodes; None logs nothing.
         ValueError where total_timesteps is below 1, there is no environment, or replay does not fit into memory.
         """
-        if total_timesteps < 1:
-            raise ValueError(f"total_timesteps: got {total_timesteps}, expected at least 1")
+        total_timesteps = positive("total_timesteps", total_timesteps)
+        log_interval = None if log_interval is None else positive("log_interval", log_interval)
         check_callback(callback)
         if self.env is None:
             raise ValueError("env: got none, expected one before learn(): set_env(env), or load(path, env)")
@@ -178,6 +188,12 @@ class AIME(BaseAlgorithm):
             self._rollout.warn_if_untrained()
             callback.on_training_end()
         return self
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        """As ever, with the environments of evaluations wrapped as those of training are."""
+        for evaluation in evaluations(callback):
+            evaluation.eval_env = self._wrap_env(evaluation.eval_env, self.verbose)
+        return super()._init_callback(callback, progress_bar)
 
     def _tick(self, rollout: Rollout, callback: BaseCallback, log_interval: int | None) -> bool:
         """One decision of every environment; False where a callback ends the training."""
@@ -219,7 +235,6 @@ class AIME(BaseAlgorithm):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Go on in other environments of the same spaces and number. ValueError for others."""
         env = prepared(env)
-        check_spaces(env.observation_space, env.action_space)
         wrapped = self._wrap_env(env, self.verbose)
         if wrapped.num_envs != self.n_envs:
             raise ValueError(
@@ -253,50 +268,111 @@ class AIME(BaseAlgorithm):
         """What get_parameters and set_parameters mean."""
         return ["agent.model", "agent.actor_critic", "agent.average"], []
 
-    def save(self, path: str | Path) -> None:  # type: ignore[override]
+    def set_parameters(  # type: ignore[override]
+        self, load_path_or_dict: File | Mapping[str, Any], exact_match: bool = True, device: str = "auto"
+    ) -> None:
+        """Take over the weights of `get_parameters`, of a file that `save` wrote or of a run's folder; all or none.
+
+        Without `exact_match` parts and weights may be missing or be others too: those that are here are taken.
+        ValueError for other parts or shapes.
+        """
+        own, state = self.get_parameters(), load_path_or_dict
+        if not isinstance(state, Mapping):
+            agent = _saved_model(state, choose_device(device))["agent"]
+            state = {name: agent.get(name.removeprefix("agent."), {}) for name in own}
+        unknown = [name for name in state if name not in own]
+        if unknown:
+            raise ValueError(f"parameters: got {unknown[0]!r}, expected some of {', '.join(own)}")
+        if not exact_match:
+            state = {name: _merged(own[name], part, name) for name, part in state.items()}
+        check(dict(state), own if exact_match else {name: own[name] for name in state}, "parameters")
+        modules = {"agent.model": self.agent.model, "agent.actor_critic": self.agent.actor_critic}
+        for name, part in state.items():
+            modules.get(name, self.agent.average).load_state_dict(part)
+
+    def save(self, path: File) -> None:  # type: ignore[override]
         """Write config, weights, optimizers and counters (no replay) into one file without pickles.
 
-        Where the name has no suffix it gets Stable-Baselines3's ".zip"; folders are made.
+        Where the name has no suffix it gets Stable-Baselines3's ".zip"; folders are made. A file that is open for bytes
+        is written to.
         """
-        spaces = {"observation_space": self.observation_space, "action_space": self.action_space}
         payload = {
-            "kind": _KIND,
             "config": asdict(self.config),
             "agent": self.agent.state_dict(),
             "num_timesteps": self.num_timesteps,
             "episodes": self._episode_num,
             "n_envs": self.n_envs,
-        } | {name: space_to_plain(space) for name, space in spaces.items()}
-        path = Path(path)
-        write_checkpoint(path if path.suffix else path.with_name(f"{path.name}.zip"), payload)
+        }
+        spaces = {"observation_space": self.observation_space, "action_space": self.action_space}
+        write(path, MODEL, payload | {name: space_to_plain(space) for name, space in spaces.items()})
 
     @classmethod
     def load(  # type: ignore[override]
         cls,
-        path: str | Path,
-        env: GymEnv | None = None,
+        path: File,
+        env: GymEnv | str | None = None,
         device: str = "auto",
         verbose: int = 0,
         tensorboard_log: str | None = None,
     ) -> Self:
-        """What `save` wrote, with an environment to go on in, or without one to predict only.
+        """What `save` wrote, or the newest checkpoint of a run's folder; with an environment to go on in, or without.
 
-        FileNotFoundError where there is no such file, ValueError for a file that is not ours or an environment of other
-        spaces.
+        Without one it predicts only. A task's name is made as the model's was. FileNotFoundError where there is no such
+        file, ValueError for a file that is not ours or an environment of other spaces.
         """
-        path = Path(path)
-        found = next((p for p in (path, path.with_name(f"{path.name}.zip")) if p.is_file()), None)
-        if found is None:
-            raise FileNotFoundError(f"path: got '{path}', expected a file that AIME.save wrote (there is none)")
-        payload = load_checkpoint(found, choose_device(device))
-        if payload.get("kind") != _KIND:
-            raise ValueError(f"path: got '{found}', a checkpoint of a run, expected a file that AIME.save wrote")
-        check(payload, _FORM, "payload")
+        check_options("", verbose, tensorboard_log, None)
+        payload = _saved_model(path, choose_device(device))
+        config = saved_config(payload)
+        if isinstance(env, str):
+            env = task_envs(replace(config, task=env)) if is_task(env) else make_registered(GYM_PREFIX + env)
         model = cls.__new__(cls)
-        env = None if env is None else prepared(env)
-        model._build(saved_config(payload), env, device, verbose, tensorboard_log, payload)
+        model._build(config, env, device, verbose, tensorboard_log, payload)
         check_agent(payload["agent"], model.agent)
         model.agent.load_state_dict(payload["agent"])
         model.num_timesteps, model._episode_num = payload["num_timesteps"], payload["episodes"]
         model._n_updates = model.agent.updates
         return model
+
+    # ---------------------------------------------------------------- replay
+
+    @property
+    def replay_buffer(self) -> ReplayBuffer | None:
+        """The replay; None before the first learn() or load_replay_buffer()."""
+        return None if self._rollout is None else self._rollout.replay
+
+    def save_replay_buffer(self, path: File) -> None:
+        """Write the replay's episodes into one compressed, checksummed file without pickles.
+
+        Where the name has no suffix it gets ".pkl", Stable-Baselines3's. Episodes under way are there as cut off; of
+        the oldest one nothing, where its first rows have been overwritten. ValueError before the first learn().
+        """
+        if self._rollout is None:
+            raise ValueError("replay_buffer: got none, expected one: it comes with learn() or load_replay_buffer()")
+        write(path, REPLAY, self._rollout.state_dict())
+
+    def load_replay_buffer(self, path: File) -> None:
+        """Put what `save_replay_buffer` wrote in the place of the replay; learn() begins new episodes and goes on.
+
+        ValueError, and nothing has changed, for a file that is not ours, is damaged or is of other actions, and for
+        episodes that are longer than the replay may be.
+        """
+        rollout = Rollout(self.agent, self._actions, self.n_envs)
+        rollout.load_state_dict(read(path, REPLAY))
+        self._rollout, self._last_obs = rollout, None
+
+
+def _saved_model(place: File, device: torch.device) -> dict[str, Any]:
+    """What `AIME.save` wrote, or a run's newest checkpoint in that form."""
+    if not is_run(place):
+        return read_model(place, device)
+    config, run = load_agent_run(place, log.warning)
+    counts = {"num_timesteps": run["counters"]["agent_steps"], "episodes": run["replay"]["last_number"] + 1}
+    spaces = run_spaces(run["agent"]["action_dim"], run["agent"]["is_discrete"])
+    return {"config": asdict(config), "agent": run["agent"], "n_envs": config.env.num_envs} | counts | spaces
+
+
+def _merged(own: Mapping[str, Any], part: Any, name: str) -> dict[str, Any]:
+    """A module's weights under those of `part` that it has too."""
+    if not isinstance(part, Mapping):
+        raise ValueError(f"parameters.{name}: got {type(part).__name__}, expected a dict of tensors")
+    return {key: part.get(key, value) for key, value in own.items()}

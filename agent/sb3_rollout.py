@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback
 
 from agent.agent import Agent
 from agent.due_updates import can_update, update_ratio, why_no_update
@@ -17,6 +16,7 @@ from agent.sb3_envs import Actions
 from agent.storage import capacity_rows, check_room
 from envs import Step
 from replay import Chunk, ReplayBuffer, check_budget, row_bytes
+from replay.entries import pack_rows, unpack_rows
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,26 @@ class Rollout:
             return 0
         return self._ratio(self._agent_steps)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The replay's episodes, those under way as cut off, and how many timesteps have filled it."""
+        return {
+            "agent_steps": self._agent_steps,
+            "episodes": [pack_rows(episode) for episode in self.replay.episodes()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over `state_dict` while there are no rows yet. ValueError for episodes of other actions, or too long."""
+        for index, packed in enumerate(state["episodes"]):
+            try:
+                episode = unpack_rows(packed, self.replay.num_bytes)
+                if episode is None:
+                    raise ValueError("got no rows, expected an episode")
+                self.replay.add_episode(episode)
+            except ValueError as error:
+                raise ValueError(f"episodes[{index}]: {error}") from None
+        self._agent_steps = state["agent_steps"]
+        self._ratio.skip(self._agent_steps)
+
     def warn_if_untrained(self) -> None:
         """Say, once a reason, why the timesteps so far have brought no update."""
         if self._agent.updates == self._updates_before:
@@ -135,15 +155,3 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def check_callback(callback: object) -> None:
-    """ValueError unless Stable-Baselines3's `learn` would take it: a callback, a list of them, a function, or None."""
-    if isinstance(callback, list):
-        is_known = all(isinstance(part, BaseCallback) for part in callback)
-    else:
-        is_known = callback is None or isinstance(callback, BaseCallback) or callable(callback)
-    if not is_known:
-        raise ValueError(
-            f"callback: got {callback!r}, expected a callback of stable_baselines3, a list of them, or a function"
-        )

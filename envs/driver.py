@@ -173,7 +173,8 @@ class Driver:
 
     def _fetch(self) -> Step:
         """The answer to the last actions, or the first frames."""
-        previous, infos = self._sent, {}
+        previous = self._sent
+        infos: dict[str, Any] = {}
         try:
             if previous is None:
                 image, _ = self._vector_env.reset(seed=self._spread_seed())

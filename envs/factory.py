@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from envs.adapter import GymPixels
 from envs.checks import check_arguments, checked_count
@@ -76,7 +76,7 @@ def make_vector_env(
     task: str, num_envs: int = 1, seed: int = 0, action_repeat: int | None = None, size: int = 64,
     render: str = "standard", starts: Sequence[EpisodeStart] | None = None,
     on_start: Callable[[], None] | None = None, **options: Any,
-) -> VectorEnv:  # fmt: skip
+) -> SyncVectorEnv | AsyncVectorEnv:  # fmt: skip
     """Make `num_envs` environments of one task, each with its own seed, that reset on the step after an episode's end.
 
     One environment runs in this process; more run in one process each, started through a forkserver, so a script

@@ -42,6 +42,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
+    render_profile = "standard"
 
     def __init__(
         self, task: str, action_dim: int, frame_rate: float, seed: int, action_repeat: int, size: int,
@@ -67,6 +68,11 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         self._is_running = False
         self.max_steps: int | None = None
         self._steps = 0  # of the present episode
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What `make_env` makes an environment like this one of, wrappers and options of the task's class aside."""
+        return {"task": self.task, "action_repeat": self.action_repeat, "render": self.render_profile}
 
     @abstractmethod
     def _begin(self, seed: int) -> None:

@@ -93,8 +93,21 @@ class ActionChoice:
         return self._start + action.argmax(-1)
 
 
+class ActionAsIs:
+    """One-hot vectors for an environment that takes them."""
+
+    def __init__(self, space: OneHot) -> None:
+        self.space: Box[Any] = space
+
+    def __call__(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the vectors."""
+        return action
+
+
 def action_map(space: Space[Any]) -> ActionMap:
     """Return how the agent acts in a space of an environment; ValueError unless it is a Box or a Discrete."""
+    if isinstance(space, OneHot):
+        return ActionAsIs(space)
     if isinstance(space, Discrete):
         return ActionChoice(space)
     if isinstance(space, Box) and space.low.size and np.dtype(space.dtype).kind in "fiu":

@@ -1,7 +1,7 @@
 """AIME as an algorithm of Stable-Baselines3: learn under its callbacks, keep the best model, load it, score it.
 
-python examples/stable_baselines.py                     # some minutes: the disc learns to reach its target
-python examples/stable_baselines.py --timesteps 200     # seconds: random actions only, to see that it runs
+python examples/stable_baselines.py                                     # minutes: the disc learns to reach its target
+python examples/stable_baselines.py --preset debug --timesteps 200      # seconds: a toy model, to see that it runs
 """
 
 import argparse
@@ -10,7 +10,6 @@ import tempfile
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
 from agent import AIME
 from envs import make_env
@@ -24,7 +23,7 @@ def main() -> None:
     given = parser.parse_args()
 
     model = AIME("reaching", preset=given.preset, seed=0, verbose=1, threads=1)
-    held_out = VecTransposeImage(DummyVecEnv([lambda: Monitor(make_env("reaching", seed=10_000))]))
+    held_out = Monitor(make_env("reaching", seed=10_000))
     with tempfile.TemporaryDirectory() as folder:
         every = max(100, given.timesteps // 4) // model.n_envs  # eval_freq counts calls, each of n_envs timesteps
         callback = EvalCallback(held_out, eval_freq=every, n_eval_episodes=3, best_model_save_path=folder)
@@ -32,6 +31,7 @@ def main() -> None:
         best = AIME.load(f"{folder}/best_model")
     mean, std = evaluate_policy(best, held_out, n_eval_episodes=5)
     print(f"best model: {mean:.1f} +/- {std:.1f} over 5 episodes, after {best.num_timesteps} timesteps")
+    print(f"{model.agent.updates} updates in {model.num_timesteps} timesteps")
 
 
 if __name__ == "__main__":

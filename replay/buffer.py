@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -169,7 +169,7 @@ class ReplayBuffer:
         """Close the running episodes of `envs` (all by default) as cut off -> how many; a single row is dropped."""
         closed = 0
         for env in range(self.num_envs) if envs is None else envs:
-            slots = self._running[env, : self._lengths[env]]
+            slots = self._slots(env)
             if len(slots) < 2:
                 self._free += slots.tolist()
                 self._lengths[env] = 0
@@ -178,6 +178,17 @@ class ReplayBuffer:
             self._finish(env)
             closed += 1
         return closed
+
+    def episodes(self) -> Iterator[Episode]:
+        """Copies of the episodes that are here from their first row on, oldest first, then unfinished ones, cut off."""
+        start = self._written - self._size
+        for end in self._ends:
+            episode = self._gather(self._finished[np.arange(start, end) % self.capacity])
+            if episode.is_first[0]:
+                yield episode
+            start = end
+        for env in np.flatnonzero(self._lengths > 1):
+            yield _cut_off(self._gather(self._slots(int(env))))
 
     def sample(self, batch: int, length: int) -> Chunk:
         """`batch` windows of `length` rows, each start equally likely -> Chunk that shares no memory with the rows.
@@ -209,7 +220,7 @@ class ReplayBuffer:
             "rows_added": self._written,
             "last_number": self._last_number,
             "episodes": pack_entries(entry for entry in self._entries if entry is not None),
-            "unfinished": [pack_rows(self._gather(env)) for env in range(self.num_envs)],
+            "unfinished": [pack_rows(self._gather(self._slots(env))) for env in range(self.num_envs)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -257,9 +268,12 @@ class ReplayBuffer:
     def _longest_window(self) -> int:
         return max(self._size, int(self._lengths.max()))
 
-    def _gather(self, env: int) -> Episode:
-        """The rows of a running episode, copied."""
-        slots = self._running[env, : self._lengths[env]]
+    def _slots(self, env: int) -> Slots:
+        """Those of a running episode."""
+        return self._running[env, : self._lengths[env]]
+
+    def _gather(self, slots: Slots) -> Episode:
+        """The rows in these slots, copied."""
         return Episode(*(self._rows[name].take(slots, 0) for name in Episode._fields))
 
     def _keep(self, store: EpisodeStore, episode: Episode) -> Entry:
@@ -282,8 +296,8 @@ class ReplayBuffer:
 
     def _finish(self, env: int) -> None:
         """A running episode, complete, becomes the newest of the finished ones where it lies."""
-        entry = None if self._store is None else self._keep(self._store, self._gather(env))
-        self._append(self._running[env, : self._lengths[env]], entry)
+        entry = None if self._store is None else self._keep(self._store, self._gather(self._slots(env)))
+        self._append(self._slots(env), entry)
         self._lengths[env] = 0
 
     def _write(self, episode: Episode, entry: Entry | None) -> None:
@@ -325,6 +339,12 @@ class ReplayBuffer:
             self._ends.popleft()
             self._entries.popleft()
         return self._finished[numbers % self.capacity]
+
+
+def _cut_off(episode: Episode) -> Episode:
+    """The beginning of an episode as one that ends with its last row."""
+    episode.is_last[-1], episode.action[-1] = True, 0
+    return episode
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype, folder: Path | str | None) -> np.ndarray:

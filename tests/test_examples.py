@@ -1,5 +1,7 @@
 """The examples run as they are documented, each with a budget of seconds."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +9,12 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-BUDGETS = {  # file -> arguments that make it short, and what it has to say at its end
-    "own_environment.py": (["105"], "of 10"),
-    "stable_baselines.py": (["--timesteps", "200"], "over 5 episodes, after 100 timesteps"),
+BUDGETS = {  # file -> arguments that make it short, and what it has to say, the last line last
+    "own_environment.py": (["105"], [r"^agent .* of 10$"]),
+    "stable_baselines.py": (
+        ["--preset", "debug", "--timesteps", "200"],
+        [r"over 5 episodes, after (100|200) timesteps$", r"^[1-9]\d* updates in 200 timesteps$"],
+    ),
 }
 
 
@@ -19,7 +24,10 @@ def test_example(name, tmp_path):
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert expected in result.stdout.splitlines()[-1]
+    for line, pattern in zip(result.stdout.splitlines()[-len(expected) :], expected, strict=True):
+        assert re.search(pattern, line), line
+    for metrics in tmp_path.rglob("metrics.jsonl"):  # of a Trainer's run: it has learned too
+        assert json.loads(metrics.read_text().splitlines()[-1])["updates"] > 0
 
 
 def test_the_example_of_an_own_environment_is_short():
