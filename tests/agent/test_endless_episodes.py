@@ -11,24 +11,31 @@ from test_trainer import SpyAgent
 from agent import AIME, Agent, Trainer, make_config
 from agent.checkpoint import load_newest
 from agent.evaluation import evaluate
-from envs import Driver, make_env, make_vector_env
+from envs import Driver, Step, make_env, make_vector_env
 from envs.counting import decode_frame
 from envs.driver import episode_starts
 from envs.pixels import IS_CUT, EpisodeStart
-from replay import EpisodeStore
+from replay import EpisodeStore, ReplayBuffer
 from run_agent import main
 
 SETTINGS = {"env_frames": 160, "replay.prefill_frames": 40, "env.num_envs": 2, "train.video_frames": 0}
 SETTINGS |= {"train.eval_every": 1000, "env.max_episode_frames": 30}
 
 
-def notes(logdir):
-    rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
-    return [row["note"] for row in rows if "note" in row]
+class NotingTrainer(Trainer):
+    """Keeps its notes."""
+
+    def __init__(self, *arguments, **options):
+        self.notes = []
+        super().__init__(*arguments, **options)
+
+    def note(self, line):
+        self.notes.append(line)
+        super().note(line)
 
 
 def train(logdir, task=TASK, resume=False, **changes):
-    trainer = Trainer(make_config("debug", task, SETTINGS | changes), logdir, resume=resume, quiet=True)
+    trainer = NotingTrainer(make_config("debug", task, SETTINGS | changes), logdir, resume=resume, quiet=True)
     trainer.run()
     return trainer
 
@@ -104,7 +111,7 @@ def test_the_first_update_sees_rows_of_a_running_episode(tmp_path, monkeypatch):
         assert (np.diff(worker) == 0).all()
         assert step.max() <= 31  # the rows that there were
         assert not chunk.is_last.any()
-    assert notes(tmp_path) == ["evaluation: 1 of 1 episodes did not end: cut off after 10,000 env_frames "
+    assert trainer.notes == ["evaluation: 1 of 1 episodes did not end: cut off after 10,000 env_frames "
                                "(env.max_episode_frames); said once"]  # fmt: skip
 
 
@@ -123,7 +130,7 @@ def test_episodes_are_cut_as_truncated_and_it_is_said_once(tmp_path, changes, st
     assert not any(episode.is_terminal.any() for episode in episodes)
     assert all(decode_frame(episode.image)[2].tolist() == list(range(steps + 1)) for episode in episodes)
     line = f"an episode was cut off, as truncated, after {steps} agent_steps: {reason}; said once"
-    assert notes(tmp_path).count(line) == 1
+    assert trainer.notes.count(line) == 1
     assert len(trainer.replay) + trainer.replay.num_staged <= trainer.replay.capacity
 
 
@@ -146,12 +153,6 @@ def test_a_run_of_cut_episodes_resumes_bit_for_bit(tmp_path):
         trainer.run()
     kept = [load_newest(tmp_path / name / "checkpoints")[0]["replay"] for name in ("straight", "stopped")]
     assert kept[0]["rows"] == kept[1]["rows"] > 0
-    metrics = tmp_path / "stopped" / "metrics.jsonl"  # a note comes once a session
-    told = {line: None for line in metrics.read_text().splitlines() if "said once" in line}
-    assert told
-    for folder in ("straight", "stopped"):
-        path = tmp_path / folder / "metrics.jsonl"
-        path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if "said once" not in line))
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
 
 
@@ -178,11 +179,10 @@ def test_evaluate_and_record_end_and_say_so(tmp_path, capsys):
 
 
 def test_episodes_that_end_are_not_marked(tmp_path, capsys):
-    train(tmp_path, "counting", env_frames=60, **{"replay.prefill_frames": 40})
+    assert train(tmp_path, "counting", env_frames=60).notes == []
     assert main(["evaluate", "--logdir", str(tmp_path), "--episodes", "2"]) == 0
     assert "did not end" not in capsys.readouterr().out
     assert json.loads((tmp_path / "evaluation.json").read_text())["sample"]["is_cut"] == [False, False]
-    assert notes(tmp_path) == []
 
 
 # ---------------------------------------------------------------- Stable-Baselines3
@@ -194,22 +194,27 @@ def test_aime_learns_in_an_environment_without_ends(caplog):
     assert caplog.text == ""
 
 
-def test_a_long_episode_of_a_vec_env_is_kept_as_several(caplog):
+def test_a_long_episode_of_a_vec_env_is_kept_as_several(caplog, monkeypatch):
     """It is not reset: the frame where one part ends is the first of the next, and no reward is lost between."""
-    settings = {"capacity_steps": 60, "prefill_frames": 20}
-    model = AIME(Endless(), preset="debug", seed=1, device="cpu", replay=settings).learn(150)
-    replay = model._rollout.replay
-    assert replay.longest == 60
-    rows = replay.sample(1, len(replay))
-    step = decode_frame(rows.image[0].numpy())[2]
-    last = np.flatnonzero(rows.is_last[0])
-    assert len(last) > 0
-    for t in last[:-1]:
-        assert step[t] == step[t + 1]
-        assert rows.is_first[0, t + 1]
-        assert rows.reward[0, t + 1] == 0
-        assert rows.reward[0, t] == step[t]
-    assert (np.diff(step) == ~rows.is_first[0, 1:].numpy()).all()
+    kept = []
+
+    class Keeping(ReplayBuffer):
+        def add(self, step, envs=None):
+            super().add(step, envs)
+            kept.append(step)
+
+    monkeypatch.setattr("agent.sb3_rollout.ReplayBuffer", Keeping)
+    settings = {"capacity_steps": 20, "prefill_frames": 20}
+    model = AIME(Endless(), preset="debug", seed=1, device="cpu", replay=settings).learn(50)
+    rows = Step(*(np.concatenate(fields) for fields in zip(*kept, strict=True)))
+    frame = decode_frame(rows.image)[2]
+    assert len(frame) == 52
+    np.testing.assert_array_equal(np.flatnonzero(rows.is_first), [0, 20, 40])
+    np.testing.assert_array_equal(np.flatnonzero(rows.is_last), [19, 39])
+    np.testing.assert_array_equal(frame, [*range(20), *range(19, 39), *range(38, 50)])
+    np.testing.assert_array_equal(rows.reward, np.where(rows.is_first, 0, frame))
+    assert not rows.is_terminal.any()
+    assert model._rollout.replay.num_running.tolist() == [12]
     assert caplog.text.count("episodes are cut off in the replay, as truncated, at their share of replay.cap") == 1
 
 
@@ -244,14 +249,15 @@ def test_the_command_refuses_with_status_2_and_one_line(tmp_path, capsys):
 
 def test_a_prefill_before_final_updates_alone_is_taken(tmp_path):
     changes = {"env_frames": 40, "train.final_updates": 3, "env.num_envs": 1}
-    assert train(tmp_path, "counting", **changes).agent.updates == 3
-    assert notes(tmp_path) == []
+    trainer = train(tmp_path, "counting", **changes)
+    assert (trainer.agent.updates, trainer.notes) == (3, [])
 
 
 def test_a_run_without_an_update_ends_with_a_line(tmp_path):
-    train(tmp_path, **{"env_frames": 40, "replay.prefill_frames": 10, "replay.batch_length": 40})
+    changes = {"env_frames": 40, "replay.prefill_frames": 10, "replay.batch_length": 40, "train.train_ratio": 64}
+    trainer = train(tmp_path, **changes)
     expected = "no update was made: nowhere do replay.batch_length (40) rows follow one another in the replay"
-    assert [line for line in notes(tmp_path) if "no update" in line] == [expected]
+    assert [line for line in trainer.notes if "no update" in line] == [expected]
 
 
 @pytest.mark.parametrize(
