@@ -172,6 +172,7 @@ def test_names_are_checked_as_values_are(make, line):
 ODD = {
     "env_frames": 1.5e2,
     "env.num_envs": np.int64(1),
+    "threads": np.int64(1),
     "seed": np.int64(3),
     "train.final_updates": 2.0,
     "train.eval_episodes": np.float32(1),
@@ -181,6 +182,7 @@ ODD = {
 PLAIN = {
     "env_frames": 150,
     "env.num_envs": 1,
+    "threads": 1,
     "seed": 3,
     "train.final_updates": 2,
     "train.eval_episodes": 1,
