@@ -7,23 +7,22 @@ file again, stay light.
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 try:
+    import agent
+
+    place, own = Path([*getattr(agent, "__path__", []), agent.__file__][0]), Path(__file__).resolve().with_name("agent")
+    if place.resolve() != own:
+        raise ImportError(f"agent: got '{place}', which hides '{own}', expected a Python path without another agent")
     from agent.command_line import PROGRAM, hint
     from agent.commands import Job
     from agent.screen import lasting_screen
     from world_model.settings import unknown_key
+except ModuleNotFoundError:  # a library is missing
+    raise
 except ImportError as error:  # a folder of the user's that has the name of a package of ours: one line
-    own, found = Path(__file__).resolve().with_name("agent"), find_spec("agent")
-    places = [] if found is None else [*(found.submodule_search_locations or [found.origin or ""])]
-    line = str(error)
-    if places and Path(places[0]).resolve() != own:
-        line = f"agent: got '{places[0]}', which hides '{own}', expected a Python path without another agent"
-    elif isinstance(error, ModuleNotFoundError):  # a library is missing
-        raise
-    print(f"run_agent.py: error: {line}", file=sys.stderr)
+    print(f"run_agent.py: error: {error}", file=sys.stderr)
     sys.exit(2)
 
 COMMANDS = {

@@ -15,7 +15,8 @@ from agent.config import make_config, save_config
 from run_agent import main
 
 ROOT = Path(__file__).parent.parent
-SHORT = ["train", "--preset", "debug", "--env.num_envs", "1", "--env_frames", "30", "--train.video_frames", "0"]
+SHORT = ["train", "--preset", "debug", "--env.num_envs", "1", "--env_frames", "60", "--train.video_frames", "0"]
+SHORT += ["--replay.prefill_frames", "30"]
 SOURCES = [
     ROOT / "run_agent.py",
     *(
@@ -129,6 +130,34 @@ def test_a_folder_of_the_users_that_hides_ours_is_one_line(tmp_path, name):
     assert said.stderr.startswith(f"run_agent.py: error: {name}: got '{tmp_path / name}', which hides '{ROOT / name}'")
     assert said.stderr.count("\n") == 1
     assert call(sys.executable, str(ROOT / "run_agent.py"), "--version", cwd=tmp_path).stdout == "aime 0.1.0\n"
+
+
+# pip's editable install finds packages behind the path, where a folder without __init__.py hides them too.
+EDITABLE = """
+import sys
+from importlib.util import spec_from_file_location
+from pathlib import Path
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        place = Path({root!r}, *name.split("."))
+        found = [file for file in (place / "__init__.py", place.with_suffix(".py")) if file.exists()]
+        return spec_from_file_location(name, found[0]) if found else None
+
+sys.path[:] = [{folder!r}, *(place for place in sys.path if place not in ("", {root!r}))]
+sys.meta_path[:] = [*(finder for finder in sys.meta_path if "Editable" not in repr(finder)), Finder]
+from run_agent import main
+main(["--version"])
+"""
+
+
+@pytest.mark.parametrize("name", ["agent", "envs"])
+def test_a_folder_without_init_hides_an_editable_install(tmp_path, name):
+    (tmp_path / name).mkdir()
+    said = call(sys.executable, "-c", EDITABLE.format(root=str(ROOT), folder=str(tmp_path)), cwd=tmp_path)
+    assert said.returncode == 2
+    assert said.stderr.startswith(f"run_agent.py: error: {name}: got '{tmp_path / name}', which hides '{ROOT / name}'")
 
 
 def test_from_python_a_hidden_package_is_an_import_error(tmp_path):

@@ -129,6 +129,7 @@ def test_train_resume_evaluate_and_record_at_the_command_line(capsys, tmp_path):
 
 def test_a_default_folder_has_no_signs_that_paths_give_a_meaning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = ["train", "--preset", "debug", "--env.num_envs", "1", "--env_frames", "30", "--quiet", "--task", TASK]
+    command = ["train", "--preset", "debug", "--env.num_envs", "1", "--env_frames", "60", "--quiet", "--task", TASK]
+    command += ["--replay.prefill_frames", "30"]
     assert main(command) == 0
     assert (tmp_path / "runs" / "gym_Choice-v0-seed0" / "config.yaml").is_file()

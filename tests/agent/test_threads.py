@@ -13,7 +13,7 @@ from agent.trainer import Trainer
 from run_agent import main
 
 CONFIG = make_config("cpu", "reaching")
-DEBUG = ["train", "--preset", "debug", "--env.num_envs", "1", "--train.video_frames", "0"]
+DEBUG = ["train", "--preset", "debug", "--env.num_envs", "1", "--train.video_frames", "0", "--replay.prefill_frames=30"]
 
 
 @pytest.fixture(autouse=True)
@@ -115,12 +115,12 @@ def test_measuring_changes_nothing(monkeypatch, tmp_path):
 def test_a_run_goes_on_with_as_many_threads(monkeypatch, capsys, tmp_path):
     command = [*DEBUG, "--logdir", str(tmp_path / "run")]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert main([*command, "--env_frames", "104"]) == 0
+    assert main([*command, "--env_frames", "60"]) == 0
     assert "  threads 1 (OMP_NUM_THREADS)\n" in capsys.readouterr().out
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert main([*command, "--env_frames", "106"]) == 0
+    assert main([*command, "--env_frames", "62"]) == 0
     assert "  threads 1 (not OMP_NUM_THREADS=2, which --threads 0 takes)\n" in capsys.readouterr().out
-    assert main([*command, "--env_frames", "108", "--threads", "0"]) == 0
+    assert main([*command, "--env_frames", "64", "--threads", "0"]) == 0
     assert "  threads 2 (OMP_NUM_THREADS)\n" in capsys.readouterr().out
     assert load_config(tmp_path / "run" / "config.yaml").threads == 2
 
@@ -160,5 +160,5 @@ def test_an_overloaded_machine_is_told_at_the_start(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     for load, is_told in ((9.04, True), (3.9, False)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
-        assert main([*DEBUG, "--logdir", str(tmp_path / f"{load}"), "--env_frames", "30", "--threads", "1"]) == 0
+        assert main([*DEBUG, "--logdir", str(tmp_path / f"{load}"), "--env_frames", "60", "--threads", "1"]) == 0
         assert ("load 9.0 on 4 cores in the last minute: other programs are at" in capsys.readouterr().out) == is_told
