@@ -23,14 +23,15 @@ SETTINGS |= {"train.eval_every": 1000, "env.max_episode_frames": 30}
 
 
 class NotingTrainer(Trainer):
-    """Keeps its notes."""
+    """Keeps its notes, those of health aside."""
 
     def __init__(self, *arguments, **options):
         self.notes = []
         super().__init__(*arguments, **options)
 
     def note(self, line):
-        self.notes.append(line)
+        if not line.startswith("update "):
+            self.notes.append(line)
         super().note(line)
 
 
@@ -100,7 +101,7 @@ def test_the_driver_names_them_and_goes_on_with_new_episodes(num_envs):
 
 def test_the_first_update_sees_rows_of_a_running_episode(tmp_path, monkeypatch):
     monkeypatch.setattr("agent.trainer.Agent", SpyAgent)
-    trainer = train(tmp_path, **{"env.max_episode_frames": 10_000, "env_frames": 60})
+    trainer = train(tmp_path, **{"env.max_episode_frames": 100, "env_frames": 60})
     chunks = trainer.agent.chunks
     assert len(chunks) > 0
     assert trainer.replay.num_episodes == 0  # nothing but running episodes: every row is of one
@@ -111,7 +112,7 @@ def test_the_first_update_sees_rows_of_a_running_episode(tmp_path, monkeypatch):
         assert (np.diff(worker) == 0).all()
         assert step.max() <= 31  # the rows that there were
         assert not chunk.is_last.any()
-    assert trainer.notes == ["evaluation: 1 of 1 episodes did not end: cut off after 10,000 env_frames "
+    assert trainer.notes == ["evaluation: 1 of 1 episodes did not end: cut off after 100 env_frames "
                                "(env.max_episode_frames); said once"]  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def test_episodes_are_cut_as_truncated_and_it_is_said_once(tmp_path, changes, st
 
 def test_a_run_of_cut_episodes_resumes_bit_for_bit(tmp_path):
     """Stops in the middle of episodes that the replay's share cuts, and where they are cut."""
-    changes = {"replay.capacity_steps": 50, "train.eval_episodes": 1}
+    changes = {"replay.capacity_steps": 50, "train.eval_episodes": 1, "train.keep_checkpoints": 1}
     train(tmp_path / "straight", **changes)
     for frames in (46, 50, 110, 160):
         config = make_config("debug", TASK, SETTINGS | changes)
