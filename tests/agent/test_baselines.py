@@ -175,7 +175,7 @@ def test_an_environment_that_raises_leaves_a_checkpoint(algo, tmp_path, monkeypa
 
 def test_sac_keeps_its_place_in_a_full_buffer(tmp_path):
     """A buffer of 10 rows of 2 environments: after 13 of them the oldest is row 3."""
-    logdir, bound = tmp_path / "run", ["--sac.buffer_gb", 20 * 73_728 / 2**30, "--replay.prefill_frames", 1000]
+    logdir, bound = tmp_path / "run", ["--sac.buffer_gb", 20 * 73_728 / 2**30, "--replay.prefill_frames", 26]
     assert train("sac", logdir, "--env_frames", 26, *bound) == 0
     before = arrays(logdir)["rewards"]
     assert train("sac", logdir, "--env_frames", 30, *bound) == 0
