@@ -175,7 +175,7 @@ def test_evaluate_and_record_end_and_say_so(tmp_path, capsys):
         ("--dream",): "the episode did not end: cut off after 30 agent_steps",
     }
     for kind, line in videos.items():
-        assert main(["record", "--logdir", str(tmp_path), "--out", str(tmp_path / "a.gif"), *kind]) == 0
+        assert main(["record", "--logdir", str(tmp_path), "--out", str(tmp_path / "a.gif"), *kind, "--overwrite"]) == 0
         assert line in capsys.readouterr().out.splitlines()
 
 

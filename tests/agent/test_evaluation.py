@@ -42,7 +42,7 @@ def test_rows_follow_the_schema_and_the_return_is_the_sum(is_terminating):
     env = make_env("counting", length=10, is_terminating=is_terminating)
     player, rows = Steady(), []
     result = play_episode(player, env, seed=0, on_step=rows.append)
-    assert result == (55.0, 10)  # 1 + 2 + ... + 10
+    assert result == (55.0, 10, False)  # 1 + 2 + ... + 10
     assert player.first == [True] + [False] * 10
     assert player.states == list(range(11))  # the memory is handed on
     row: Step
