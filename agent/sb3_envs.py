@@ -68,12 +68,14 @@ def task_of(env: GymEnv) -> tuple[str, dict[str, Any]]:
     """The task that a made environment is, and its settings `env.*`.
 
     Ours know both. Others are "gym:" and their id, or their class where they have none, and a step is one env_frame.
+    ValueError in one line where it is no environment, or does not hand over frames as they are.
     """
+    _check_kind(env)
     count = env.num_envs if isinstance(env, VecEnv) else 1
     made, spec = _attribute(env, "made_with"), _attribute(env, "spec")
     if made is not None:
         name = made["task"] if is_task(made["task"]) else f"{GYM_PREFIX}{made['task']}"
-        return name, {"num_envs": count, "action_repeat": made["action_repeat"], "render": made["render"]}
+        return name, {"num_envs": count} | {key: value for key, value in made.items() if key != "task"}
     kind = type(env if isinstance(env, VecEnv) else env.unwrapped).__name__
     return f"{GYM_PREFIX}{spec.id if spec is not None else kind}", {"num_envs": count, "action_repeat": 1}
 
@@ -90,7 +92,6 @@ def prepared(env: Any) -> GymEnv:
 
     ValueError in one line unless it has frames one by one, and actions that the agent can use.
     """
-    _check_kind(env)
     task, is_dict = task_of(env)[0], isinstance(env.observation_space, Dict)
     if isinstance(env, VecEnv):
         if isinstance(env.unwrapped, DummyVecEnv):

@@ -51,7 +51,7 @@ class DMCPixels(PixelEnv):
         self._scale = ActionScale(Box(spec.minimum, spec.maximum, dtype=np.float64))
         frame_rate = 1.0 / self._env.control_timestep()
         super().__init__(task, spec.shape[0], frame_rate, seed, action_repeat, size, render_mode)
-        self.render_profile = render
+        self.render_profile, self.camera = render, camera_id
         default_camera = 2 if domain == "quadruped" else 0
         self._camera = SceneCamera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
 

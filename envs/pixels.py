@@ -43,6 +43,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
     render_profile = "standard"
+    camera: int | str | None = None
 
     def __init__(
         self, task: str, action_dim: int, frame_rate: float, seed: int, action_repeat: int, size: int,
@@ -71,8 +72,9 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What `make_env` makes an environment like this one of, wrappers and options of the task's class aside."""
-        return {"task": self.task, "action_repeat": self.action_repeat, "render": self.render_profile}
+        """What `make_env` makes an environment like this one of, its keyword arguments and wrappers aside."""
+        drawn = {"render": self.render_profile, "camera": self.camera}
+        return {"task": self.task, "action_repeat": self.action_repeat} | drawn
 
     @abstractmethod
     def _begin(self, seed: int) -> None:

@@ -164,7 +164,18 @@ def test_other_environments_are_named_by_id_or_class():
     assert task_of(env) == ("gym:CartPole-v1", {"num_envs": 1, "action_repeat": 1})
     assert task_of(Lights()) == ("gym:Lights", {"num_envs": 1, "action_repeat": 1})
     pixels = envs.GymPixels(lambda: Lights(), action_repeat=3)
-    assert task_of(pixels) == ("gym:Lights", {"num_envs": 1, "action_repeat": 3, "render": "standard"})
+    drawn = {"render": "standard", "camera": None}
+    assert task_of(pixels) == ("gym:Lights", {"num_envs": 1, "action_repeat": 3} | drawn)
+    env.close()
+
+
+@pytest.mark.parametrize("task", ["cartpole_swingup", "cartpole_swingup?time_limit=1"])
+def test_an_object_is_evaluated_as_it_was_made_where_its_task_says_so(task):
+    env = make_env(task, action_repeat=8, render="fast", camera=1)
+    model = model_of(env, replay={"capacity_steps": 500})
+    assert (model.config.task, model.config.env.camera, model.config.env.render) == (task, 1, "fast")
+    if "?" in task:  # a short episode
+        assert evaluate(model.agent, 1) == evaluate(model.agent, 1, env=env)
     env.close()
 
 
