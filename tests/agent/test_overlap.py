@@ -7,6 +7,7 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from agent import Agent, Trainer, make_config
+from envs.workers import make_workers
 
 CLOCKS = {"wall_seconds", "updates_per_second"}  # all that may differ from run to run
 
@@ -24,12 +25,12 @@ class RecordingAgent(Agent):
         return metrics
 
 
-def one_after_the_other(makers, **_):
+def one_after_the_other(makers):
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
-def run(logdir, monkeypatch, make_envs=AsyncVectorEnv, memmap=False):
-    monkeypatch.setattr("envs.factory.AsyncVectorEnv", make_envs)
+def run(logdir, monkeypatch, make_envs=make_workers, memmap=False):
+    monkeypatch.setattr("envs.factory.make_workers", make_envs)
     monkeypatch.setattr("agent.trainer.Agent", RecordingAgent)
     # Moving discs: frames depend on seeds and on every action. One or two updates are due at a tick.
     changes = {"env_frames": 170, "replay.memmap": memmap, "replay.prefill_frames": 120}
@@ -49,7 +50,7 @@ def assert_equal(left, right):
 
 @pytest.mark.parametrize("change", ["overlap", "memmap"])
 def test_a_run_is_the_same_bit_for_bit(tmp_path, monkeypatch, change):
-    make_envs, memmap = (one_after_the_other, False) if change == "overlap" else (AsyncVectorEnv, True)
+    make_envs, memmap = (one_after_the_other, False) if change == "overlap" else (make_workers, True)
     first, is_async, lines = run(tmp_path / "first", monkeypatch)
     second, kind, others = run(tmp_path / "second", monkeypatch, make_envs=make_envs, memmap=memmap)
     assert (is_async, kind) == (AsyncVectorEnv, SyncVectorEnv if change == "overlap" else AsyncVectorEnv)
