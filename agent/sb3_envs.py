@@ -95,18 +95,18 @@ def prepared(env: Any) -> GymEnv:
     task, is_dict = task_of(env)[0], isinstance(env.observation_space, Dict)
     if isinstance(env, VecEnv):
         if isinstance(env.unwrapped, DummyVecEnv):
-            env.unwrapped.envs = [_held_to_contract(part, task) for part in env.unwrapped.envs]
+            env.unwrapped.envs = [_held_to_contract(part) for part in env.unwrapped.envs]
         key, is_observed = choose_image(env.observation_space, None, task)
         env = VecExtractDictObs(env, key) if is_dict and is_observed and key is not None else env
     else:
-        env = GymPixels(env) if is_dict else _held_to_contract(env, task)
+        env = GymPixels(env) if is_dict else _held_to_contract(env)
     check_spaces(env.observation_space, env.action_space)
     return env
 
 
-def _held_to_contract(env: gymnasium.Env[Any, Any], task: str) -> gymnasium.Env[Any, Any]:
+def _held_to_contract(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     is_checked = isinstance(env, Contract) or isinstance(env.unwrapped, PixelEnv)  # ours check what is inside
-    return env if is_checked else Contract(env, task)
+    return env if is_checked else Contract(env, task_of(env)[0])
 
 
 def _check_kind(env: Any) -> None:
