@@ -125,7 +125,7 @@ def keep_traceback(error: BaseException, logdir: Path) -> str:
     path = logdir / "faults" / TRACEBACK
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)))
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError as trouble:
         return f"{one_line(error)}; its traceback is lost ({trouble})"
     return f"{one_line(error)}; its traceback is in {path}"

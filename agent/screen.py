@@ -86,7 +86,7 @@ def _screen(stream: TextIO | None, descriptor: int) -> Screen:
         os.fstat(descriptor)
     except OSError:  # the next file that is opened would get its number, and what libraries print
         _redirect(descriptor)
-    return Screen(open(os.devnull, "w"))
+    return Screen(open(os.devnull, "w", encoding="utf-8"))
 
 
 def _redirect(descriptor: int) -> None:

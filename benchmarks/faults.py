@@ -213,7 +213,7 @@ def lose_evaluation(method: str, harness: Harness) -> bool:
     reference, logdir = harness.reference(1, VIDEO_FRAMES), harness.fresh()
     inject = partial(failing_evaluation, method, harness.chance.randint(1, 4))
     status = finish(start(logdir, 1, inject, quiet=False, train__video_frames=VIDEO_FRAMES))
-    said = logdir.with_suffix(".log").read_text()
+    said = logdir.with_suffix(".log").read_text(encoding="utf-8")
     is_told = "injected: only one instance may exist" in said and "Traceback" not in said
     return status == 0 and is_told and not compare(reference, logdir, evaluations=False)
 
@@ -224,7 +224,7 @@ def lose_encoder(fault: str, harness: Harness) -> bool:
 
     reference, logdir = harness.reference(1, VIDEO_FRAMES), harness.fresh()
     status = finish(start(logdir, 1, partial(lost_encoder, fault), quiet=False, train__video_frames=VIDEO_FRAMES))
-    said, written = logdir.with_suffix(".log").read_text(), list((logdir / "videos").glob("[0-9]*"))
+    said, written = logdir.with_suffix(".log").read_text(encoding="utf-8"), list((logdir / "videos").glob("[0-9]*"))
     is_told = "no video: libx264 broke off (SIGKILL)" in said if fault == "killed" else "is written by" in said
     is_right = is_told and "Traceback" not in said and bool(written) == (fault != "killed")
     return status == 0 and is_right and not compare(reference, logdir)

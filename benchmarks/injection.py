@@ -138,7 +138,7 @@ def lost_encoder(fault: str) -> Iterator[None]:
     with TemporaryDirectory() as folder:
         path, script = Path(folder) / "ffmpeg", _FFMPEGS[fault]
         if script is not None:
-            path.write_text("#!/bin/sh\n" + script.format(real=get_ffmpeg_exe()) + "\n")
+            path.write_text("#!/bin/sh\n" + script.format(real=get_ffmpeg_exe()) + "\n", encoding="utf-8")
             path.chmod(0o755)
         with patch.dict(os.environ, IMAGEIO_FFMPEG_EXE=str(path)):
             yield
