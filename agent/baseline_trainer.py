@@ -153,8 +153,7 @@ class BaselineTrainer:
         if result is None:
             return
         if line := cut_line(self.config, result.is_cut):
-            self.logger.note(line)
-            self.display.note(line)
+            self.note(line)
         self._recent["eval_return"] = result.mean
         self.logger.write(self._counters(), {"eval_return": result.mean, "eval_return_std": result.std})
 
