@@ -15,9 +15,9 @@ try:
     place, own = Path([*getattr(agent, "__path__", []), agent.__file__][0]), Path(__file__).resolve().with_name("agent")
     if place.resolve() != own:
         raise ImportError(f"agent: got '{place}', which hides '{own}', expected a Python path without another agent")
-    from agent.command_line import PROGRAM, hint
     from agent.commands import Job
-    from agent.screen import lasting_screen
+    from agent.commands.parser import PROGRAM, hint
+    from agent.training.screen import lasting_screen
     from world_model.settings import unknown_key
 except ModuleNotFoundError:  # a library is missing
     raise
@@ -59,7 +59,7 @@ def _run(arguments: list[str]) -> int:
         print(USAGE)
         return 0 if arguments else 2
     if arguments == ["--version"]:
-        from envs.doctor import version
+        from agent.commands.doctor.checks import version
 
         print(f"aime {version()}")
         return 0

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 _HOMES = {
-    "AIME": "agent.sb3",
-    "Agent": "agent.agent",
-    "Config": "agent.config",
-    "Trainer": "agent.trainer",
-    "make_config": "agent.config",
+    "AIME": "agent.stable_baselines.aime",
+    "Agent": "agent.learning.agent",
+    "Config": "agent.config.settings",
+    "Trainer": "agent.training.trainer",
+    "load": "agent.stable_baselines.load",
+    "make_config": "agent.config.presets",
 }
 
-__all__ = ["AIME", "Agent", "Config", "Trainer", "make_config"]
+__all__ = ["AIME", "Agent", "Config", "Trainer", "load", "make_config"]
 
 
 def _check_neighbours() -> None:

@@ -26,9 +26,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from agent.agent import Agent, Mode, to_frames
-from agent.dreams import open_loop, psnr, watched
-from agent.evaluation import agent_env, play_episode, seeded
+from agent.evaluation.episodes import agent_env, play_episode, seeded
+from agent.learning.agent import Agent, Mode
+from agent.learning.frames import to_frames
+from agent.video.dreams import open_loop, psnr, watched
 from envs import Step
 from world_model import monitors
 from world_model.losses import squared_error
@@ -249,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--episodes: got {options.episodes}, expected at least 2 (z is swapped between them)")
     try:
         check_target("json", options.json)
-        agent = Agent.load(options.logdir)
+        agent = load(options.logdir)
         if options.dream_noise is not None:
             agent.model.config = replace(agent.model.config, dream_noise=options.dream_noise)
     except (FileNotFoundError, ValueError) as error:

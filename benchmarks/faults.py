@@ -40,7 +40,7 @@ from run_process import (
 
 ROOT = Path(__file__).resolve().parents[1]
 # Forked with every run, not imported by it.
-PRELOADED = ("agent.trainer", "injection", "run_agent", "scipy.stats", "tensorboard", "torch._dynamo")
+PRELOADED = ("agent.training.trainer", "injection", "run_agent", "scipy.stats", "tensorboard", "torch._dynamo")
 GROUPS = ("kills", "signals", "screen", "videos", "disk", "workers", "numbers")
 ENV_METHODS = ("make", "reset", "step", "render_frame", "close")
 VIDEO_FRAMES = 5
@@ -128,7 +128,7 @@ def lose_worker(number: int, harness: Harness) -> bool:
     from envs import Driver
 
     logdir = harness.fresh()
-    inject = partial(patch, "agent.collector.Driver", partial(Driver, timeout=3.0))
+    inject = partial(patch, "agent.training.collector.Driver", partial(Driver, timeout=3.0))
     process = start(logdir, 2, inject, env_frames=2000, replay__capacity_steps=2000)
     deadline = time.monotonic() + SAFE_SECONDS
     found: list[int] = []
@@ -166,8 +166,8 @@ def spoil_once(inject: Injection, harness: Harness) -> bool:
 
 def spoil_for_good(inject: Injection, harness: Harness) -> bool:
     """Numbers are not finite from some moment on: the run goes back once, then ends with what it had before."""
-    from agent.checkpoint import load_newest
-    from agent.config import load_config
+    from agent.config.files import load_config
+    from agent.run_folder.checkpoint import load_newest
 
     logdir = harness.fresh()
     status = finish(start(logdir, 1, inject, train__max_skipped=3))
@@ -180,7 +180,7 @@ def spoil_weights(place: str, harness: Harness) -> bool:
     """A weight is not finite: the run goes back to finite ones and ends as it should."""
     from injection import nan_in_weights
 
-    from agent.config import load_config
+    from agent.config.files import load_config
 
     logdir = harness.fresh()
     status = finish(start(logdir, 1, partial(nan_in_weights, place, 9), train__max_skipped=3))
@@ -191,14 +191,14 @@ def lose_screen(kind: str, harness: Harness) -> bool:
     """Output cannot be written any more from a random moment on: the run is the one that was left alone."""
     from injection import lost_screen
 
-    from agent.display import Display
+    from agent.training.display import Display
 
     reference, logdir = harness.reference(1), harness.fresh()
 
     @contextmanager
     def inject() -> Iterator[None]:
         with (
-            patch("agent.trainer.Display", partial(Display, interval=0.0)),
+            patch("agent.training.trainer.Display", partial(Display, interval=0.0)),
             lost_screen(kind, harness.chance.uniform(0.0, 0.8) * harness.seconds[1]),
         ):
             yield

@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from agent.agent import Agent
-from agent.config import make_config
+from agent.config.presets import make_config
+from agent.learning.agent import Agent
 from replay import Chunk
 
 BATCH, LENGTH, LONG_BATCH = 8, 16, 2  # the base, and the batch along the length

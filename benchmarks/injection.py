@@ -17,9 +17,9 @@ from unittest.mock import patch
 
 import torch
 
-from agent import evaluation
-from agent.actor_critic import Critic, Gaussian
-from agent.agent import Agent
+from agent.evaluation import episodes as evaluation
+from agent.learning.actor_critic import Critic, Gaussian
+from agent.learning.agent import Agent
 from envs.reaching import ReachingEnv
 from multi_task_learning.loss_aggregator import GROUPS
 from world_model import DPGMMVariationalRecurrentAutoencoder

@@ -26,10 +26,11 @@ from learning_table import ARMS, Result, load_result, make_table, write_figure
 from machine import describe_machine
 from report import check_target, parse_settings
 
-from agent.agent import choose_device
-from agent.checkpoint import checkpoint_paths, load_newest
-from agent.config import Config, parse_overrides
-from agent.logger import read_metrics
+from agent.config.presets import parse_overrides
+from agent.config.settings import Config
+from agent.learning.agent import choose_device
+from agent.run_folder.checkpoint import checkpoint_paths, load_newest
+from agent.run_folder.logger import read_metrics
 from envs.rendering import RenderingError, choose_gl_backend
 from envs.tasks import SUITE_TASKS, task_names
 from replay.writing import write_whole

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from agent.references import Reference, load_references
-from agent.report.curve_figure import OKABE_ITO, X_LABELS, Y_LABELS, draw_panel, make_axes, save
-from agent.report.curves import Curve, Panel, distinct, mean_curve, smooth
-from agent.statistics import student_interval
+from agent.evaluation.curve_figure import OKABE_ITO, X_LABELS, Y_LABELS, draw_panel, make_axes, save
+from agent.evaluation.curves import Curve, Panel, distinct, mean_curve, smooth
+from agent.evaluation.references import Reference, load_references
+from agent.evaluation.statistics import student_interval
 
 Result = dict[str, Any]
 ARMS: dict[str, dict[str, str]] = {

@@ -24,8 +24,12 @@ from report import check_target, parse_settings, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 
-from agent.agent import Agent, choose_device, to_frames
-from agent.config import Config, flatten, load_config, merge, parse_overrides
+from agent.config.files import load_config
+from agent.config.nested import flatten, merge
+from agent.config.presets import parse_overrides
+from agent.config.settings import Config
+from agent.learning.agent import Agent, choose_device
+from agent.learning.frames import to_frames
 from replay import EpisodeStore, ReplayBuffer
 from replay.rows import Episode
 from world_model import monitors

@@ -39,10 +39,10 @@ from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 
-from agent import Agent, Trainer, make_config
+from agent import Trainer, load, make_config
 from agent.commands.evaluate import trained_frames
-from agent.saved_run import run_config
-from agent.snapshot import take_snapshot
+from agent.run_folder.load import run_config
+from agent.training.snapshot import take_snapshot
 
 SETTINGS: dict[str, Any] = {
     "env.num_envs": 1,
@@ -94,7 +94,7 @@ def resume(logdir: Path) -> str:
 
 def evaluate(logdir: Path) -> str:
     """`evaluate` up to the first episode -> a fingerprint of its agent."""
-    return fingerprint([Agent.load(logdir, "cpu").state_dict(), trained_frames(logdir)])
+    return fingerprint([load(logdir, "cpu").state_dict(), trained_frames(logdir)])
 
 
 DOORS = (evaluate, resume)  # in this order: the second one mends what it can

@@ -51,8 +51,8 @@ def count(*modules: torch.nn.Module) -> int:
 
 def build_aime(task: dict[str, Any]) -> Built:
     """Our agent: `Agent.update` of a preset at a size, under the task's overrides."""
-    from agent.agent import Agent
-    from agent.config import make_config
+    from agent.config.presets import make_config
+    from agent.learning.agent import Agent
     from replay import Chunk
 
     config = make_config(task["preset"], "walker_walk", {"size": task["size"]} | task["overrides"])

@@ -27,8 +27,8 @@ from report import check_target, print_lines, write_json
 from rich.console import Console
 from rich.table import Table
 
-from agent.agent import choose_device
-from agent.config import load_size, make_config
+from agent.config.presets import load_size, make_config
+from agent.learning.agent import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"r2dreamer": "10m", "dreamerv3-torch": "18m"}  # ours beside each peer

@@ -31,9 +31,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from agent.agent import choose_device
-from agent.config import Config, make_config
-from agent.model_learner import ModelLearner
+from agent.config.presets import make_config
+from agent.config.settings import Config
+from agent.learning.agent import choose_device
+from agent.learning.model_learner import ModelLearner
 from envs.tasks import checked_task
 from world_model import DPGMMVariationalRecurrentAutoencoder, losses, terms
 

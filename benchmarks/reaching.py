@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent import Trainer, make_config
-from agent.evaluation import evaluate, random_evaluation
+from agent.evaluation.episodes import evaluate, random_evaluation
 from envs.reaching import best_return
 
 EPISODES, FIRST_SEED, GOAL = 20, 500_000, 0.8

@@ -65,8 +65,8 @@ def compare(straight: Path, other: Path, evaluations: bool = True) -> list[str]:
 
     `evaluations` says whether those count among the metrics.
     """
-    from agent.checkpoint import load_newest
-    from agent.verification import unequal_places
+    from agent.run_folder.checkpoint import load_newest
+    from agent.training.verification import unequal_places
 
     left, right = (load_newest(logdir / "checkpoints")[0] for logdir in (straight, other))
     found = list(unequal_places(left, right, "checkpoint"))

@@ -35,11 +35,11 @@ def note(stage):
 training = agent.commands.train._training
 
 def noted(*arguments):
-    import agent.collector
+    import agent.training.collector
     note("imported")
     job = training(*arguments)
     note("built")
-    tick = agent.collector.Driver.tick
+    tick = agent.training.collector.Driver.tick
 
     def first_tick(self, policy):
         tick(self, policy)
@@ -47,7 +47,7 @@ def noted(*arguments):
         self.close()
         os._exit(0)
 
-    agent.collector.Driver.tick = first_tick
+    agent.training.collector.Driver.tick = first_tick
     return job
 
 agent.commands.train._training = noted

@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from agent.agent import Agent
-from agent.config import Config, make_config
+from agent.config.presets import make_config
+from agent.config.settings import Config
+from agent.learning.agent import Agent
 from envs import Driver, Step, make_vector_env
 from envs.rendering import RenderingError
 from replay import Chunk, Episode, ReplayBuffer

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from agent.config import make_config
+from agent.config.presets import make_config
 from world_model import DPGMMVariationalRecurrentAutoencoder, terms
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"

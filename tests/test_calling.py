@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.command_line import default_logdir, hint
-from agent.config import make_config, save_config
+from agent.commands.parser import default_logdir, hint
+from agent.config.files import save_config
+from agent.config.presets import make_config
 from run_agent import main
 
 ROOT = Path(__file__).parent.parent
@@ -171,7 +172,7 @@ def test_from_python_a_hidden_package_is_an_import_error(tmp_path):
 
 
 def test_doctor_reads_its_bounds_in_any_locale():
-    script = "from envs.doctor import requirements; print(requirements()[0])"
+    script = "from agent.commands.doctor.checks import requirements; print(requirements()[0])"
     said = call(sys.executable, "-c", script, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert (said.stdout, said.stderr) == (">=3.11,<3.13\n", "")
 

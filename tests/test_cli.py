@@ -280,6 +280,6 @@ def test_ctrl_c_outside_training_is_130(capsys, monkeypatch, run):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agent.evaluation.evaluate", interrupt)
+    monkeypatch.setattr("agent.evaluation.episodes.evaluate", interrupt)
     assert main(["evaluate", "--logdir", str(run)]) == 130
     assert capsys.readouterr().err == "run_agent.py: interrupted\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.command_line import config_keys
+from agent.commands.parser import config_keys
 from run_agent import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent

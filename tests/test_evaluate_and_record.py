@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import count_frames_and_secs
 
-from agent.evaluation import Evaluation
+from agent.evaluation.episodes import Evaluation
 from run_agent import main
 
 
@@ -44,8 +44,8 @@ def test_evaluate_prints_and_writes_the_same_figures(capsys, run, tmp_path):
 
 
 def test_published_scores_stand_beside_a_suite_task(capsys, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("agent.references.nearest_references", lambda task, env_frames: scores)
-    from agent.references import Reference
+    monkeypatch.setattr("agent.evaluation.references.nearest_references", lambda task, env_frames: scores)
+    from agent.evaluation.references import Reference
 
     scores = [Reference("Alike", "reaching", 105, 9.0, 1.0, 3, 1, "a source")]
     assert main(["evaluate", f"--logdir={run}", "--episodes=1", f"--json={tmp_path / 'a.json'}", "--latex"]) == 0

@@ -1,7 +1,7 @@
 """The whole loop learns, all pillars on: replay, model, dream, behaviour. benchmarks/reaching.py has three seeds."""
 
 from agent import Trainer, make_config
-from agent.evaluation import evaluate, random_evaluation
+from agent.evaluation.episodes import evaluate, random_evaluation
 from envs.reaching import best_return
 
 

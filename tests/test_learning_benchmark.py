@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import run_agent
-from agent.references import REFERENCE_FILE
-from agent.trainer import Trainer
+from agent.evaluation.references import REFERENCE_FILE
+from agent.training.trainer import Trainer
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 RUN = ["run", "--tasks", "counting", "--preset", "debug", "--threads", "1"]

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.command_line import add_overwrite, check_at_least, check_target, load_agent, run_parser, write_json
 from agent.commands import Job, say
+from agent.commands.parser import add_overwrite, check_at_least, check_target, load_agent, run_parser, write_json
 
 if TYPE_CHECKING:
-    from agent.evaluation import Evaluation, TrainedPlayer
+    from agent.evaluation.episodes import Evaluation, TrainedPlayer
 
 
 def prepare(arguments: list[str]) -> Job:
@@ -29,15 +29,15 @@ def prepare(arguments: list[str]) -> Job:
 
 def trained_frames(logdir: Path) -> int:
     """The env_frames that a run had seen at its newest checkpoint."""
-    from agent.saved_run import load_run
+    from agent.run_folder.load import load_run
 
     return load_run(logdir)["counters"]["env_frames"]
 
 
 def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespace, path: Path) -> None:
-    from agent.evaluation import cut_line, evaluate, random_evaluation
-    from agent.references import nearest_references
-    from agent.report.evaluation_table import evaluation_line, heading, latex_lines, reference_table
+    from agent.evaluation.episodes import cut_line, evaluate, random_evaluation
+    from agent.evaluation.references import nearest_references
+    from agent.evaluation.table import evaluation_line, heading, latex_lines, reference_table
 
     config, episodes, seed = agent.config, options.episodes, options.seed
     repeat = config.env.action_repeat

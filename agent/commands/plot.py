@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.command_line import Parser, add_overwrite, check_target, write_json, written
 from agent.commands import Job, say
+from agent.commands.parser import Parser, add_overwrite, check_target, write_json, written
 
 if TYPE_CHECKING:
-    from agent.report.curves import Panel, Run
+    from agent.evaluation.curves import Panel, Run
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -29,7 +29,7 @@ def prepare(arguments: list[str]) -> Job:
     check_target(out, "out", options.out is None or options.overwrite)
     if options.json is not None:
         check_target(options.json, "json", options.overwrite)
-    from agent.report.curves import COUNTERS, panels
+    from agent.evaluation.curves import COUNTERS, panels
 
     if options.x not in COUNTERS:
         raise ValueError(f"x: got '{options.x}', expected one of {', '.join(COUNTERS)}")
@@ -39,7 +39,7 @@ def prepare(arguments: list[str]) -> Job:
     drawn = panels(runs, options.metric, options.x)
 
     def job() -> None:
-        from agent.report.curve_figure import write_figure
+        from agent.evaluation.curve_figure import write_figure
 
         for panel in drawn:
             _tell(panel)
@@ -55,7 +55,7 @@ def prepare(arguments: list[str]) -> Job:
 
 def readable(folders: Sequence[Path]) -> "list[Run]":
     """The runs among these folders; the others are told, as runs/* has some. ValueError where there is none."""
-    from agent.report.curves import load_run
+    from agent.evaluation.curves import load_run
 
     runs, faults = [], []
     for folder in folders:
@@ -72,7 +72,7 @@ def readable(folders: Sequence[Path]) -> "list[Run]":
 
 def tell_missing(runs: "Sequence[Run]", metric: str, x: str) -> None:
     """Tell which runs have no such metric. ValueError that names the known ones where none has it."""
-    from agent.report.curves import metric_names, points
+    from agent.evaluation.curves import metric_names, points
 
     missing = [run for run in runs if not len(points(run, metric, x)[0])]
     if len(missing) == len(runs):

@@ -8,7 +8,8 @@ from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.command_line import (
+from agent.commands import Job, say
+from agent.commands.parser import (
     PROGRAM,
     Parser,
     add_overwrite,
@@ -18,11 +19,10 @@ from agent.command_line import (
     run_parser,
     written,
 )
-from agent.commands import Job, say
 
 if TYPE_CHECKING:
-    from agent.agent import Agent
-    from agent.evaluation import TrainedPlayer
+    from agent.evaluation.episodes import TrainedPlayer
+    from agent.learning.agent import Agent
 
 MOST_PIXELS = 4096  # a side of the largest H.264 frames that common players show
 # The options of each kind of video, and what they are where they are not given.
@@ -60,7 +60,7 @@ def prepare(arguments: list[str]) -> Job:
 
 
 def _write(job: Callable[[], None], path: Path) -> int:
-    from agent.dreams import ShortEpisodeError
+    from agent.video.dreams import ShortEpisodeError
     from envs.encoders import choose_encoder
 
     path = choose_encoder(path).path  # a gif where no mp4 can be written
@@ -117,8 +117,8 @@ def _fill_in(options: argparse.Namespace, kind: str) -> None:
 
 
 def _write_episodes(agent: "TrainedPlayer", path: Path, options: argparse.Namespace) -> None:
-    from agent.evaluation import cut_line
-    from agent.recording import record
+    from agent.evaluation.episodes import cut_line
+    from agent.video.recording import record
 
     chosen = {name: getattr(options, name) for name in EPISODES}
     results = record(agent, path, seed=options.seed, **chosen)
@@ -129,7 +129,7 @@ def _write_episodes(agent: "TrainedPlayer", path: Path, options: argparse.Namesp
 
 
 def _write_dream(agent: "Agent", path: Path, options: argparse.Namespace) -> None:
-    from agent.dream_video import record_dream
+    from agent.video.dream_video import record_dream
 
     scores = record_dream(agent, path, options.seed, options.context, options.mode)
     ahead = "  ".join(f"+{k} {value:.2f}" for k, value in scores.open_loop.items())
@@ -140,7 +140,7 @@ def _write_dream(agent: "Agent", path: Path, options: argparse.Namespace) -> Non
 
 
 def _write_imagination(agent: "Agent", path: Path, options: argparse.Namespace) -> None:
-    from agent.imagination import record_imagination
+    from agent.video.imagination import record_imagination
 
     chosen = {name: getattr(options, name) for name in IMAGINATION}
     found = record_imagination(agent, path, seed=options.seed, **chosen)

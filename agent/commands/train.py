@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.command_line import (
+from agent.commands import Job, say
+from agent.commands.parser import (
     PROGRAM,
     Parser,
     check_writable,
@@ -17,13 +18,12 @@ from agent.command_line import (
     new_config,
     resumed_config,
 )
-from agent.commands import Job, say
-from agent.wandb_writer import WandbWriter, check_wandb
+from agent.run_folder.wandb_writer import WandbWriter, check_wandb
 
 if TYPE_CHECKING:
-    from agent.baseline_trainer import BaselineTrainer
-    from agent.config import Config
-    from agent.trainer import Trainer
+    from agent.config.settings import Config
+    from agent.stable_baselines.baseline_trainer import BaselineTrainer
+    from agent.training.trainer import Trainer
 
 HELP = """Every setting is an option too: --env_frames 100000, --seed 1, --replay.batch_size 8, --any.key value;
 config.yaml in a run's folder lists them all. The same command again goes on with the run."""
@@ -51,7 +51,7 @@ def prepare(arguments: list[str]) -> Job:
     check_writable(logdir, "logdir")
     payload = None
     if (logdir / "config.yaml").is_file() or any((logdir / "checkpoints").glob("*.pt")):
-        from agent.saved_run import run_config
+        from agent.run_folder.load import run_config
 
         saved, payload = run_config(logdir, tell)
         config = resumed_config(saved, logdir, options, overrides)
@@ -71,14 +71,14 @@ def _training(
     """The trainer, built (which checks task, rendering and replay budget), and its run."""
     resume = payload is not None
     if payload is not None:
-        from agent.snapshot import is_over
+        from agent.training.snapshot import is_over
 
         env_frames, updates = (payload["counters"][name] for name in ("env_frames", "updates"))
         if is_over(payload, config):
             line = f"{logdir}: all {config.env_frames:,} env_frames are spent; go on with a larger --env_frames"
             return lambda: tell(line)
         tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")
-    from agent.threads import overload
+    from agent.training.threads import overload
 
     trainer = _trainer_class(config.algo)(config, logdir, resume, options.max_minutes, options.quiet)
     tell(
@@ -95,7 +95,7 @@ def _training(
         try:
             trainer.run()
         except (Exception, SystemExit) as error:  # an environment may leave by sys.exit too
-            from agent.recovery import keep_traceback
+            from agent.training.recovery import keep_traceback
 
             trainer.fail(keep_traceback(error, logdir))
         if trainer.has_failed:
@@ -115,9 +115,9 @@ def _training(
 def _trainer_class(algo: str) -> "type[Trainer | BaselineTrainer]":
     """What trains an `algo`; Stable-Baselines3 is imported for its own alone."""
     if algo == "aime":
-        from agent.trainer import Trainer
+        from agent.training.trainer import Trainer
 
         return Trainer
-    from agent.baseline_trainer import BaselineTrainer
+    from agent.stable_baselines.baseline_trainer import BaselineTrainer
 
     return BaselineTrainer

@@ -3,8 +3,8 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from agent.command_line import Parser, check_at_least, config_keys, new_config
 from agent.commands import Job, say
+from agent.commands.parser import Parser, check_at_least, config_keys, new_config
 
 HELP = """Every setting of `train` is an option here too. The run is cut down to --updates updates, and nothing of it is
 kept. Exit status 0 where both runs are the same bit for bit, 1 where they are not."""
@@ -24,7 +24,7 @@ def prepare(arguments: list[str]) -> Job:
         raise ValueError(f"algo: got '{config.algo}', expected 'aime': a baseline's run is not repeated bit for bit")
 
     def job() -> int:
-        from agent.verification import short_config, verify_resume
+        from agent.training.verification import short_config, verify_resume
 
         with TemporaryDirectory(prefix="aime-verify-") as folder:
             short = short_config(config, options.updates)

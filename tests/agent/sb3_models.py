@@ -1,4 +1,4 @@
-"""Small models and environments for the tests of agent.sb3."""
+"""Small models and environments for the tests of agent.stable_baselines.aime."""
 
 from contextlib import contextmanager
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from agent.agent import Agent
-from agent.config import make_config
+from agent.config.presets import make_config
+from agent.learning.agent import Agent
 from replay import Chunk
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.distributions import Normal, OneHotCategorical, OneHotCategoricalStraightThrough
 
-from agent.actor_critic import ActorCritic, Categorical, Gaussian
-from agent.config import BehaviorConfig
+from agent.config.settings import BehaviorConfig
+from agent.learning.actor_critic import ActorCritic, Categorical, Gaussian
 
 CONFIG = BehaviorConfig(hidden_dim=16, num_layers=1, num_bins=41)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent import Agent, make_config
-from agent.agent import choose_device, to_frames
+from agent import Agent, load, make_config
+from agent.learning.agent import choose_device
+from agent.learning.frames import to_frames
 from replay import Chunk
 
 
@@ -169,4 +170,4 @@ def test_unknown_device_is_one_line(name):
 
 def test_load_without_a_run_is_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a folder with a run"):
-        Agent.load(tmp_path)
+        load(tmp_path)

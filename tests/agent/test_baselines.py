@@ -12,11 +12,11 @@ import pytest
 import torch
 from sb3_models import registered_choices
 
-from agent import Agent, make_config
-from agent.baseline_trainer import BaselineTrainer
-from agent.baselines import ARRAYS, Baseline, make_model, stacked_envs
-from agent.checkpoint import load_newest
-from agent.evaluation import agent_env, evaluate, play_episode
+from agent import load, make_config
+from agent.evaluation.episodes import agent_env, evaluate, play_episode
+from agent.run_folder.checkpoint import load_newest
+from agent.stable_baselines.baseline_trainer import BaselineTrainer
+from agent.stable_baselines.baselines import ARRAYS, Baseline, make_model, stacked_envs
 from envs.counting import CountingEnv
 from run_agent import main
 
@@ -85,7 +85,7 @@ def test_evaluate_and_record_work_and_dreams_are_refused(run, capsys):
         assert "world model" in capsys.readouterr().err
         assert not (logdir / "videos" / f"{kind}.mp4").exists()
     with pytest.raises(ValueError, match=r"agent\.baselines\.Baseline loads it"):
-        Agent.load(logdir)
+        load(logdir)
 
 
 def test_sampled_actions_depend_on_the_seed_and_leave_torch_as_it_was(run):

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from agent.actor_critic import ActorCritic
-from agent.behavior import BehaviorLearner, Played, frozen
-from agent.config import BehaviorConfig, OptimizerConfig, make_config
+from agent.config.presets import make_config
+from agent.config.settings import BehaviorConfig, OptimizerConfig
+from agent.learning.actor_critic import ActorCritic
+from agent.learning.behavior_learner import BehaviorLearner, Played, frozen
 from world_model import DPGMMVariationalRecurrentAutoencoder
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from agent.charts import column, line_chart, share_chart
-from agent.picture import palette
+from agent.video.charts import column, line_chart, share_chart
+from agent.video.picture import palette
 
 
 def is_colour(picture, colour):

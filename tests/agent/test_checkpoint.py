@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.checkpoint import checkpoint_paths, load_checkpoint, load_newest, save_checkpoint
+from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, load_newest, save_checkpoint
 
 
 def payload(number: float = 0.0) -> dict:

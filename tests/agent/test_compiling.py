@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_agent import make_agent, make_chunk
 
-from agent.compiling import Compiled
+from agent.learning.compiling import Compiled
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own compiler
 

@@ -4,9 +4,12 @@ from argparse import Namespace
 
 import pytest
 
-from agent.agent import Agent
-from agent.command_line import resumed_config
-from agent.config import Config, differences, load_config, make_config, parse_overrides, preset_names, save_config
+from agent.commands.parser import resumed_config
+from agent.config.files import load_config, save_config
+from agent.config.nested import differences
+from agent.config.presets import make_config, parse_overrides, preset_names
+from agent.config.settings import Config
+from agent.learning.agent import Agent
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from agent.command_line import config_keys
-from agent.config import PRESET_FOLDER, make_config
 from agent.report import config_reference
+
+from agent.commands.parser import config_keys
+from agent.config.presets import PRESET_FOLDER, make_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

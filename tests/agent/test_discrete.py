@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent import Agent, Trainer, make_config
-from agent.checkpoint import load_newest
-from agent.evaluation import RandomPlayer, play_episode
+from agent import Agent, Trainer, load, make_config
+from agent.evaluation.episodes import RandomPlayer, play_episode
+from agent.run_folder.checkpoint import load_newest
 from envs import make_env
 from envs.spaces import OneHot
 from replay import EpisodeStore
@@ -93,7 +93,7 @@ def test_the_kind_of_actions_is_in_the_checkpoint(tmp_path):
     assert trainer.agent.is_discrete
     trainer.run()
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
-    loaded = Agent.load(logdir)
+    loaded = load(logdir)
     assert loaded.is_discrete
     found, expected = (
         agent.act(images, np.ones(5, bool), agent.initial_state(5), "deterministic")[0]

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from agent.display import Display
+from agent.training.display import Display
 
 
 class Screen:

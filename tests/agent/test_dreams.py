@@ -8,10 +8,10 @@ import torch
 from small_agent import make_agent
 from video_frames import read_back
 
-from agent.agent import Agent
-from agent.dream_video import record_dream
-from agent.dreams import open_loop, play_and_keep, psnr, watched
-from agent.evaluation import play_episode
+from agent.evaluation.episodes import play_episode
+from agent.learning.agent import Agent
+from agent.video.dream_video import record_dream
+from agent.video.dreams import open_loop, play_and_keep, psnr, watched
 from envs import make_env
 
 
@@ -43,7 +43,7 @@ def find(frame: np.ndarray, panel: np.ndarray, left: int) -> int:
 
 
 def test_dream_shows_its_panels_and_gives_figures(agent, tmp_path, monkeypatch):
-    frames = capture(monkeypatch, "agent.dream_video")
+    frames = capture(monkeypatch, "agent.video.dream_video")
     agent.model.train()
     scores = record_dream(agent, tmp_path / "dream.mp4", seed=5, context=5)
     assert agent.model.training
@@ -85,7 +85,7 @@ def test_a_model_without_attention_or_mixture_dreams_too(tmp_path):
 def test_components_are_charted_where_there_are_several(tmp_path, monkeypatch):
     heights = []
     for components in (1, 2):
-        frames = capture(monkeypatch, "agent.dream_video")
+        frames = capture(monkeypatch, "agent.video.dream_video")
         record_dream(make_agent(world_model__max_components=components), tmp_path / "dream.mp4")
         heights.append(len(frames[0]))
     assert 64 <= heights[1] - heights[0] < 80  # the chart and the gap above it

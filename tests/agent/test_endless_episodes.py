@@ -8,9 +8,9 @@ from endless import TASK, Endless
 from test_exact_resume import assert_same_run
 from test_trainer import SpyAgent
 
-from agent import AIME, Agent, Trainer, make_config
-from agent.checkpoint import load_newest
-from agent.evaluation import evaluate
+from agent import AIME, Trainer, load, make_config
+from agent.evaluation.episodes import evaluate
+from agent.run_folder.checkpoint import load_newest
 from envs import Driver, Step, make_env, make_vector_env
 from envs.counting import decode_frame
 from envs.driver import episode_starts
@@ -100,7 +100,7 @@ def test_the_driver_names_them_and_goes_on_with_new_episodes(num_envs):
 
 
 def test_the_first_update_sees_rows_of_a_running_episode(tmp_path, monkeypatch):
-    monkeypatch.setattr("agent.trainer.Agent", SpyAgent)
+    monkeypatch.setattr("agent.training.trainer.Agent", SpyAgent)
     trainer = train(tmp_path, **{"env.max_episode_frames": 100, "env_frames": 60})
     chunks = trainer.agent.chunks
     assert len(chunks) > 0
@@ -162,7 +162,7 @@ def test_a_run_of_cut_episodes_resumes_bit_for_bit(tmp_path):
 
 def test_evaluate_and_record_end_and_say_so(tmp_path, capsys):
     train(tmp_path, env_frames=50)
-    agent = Agent.load(tmp_path)
+    agent = load(tmp_path)
     found = evaluate(agent, 2)
     assert (found.is_cut, found.lengths) == ((True, True), (30, 30))
     line = "2 of 2 episodes did not end: cut off after 30 env_frames (env.max_episode_frames)"
@@ -204,7 +204,7 @@ def test_a_long_episode_of_a_vec_env_is_kept_as_several(caplog, monkeypatch):
             super().add(step, envs)
             kept.append(step)
 
-    monkeypatch.setattr("agent.sb3_rollout.ReplayBuffer", Keeping)
+    monkeypatch.setattr("agent.stable_baselines.rollout.ReplayBuffer", Keeping)
     settings = {"capacity_steps": 20, "prefill_frames": 20}
     model = AIME(Endless(), preset="debug", seed=1, device="cpu", replay=settings).learn(50)
     rows = Step(*(np.concatenate(fields) for fields in zip(*kept, strict=True)))

@@ -13,12 +13,12 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import envs
-from agent import AIME, Agent
-from agent.dream_video import record_dream
-from agent.evaluation import evaluate, random_evaluation
-from agent.imagination import record_imagination
-from agent.recording import record
-from agent.sb3_envs import task_of
+from agent import AIME, load
+from agent.evaluation.episodes import evaluate, random_evaluation
+from agent.stable_baselines.envs import task_of
+from agent.video.dream_video import record_dream
+from agent.video.imagination import record_imagination
+from agent.video.recording import record
 from envs import make_env
 from envs.counting import CountingEnv
 
@@ -47,7 +47,7 @@ def lights(tmp_path_factory):
     """An agent that has learned among lights."""
     path = tmp_path_factory.mktemp("lights") / "model"
     model_of(Lights()).learn(120).save(path)
-    return Agent.load(path, device="cpu")
+    return load(path, device="cpu")
 
 
 # ---------------------------------------------------------------- evaluation and videos
@@ -113,7 +113,7 @@ def test_what_is_no_such_environment_is_one_line(lights, env, line, tmp_path):
 
 
 def test_a_model_is_told_to_be_loaded_as_an_agent():
-    with pytest.raises(ValueError, match=r"^agent: got AIME, expected an Agent; Agent.load\(path\) makes one"):
+    with pytest.raises(ValueError, match=r"^agent: got AIME, expected an Agent; agent.load\(path\) makes one"):
         evaluate(model_of(), 1)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent.agent import Agent
-from agent.config import make_config
-from agent.evaluation import evaluate, play_episode, random_evaluation
+from agent.config.presets import make_config
+from agent.evaluation.episodes import evaluate, play_episode, random_evaluation
+from agent.learning.agent import Agent
 from envs import Step, make_env
 from envs.counting import decode_frame
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agent import Agent, Trainer, make_config
-from agent.checkpoint import load_newest
+from agent.run_folder.checkpoint import load_newest
 from replay import EpisodeStore
 
 CLOCKS = {"wall_seconds", "updates_per_second"}  # all that may differ from run to run
@@ -42,7 +42,7 @@ def train(logdir, num_envs=1, resume=False, stop_at=None, **changes):
             return super().update(chunk)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.trainer.Agent", Watched)
+        patch.setattr("agent.training.trainer.Agent", Watched)
         trainer = Trainer(config(num_envs, **changes), logdir, resume=resume, quiet=True)
         trainer.run()
     return trainer
@@ -146,7 +146,7 @@ def test_a_killed_run_does_again_what_came_after_its_last_checkpoint(tmp_path, s
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("agent.trainer.Trainer._checkpoint", die)
+        patch.setattr("agent.training.trainer.Trainer._checkpoint", die)
         with pytest.raises(Killed):
             train(tmp_path)
     assert not list(tmp_path.glob("checkpoints/*.pt"))

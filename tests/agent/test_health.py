@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from agent import Agent, Trainer, make_config
-from agent.command_line import config_keys
-from agent.config import preset_names
-from agent.health import Health, Range, expected_ranges
+from agent.commands.parser import config_keys
+from agent.config.presets import preset_names
+from agent.training.health import Health, Range, expected_ranges
 from replay import Chunk
 
 LEVEL = Range(1.0, 2.0, "too little", "too much", settled=100, patience=3)
@@ -140,7 +140,7 @@ def test_a_broken_reward_names_its_task():
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_run_counts_its_warnings_and_says_them_unless_quiet(tmp_path, monkeypatch, capsys, quiet):
     never = Range(high=-1.0, above="this cannot be; try [more] updates", settled=0, patience=2)
-    monkeypatch.setattr("agent.trainer.expected_ranges", lambda config: {"recon_loss": never})
+    monkeypatch.setattr("agent.training.trainer.expected_ranges", lambda config: {"recon_loss": never})
     config = make_config("debug", overrides={"env_frames": 300, "train.eval_every": 10_000, "train.video_frames": 0})
     Trainer(config, tmp_path, quiet=quiet).run()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -6,10 +6,11 @@ import torch
 from small_agent import make_agent
 from test_dreams import capture
 
-from agent.agent import Agent, to_frames
-from agent.config import make_config
-from agent.evaluation import play_episode
-from agent.imagination import imagine, record_imagination
+from agent.config.presets import make_config
+from agent.evaluation.episodes import play_episode
+from agent.learning.agent import Agent
+from agent.learning.frames import to_frames
+from agent.video.imagination import imagine, record_imagination
 from envs import make_env
 
 
@@ -39,7 +40,7 @@ def cells(frame: np.ndarray, count: int, side: int) -> list[np.ndarray]:
 
 
 def test_all_cells_watch_the_same_and_then_part(agent, tmp_path, monkeypatch):
-    frames = capture(monkeypatch, "agent.imagination")
+    frames = capture(monkeypatch, "agent.video.imagination")
     found = record_imagination(agent, tmp_path / "a.mp4", seed=5, context=4, horizon=6, dreams=3)
     assert len(frames) == 10
     reset, _ = make_env("reaching").reset(seed=5)
@@ -129,7 +130,7 @@ def test_dreams_of_discrete_actions(mode):
 
 
 def test_a_dream_longer_than_the_episode_keeps_the_last_real_frame(agent, tmp_path, monkeypatch):
-    frames = capture(monkeypatch, "agent.imagination")
+    frames = capture(monkeypatch, "agent.video.imagination")
     record_imagination(agent, tmp_path / "a.mp4", seed=5, context=20, horizon=10, dreams=1)
     assert len(frames) == 30
     held = [cells(frame, 2, 256)[0] for frame in frames]

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 from tensorboard.summary.writer import event_file_writer
 
-from agent.logger import Logger
+from agent.run_folder.logger import Logger
 
 
 @pytest.fixture(autouse=True)

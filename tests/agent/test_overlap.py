@@ -31,7 +31,7 @@ def one_after_the_other(makers):
 
 def run(logdir, monkeypatch, make_envs=make_workers, memmap=False):
     monkeypatch.setattr("envs.factory.make_workers", make_envs)
-    monkeypatch.setattr("agent.trainer.Agent", RecordingAgent)
+    monkeypatch.setattr("agent.training.trainer.Agent", RecordingAgent)
     # Moving discs: frames depend on seeds and on every action. One or two updates are due at a tick.
     changes = {"env_frames": 170, "replay.memmap": memmap, "replay.prefill_frames": 120}
     changes |= {"train.train_ratio": 12, "train.eval_every": 10_000, "train.video_frames": 0}

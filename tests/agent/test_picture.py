@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.picture import Caption, darken, enlarge, overlay, palette, stack, tile
+from agent.video.picture import Caption, darken, enlarge, overlay, palette, stack, tile
 
 
 def flat(value, height=4, width=6):

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from agent.report import curves
 from PIL import Image
 
-from agent.config import make_config
-from agent.report import curves
-from agent.report.curve_figure import draw_panel, make_axes
-from agent.report.curves import (
+from agent.config.presets import make_config
+from agent.evaluation.curve_figure import draw_panel, make_axes
+from agent.evaluation.curves import (
     Panel,
     grouped,
     labels,

@@ -7,7 +7,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
 from agent import Agent, make_config
-from agent.evaluation import evaluate
+from agent.evaluation.episodes import evaluate
 from envs.reaching import ReachingEnv
 
 

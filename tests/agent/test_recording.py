@@ -6,9 +6,9 @@ import torch
 from small_agent import make_agent
 from video_frames import read_back
 
-from agent.agent import Agent
-from agent.evaluation import evaluate, play_episode
-from agent.recording import record, side_by_side
+from agent.evaluation.episodes import evaluate, play_episode
+from agent.learning.agent import Agent
+from agent.video.recording import record, side_by_side
 from envs import make_env
 
 

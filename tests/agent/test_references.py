@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from agent.references import REFERENCE_FILE, load_references, nearest_references, protocol_differences
+from agent.evaluation.references import REFERENCE_FILE, load_references, nearest_references, protocol_differences
 from envs import task_names
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.returns import ReturnScale, dream_weights, lambda_returns, played_returns
+from agent.learning.returns import ReturnScale, dream_weights, lambda_returns, played_returns
 
 
 def n_step_mixture(rewards, continues, values, gamma, lambd):

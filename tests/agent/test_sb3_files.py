@@ -11,8 +11,8 @@ from sb3_models import Scripted, counting, model_of, registered_choices, rows_of
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from agent import AIME, Agent, Trainer, make_config
-from agent.checkpoint import load_checkpoint, write_checkpoint
+from agent import AIME, Trainer, load, make_config
+from agent.run_folder.checkpoint import load_checkpoint, write_checkpoint
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
@@ -47,7 +47,7 @@ def test_a_run_of_train_loads_as_an_algorithm(run):
     model = AIME.load(folder, device="cpu")
     assert model.agent.updates == trained.updates > 0
     assert same(model.agent, trained)
-    np.testing.assert_array_equal(choices(model), choices(Agent.load(folder)))  # the average plays in both
+    np.testing.assert_array_equal(choices(model), choices(load(folder)))  # the average plays in both
     assert (model.num_timesteps, model.n_envs, model._episode_num) == (130, 1, 13)
 
 
@@ -72,7 +72,7 @@ def test_a_run_of_discrete_actions_has_its_space(tmp_path):
 def test_a_saved_model_loads_as_an_agent(learned, tmp_path):
     learned.save(tmp_path / "model")
     for path in (tmp_path / "model", str(tmp_path / "model.zip")):
-        agent = Agent.load(path, device="cpu")
+        agent = load(path, device="cpu")
         np.testing.assert_array_equal(choices(agent), choices(learned))
         assert agent.config == learned.config
 
@@ -103,7 +103,7 @@ def test_a_model_goes_through_open_files(learned, tmp_path):
         for place in (file, memory):  # memory is at its end, as Stable-Baselines3 allows
             assert same(AIME.load(place, device="cpu").agent, learned.agent)
             assert not place.closed
-    assert Agent.load(memory, device="cpu").updates == learned.agent.updates
+    assert load(memory, device="cpu").updates == learned.agent.updates
 
 
 def shut(file):
@@ -118,7 +118,7 @@ def shut(file):
     (lambda: None, "path: got None, expected a path or a file opened for bytes"),
 ])  # fmt: skip
 def test_what_is_no_file_is_one_line(learned, file, line):
-    uses = (learned.save, AIME.load, Agent.load, learned.set_parameters, learned.save_replay_buffer)
+    uses = (learned.save, AIME.load, load, learned.set_parameters, learned.save_replay_buffer)
     for use in (*uses, learned.load_replay_buffer):
         with pytest.raises(ValueError, match=f"^{line}") as caught:
             use(file())

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 from stable_baselines3.sac.policies import MlpPolicy as SacMlpPolicy
 
 from agent import AIME, make_config
-from agent.checkpoint import write_checkpoint
+from agent.run_folder.checkpoint import write_checkpoint
 from envs import make_env
 from envs.counting import CountingEnv
 
@@ -204,5 +204,5 @@ def test_an_unknown_callback_is_one_line_before_anything_is_learned(callback):
 
 
 def test_importing_the_package_imports_no_stable_baselines():
-    program = "import sys, agent, agent.command_line, run_agent; sys.exit('stable_baselines3' in sys.modules)"
+    program = "import sys, agent, agent.commands.parser, run_agent; sys.exit('stable_baselines3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False).returncode == 0

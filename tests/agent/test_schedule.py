@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from agent.schedule import Deadline, Every, Ratio, check_schedule, value_at
+from agent.config.schedules import check_schedule, value_at
+from agent.training.clocks import Deadline, Every, Ratio
 
 
 def test_every_is_due_at_multiples_only():

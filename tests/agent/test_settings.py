@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from sb3_models import model_of
 
-from agent import AIME
-from agent.agent import Agent
-from agent.baseline_config import PPOConfig, SACConfig
-from agent.config import BehaviorConfig, Config, ReplayConfig, flatten, load_config, make_config, save_config
-from agent.trainer import Trainer
+from agent import AIME, load
+from agent.config.files import load_config, save_config
+from agent.config.nested import flatten
+from agent.config.presets import make_config
+from agent.config.settings import BehaviorConfig, Config, PPOConfig, ReplayConfig, SACConfig
+from agent.training.trainer import Trainer
 from run_agent import main
 from world_model.config import WorldModelConfig
 from world_model.settings import declared, from_mapping
@@ -195,13 +196,13 @@ def test_a_run_of_oddly_typed_settings_loads_evaluates_and_resumes(capsys, tmp_p
     config = make_config("debug", "counting", ODD)
     assert exact(config) == exact(make_config("debug", "counting", PLAIN))
     Trainer(config, tmp_path, quiet=True).run()
-    agent = Agent.load(tmp_path)
+    agent = load(tmp_path)
     assert exact(agent.config) == exact(config)
     assert main(["evaluate", "--logdir", str(tmp_path), "--episodes", "1e0", "--seed", "1_0"]) == 0
     assert "1 episodes each, seeds 10 to 10" in capsys.readouterr().out
     assert main(["train", "--logdir", str(tmp_path), "--resume", "--env_frames", "1.6e2", "--quiet"]) == 0
     assert load_config(tmp_path / "config.yaml").env_frames == 160
-    assert Agent.load(tmp_path).updates > agent.updates
+    assert load(tmp_path).updates > agent.updates
 
 
 def test_aime_takes_and_refuses_the_same():

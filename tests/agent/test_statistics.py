@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 from scipy.special import ndtr, ndtri
 
-from agent.statistics import bootstrap_interval, interquartile_mean, student_interval, summarize
+from agent.evaluation.statistics import bootstrap_interval, interquartile_mean, student_interval, summarize
 
 
 @pytest.mark.parametrize(

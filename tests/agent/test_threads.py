@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agent import threads
-from agent.checkpoint import load_newest
-from agent.config import load_config, make_config
-from agent.threads import Pace, Threads, choose_threads, fastest
-from agent.trainer import Trainer
+from agent.config.files import load_config
+from agent.config.presets import make_config
+from agent.run_folder.checkpoint import load_newest
+from agent.training import threads
+from agent.training.threads import Pace, Threads, choose_threads, fastest
+from agent.training.trainer import Trainer
 from run_agent import main
 
 CONFIG = make_config("cpu", "reaching")

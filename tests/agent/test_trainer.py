@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import run_agent
-from agent import Agent, Trainer, make_config
-from agent.checkpoint import load_newest
-from agent.evaluation import evaluate
-from agent.run_evaluation import EVALUATION_SEED
+from agent import Agent, Trainer, load, make_config
+from agent.evaluation.episodes import evaluate
+from agent.run_folder.checkpoint import load_newest
+from agent.training.evaluator import EVALUATION_SEED
 from envs import make_env
 from envs.counting import decode_frame
 
@@ -41,7 +41,7 @@ class SpyAgent(Agent):
 
 def test_counted_frames_reach_the_learner_in_order(tmp_path, monkeypatch):
     """The frame encodes (worker, episode, step): every row the learner sees must fit the row before it."""
-    monkeypatch.setattr("agent.trainer.Agent", SpyAgent)
+    monkeypatch.setattr("agent.training.trainer.Agent", SpyAgent)
     trainer = run(tmp_path, env_frames=300)
     chunks = trainer.agent.chunks
     assert len(chunks) > 10
@@ -97,7 +97,7 @@ def test_a_loaded_agent_acts_like_the_trained_one(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     with trainer.agent.average.swapped():
         expected, _ = trainer.agent.predict(images, deterministic=True)
-    found, _ = Agent.load(tmp_path, device="cpu").predict(images, deterministic=True)
+    found, _ = load(tmp_path, device="cpu").predict(images, deterministic=True)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -108,7 +108,7 @@ def test_an_evaluation_plays_with_the_average_of_the_weights(tmp_path):
     trainer.run()
     logged = [line["eval_return"] for line in lines(tmp_path) if "eval_return" in line][-1]
     episodes, seed = config.train.eval_episodes, EVALUATION_SEED + config.seed
-    assert evaluate(Agent.load(tmp_path, device="cpu"), episodes, seed).mean == logged
+    assert evaluate(load(tmp_path, device="cpu"), episodes, seed).mean == logged
     assert evaluate(trainer.agent, episodes, seed).mean != logged
 
 
@@ -151,7 +151,7 @@ def test_an_environment_that_fails_in_an_evaluation_costs_that_evaluation_alone(
         return made[-1]
 
     told = []
-    monkeypatch.setattr("agent.evaluation.make_env", make)
+    monkeypatch.setattr("agent.evaluation.episodes.make_env", make)
     monkeypatch.setattr(Trainer, "note", lambda self, line: told.append(line))
     trainer = run(tmp_path, **{"env_frames": 200, "train.eval_every": 150})
     assert trainer.env_frames == 200
@@ -171,7 +171,7 @@ def test_a_signal_ends_after_the_update_with_a_checkpoint(tmp_path, monkeypatch,
                 os.kill(os.getpid(), number)
             return super().update(chunk)
 
-    monkeypatch.setattr("agent.trainer.Agent", Stopping)
+    monkeypatch.setattr("agent.training.trainer.Agent", Stopping)
     handler = signal.getsignal(number)
     trainer = run(tmp_path, env_frames=100_000)
     assert trainer.stop_reason == number.name

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import wandb_writer
-from agent.logger import Logger
+from agent.run_folder import wandb_writer
+from agent.run_folder.logger import Logger
 from run_agent import main
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from test_agent import frames, random_chunk
 from torch import nn
 
 from agent import Agent, make_config
-from agent.weight_average import WeightAverage
+from agent.learning.weight_average import WeightAverage
 
 
 def averaged_after(values, decay):

@@ -11,10 +11,10 @@ import pytest
 from sleepers import SLEEPERS, wait_for, wait_until_gone
 
 from agent.commands import doctor as command
-from agent.config import make_config
+from agent.commands.doctor.checks import Finding
+from agent.commands.doctor.subprocesses import Allowance
+from agent.config.presets import make_config
 from envs import doctor, probing
-from envs.doctor import Finding
-from envs.probing import Allowance
 from run_agent import main
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sleepers import SLEEPERS, wait_for, wait_until_gone
 
+from agent.commands.doctor.subprocesses import Allowance, run_probe, run_probes
 from envs import probing
-from envs.probing import Allowance, run_probe, run_probes
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def test_a_child_that_a_probe_leaves_is_killed_at_once(pids):
 
 def test_a_probe_ends_even_where_its_parent_was_killed(pids):
     parent = subprocess.Popen(
-        [sys.executable, "-c", "from envs.probing import *; run_probe('import time, os\\n"
+        [sys.executable, "-c", "from agent.commands.doctor.subprocesses import *; run_probe('import time, os\\n"
          "print(os.getpid(), file=open(os.environ[\"PIDS\"], \"w\"), flush=True)\\ntime.sleep(1000)', 2)"],
         cwd=ROOT,
     )  # fmt: skip

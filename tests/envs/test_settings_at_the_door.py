@@ -12,10 +12,13 @@ import yaml
 from test_contract import task
 
 from agent import make_config
-from agent.collector import Collector
-from agent.config import EnvConfig, differences, load_config, load_preset, save_config
-from agent.evaluation import agent_env
-from agent.trainer import Trainer
+from agent.config.files import load_config, save_config
+from agent.config.nested import differences
+from agent.config.presets import load_preset
+from agent.config.settings import EnvConfig
+from agent.evaluation.episodes import agent_env
+from agent.training.collector import Collector
+from agent.training.trainer import Trainer
 from envs import Driver, make_vector_env
 from envs.driver import EnvironmentFailure
 from replay import EpisodeStore

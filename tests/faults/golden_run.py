@@ -7,7 +7,7 @@ from typing import Any
 
 import zstandard
 
-from agent.checkpoint import checkpoint_paths, load_checkpoint, write_checkpoint
+from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, write_checkpoint
 
 GOLDEN = Path(__file__).resolve().parents[1] / "agent" / "golden"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import run_agent
-from agent.agent import Agent
-from agent.checkpoint import checkpoint_paths, load_newest
-from agent.logger import read_metrics
-from agent.verification import unequal_places
+from agent.learning.agent import Agent
+from agent.run_folder.checkpoint import checkpoint_paths, load_newest
+from agent.run_folder.logger import read_metrics
+from agent.training.verification import unequal_places
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 injection = importlib.import_module("injection")
@@ -57,7 +57,7 @@ def test_an_evaluation_that_fails_costs_itself_and_one_line(tmp_path, straight, 
 
 
 def test_the_next_evaluation_tries_again(tmp_path, straight, monkeypatch, capsys):
-    import agent.evaluation as evaluation
+    import agent.evaluation.episodes as evaluation
 
     made, real = [], evaluation.make_env
 
@@ -107,7 +107,7 @@ def test_without_its_encoder_a_run_is_the_same(tmp_path, straight, fault, names,
 
 
 def test_what_nobody_expected_leaves_a_checkpoint_and_its_traceback(tmp_path, straight, monkeypatch, capsys):
-    monkeypatch.setattr("agent.trainer.evaluate_run", lambda run: 1 // 0)
+    monkeypatch.setattr("agent.training.trainer.evaluate_run", lambda run: 1 // 0)
     assert train(tmp_path, "--quiet") == 1
     kept = tmp_path / "faults" / "traceback.txt"
     error = "run_agent.py: error: ZeroDivisionError: integer division or modulo by zero; its traceback is in"

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from golden_run import unpack
 
-from agent import Agent, Trainer
-from agent.saved_run import run_config
+from agent import Trainer, load
+from agent.run_folder.load import run_config
 from run_agent import main
 
 
 def test_its_weights_are_read_as_they_were_written(tmp_path):
     unpack(tmp_path)
-    agent = Agent.load(tmp_path, "cpu")
+    agent = load(tmp_path, "cpu")
     assert agent.updates == 1
     read = 0
     for name, parameter in agent.model.named_parameters():

@@ -13,9 +13,9 @@ import pytest
 import torch
 from golden_run import contents, tamper, unpack
 
-from agent import Agent
-from agent.checkpoint import load_checkpoint, write_checkpoint
-from agent.saved_run import load_run
+from agent import load
+from agent.run_folder.checkpoint import load_checkpoint, write_checkpoint
+from agent.run_folder.load import load_run
 from run_agent import main
 
 WRONG = {
@@ -194,4 +194,4 @@ def test_an_agent_is_not_taken_from_another_run(tmp_path):
     unpack(tmp_path)
     tamper(tmp_path, lambda payload: put(payload, ("config", "seed"), 9))
     with pytest.raises(ValueError, match=r"config\.yaml: got other settings than its checkpoint's \(seed: 9 -> 0\)"):
-        Agent.load(tmp_path, "cpu")
+        load(tmp_path, "cpu")

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from golden_run import contents, unpack
 
-from agent.config import load_config, make_config, save_config
+from agent.config.files import load_config, save_config
+from agent.config.presets import make_config
 from run_agent import main
 
 LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghi"))

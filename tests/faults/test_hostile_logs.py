@@ -5,9 +5,9 @@ import json
 import pytest
 from golden_run import unpack
 
-from agent.logger import Logger, read_metrics
-from agent.saved_run import run_config
-from agent.trainer import Trainer
+from agent.run_folder.load import run_config
+from agent.run_folder.logger import Logger, read_metrics
+from agent.training.trainer import Trainer
 
 GOOD = {"env_frames": 10, "agent_steps": 10, "updates": 1, "wall_seconds": 1.0, "loss": 0.5}
 LINES = [

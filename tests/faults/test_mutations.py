@@ -8,7 +8,7 @@ import torch
 import yaml
 from golden_run import tamper, unpack
 
-from agent.checkpoint import load_checkpoint, write_checkpoint
+from agent.run_folder.checkpoint import load_checkpoint, write_checkpoint
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 CASES = 31  # every mutation of every kind of file once

@@ -9,11 +9,12 @@ import torch
 
 import run_agent
 from agent import Trainer, make_config
-from agent.agent import Agent
-from agent.checkpoint import checkpoint_paths, load_checkpoint, load_newest
-from agent.config import load_config
-from agent.logger import read_metrics
-from agent.nonfinite import Guard, NotFinite
+from agent.config.files import load_config
+from agent.learning.agent import Agent
+from agent.learning.errors import NotFinite
+from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, load_newest
+from agent.run_folder.logger import read_metrics
+from agent.training.guard import Guard
 from replay import Chunk
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "agent"))

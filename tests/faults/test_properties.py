@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.config import flatten, make_config, parse_overrides
+from agent.config.nested import flatten
+from agent.config.presets import make_config, parse_overrides
 from envs import make_env
 from envs.pixels import EpisodeStart
 from replay import Episode, ReplayBuffer

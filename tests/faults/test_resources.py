@@ -10,12 +10,12 @@ import torch
 
 import run_agent
 from agent import Trainer, make_config
-from agent.agent import Agent
-from agent.checkpoint import checkpoint_paths, load_newest
-from agent.config import load_config
-from agent.logger import read_metrics
-from agent.schedule import Every
-from agent.verification import unequal_places
+from agent.config.files import load_config
+from agent.learning.agent import Agent
+from agent.run_folder.checkpoint import checkpoint_paths, load_newest
+from agent.run_folder.logger import read_metrics
+from agent.training.clocks import Every
+from agent.training.verification import unequal_places
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 injection = importlib.import_module("injection")
@@ -93,7 +93,7 @@ def test_a_video_that_cannot_be_written_costs_a_line(tmp_path, monkeypatch, caps
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("agent.run_evaluation.record", fail)
+    monkeypatch.setattr("agent.training.evaluator.record", fail)
     assert train(tmp_path, "--train.video_frames=5") == 0
     assert f"no video: {tmp_path / 'videos'}" in capsys.readouterr().out
     assert any("eval_return" in row for row in read_metrics(tmp_path / "metrics.jsonl"))
@@ -114,7 +114,7 @@ class SmallMemory(Agent):
 
 
 def test_a_batch_that_does_not_fit_is_halved_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("agent.trainer.Agent", SmallMemory)
+    monkeypatch.setattr("agent.training.trainer.Agent", SmallMemory)
     assert train(tmp_path, "--replay.batch_size=4") == 0
     assert "holds no update of 4 x 8 frames; replay.batch_size is 2 from now on" in capsys.readouterr().out
     assert load_config(tmp_path / "config.yaml").replay.batch_size == 2
@@ -128,7 +128,7 @@ def test_a_batch_that_does_not_fit_is_halved_once(tmp_path, monkeypatch, capsys)
 
 
 def test_a_batch_that_does_not_fit_after_that_ends_the_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("agent.trainer.Agent", SmallMemory)
+    monkeypatch.setattr("agent.training.trainer.Agent", SmallMemory)
     assert train(tmp_path, "--replay.batch_size=8", "--quiet") == 1
     error = capsys.readouterr().err
     assert error == "run_agent.py: error: the GPU's memory holds no update of 4 x 8 frames; try replay.batch_size 2\n"
@@ -146,9 +146,9 @@ def test_checkpoints_that_take_long_come_seldom(tmp_path, monkeypatch):
     assert isinstance(run.checkpoint_clock, Every)
     run._collect()
     now = iter([100.0, 100.5, 200.0, 209.0])
-    monkeypatch.setattr("agent.trainer.save_checkpoint", lambda *_: None)
-    monkeypatch.setattr("agent.trainer.time.monotonic", lambda: next(now))
-    monkeypatch.setattr("agent.trainer.Trainer.counters", lambda self: {"wall_seconds": 0.0})
+    monkeypatch.setattr("agent.training.trainer.save_checkpoint", lambda *_: None)
+    monkeypatch.setattr("agent.training.trainer.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("agent.training.trainer.Trainer.counters", lambda self: {"wall_seconds": 0.0})
     run._checkpoint()
     assert run.checkpoint_clock.interval == 60  # half a second is less than 2 % of a minute
     run._checkpoint()

@@ -14,10 +14,10 @@ import pytest
 
 import run_agent
 from agent import Trainer, make_config
-from agent.checkpoint import load_newest
-from agent.logger import read_metrics
-from agent.screen import lasting_screen
-from agent.verification import unequal_places
+from agent.run_folder.checkpoint import load_newest
+from agent.run_folder.logger import read_metrics
+from agent.training.screen import lasting_screen
+from agent.training.verification import unequal_places
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"env.num_envs": 1, "env_frames": 70, "replay.prefill_frames": 52, "train.eval_every": 60}
@@ -182,7 +182,7 @@ def test_characters_that_a_screen_lacks_are_spelled_out(monkeypatch):
 
 def test_a_hangup_that_nohup_shields_from_changes_nothing(tmp_path, monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    monkeypatch.setattr("agent.trainer.Trainer._show", lambda self: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr("agent.training.trainer.Trainer._show", lambda self: os.kill(os.getpid(), signal.SIGHUP))
     try:
         trainer = Trainer(make_config("debug", "reaching", SETTINGS), tmp_path, quiet=True)
         trainer.run()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent import Trainer, make_config
-from agent.checkpoint import load_newest
-from agent.logger import read_metrics
+from agent.run_folder.checkpoint import load_newest
+from agent.run_folder.logger import read_metrics
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -12,7 +12,7 @@ import torch
 import zstandard
 
 from agent import Trainer, make_config
-from agent.checkpoint import checkpoint_paths, load_checkpoint, write_checkpoint
+from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, write_checkpoint
 
 FOLDER = Path(__file__).parent
 SETTINGS = {"env_frames": 70, "replay.prefill_frames": 60, "train.eval_episodes": 1, "train.video_frames": 0}

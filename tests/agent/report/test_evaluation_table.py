@@ -2,9 +2,9 @@
 
 import pytest
 
-from agent.evaluation import Evaluation
-from agent.references import Reference
-from agent.report.evaluation_table import evaluation_line, heading, latex_lines, reference_table
+from agent.evaluation.episodes import Evaluation
+from agent.evaluation.references import Reference
+from agent.evaluation.table import evaluation_line, heading, latex_lines, reference_table
 
 NAN = float("nan")
 EPISODES = ("deterministic", 8, "fast", (0, 1), (600.0, 772.0), (125, 120), (1000, 960))

@@ -1,0 +1,210 @@
+"""What the commands of run_agent.py share: options with one-line errors, and the config that a command line means.
+
+Importing this costs no torch.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from agent.config.files import load_config, parse_value
+from agent.config.nested import differences, flatten, merge
+from agent.config.presets import parse_overrides
+from agent.config.settings import Config
+from world_model.settings import as_declared, declared, from_mapping, unknown_key
+
+if TYPE_CHECKING:
+    from agent.learning.agent import Agent
+    from agent.stable_baselines.baselines import Baseline
+
+PROGRAM = "aime" if Path(sys.argv[0]).stem == "aime" else "run_agent.py"  # as it was called
+
+
+def hint(*words: object) -> str:
+    """A command to copy, in the way that the user called this one: "aime evaluate --logdir 'runs/my run'"."""
+    typed = sys.argv[0]
+    if PROGRAM == "aime":
+        program = [PROGRAM if _is_found(PROGRAM, typed) else typed]
+    else:
+        python = next((name for name in ("python", "python3") if _is_found(name, sys.executable)), None)
+        if python is None:  # that of `make train`, in an environment which is not activated
+            is_here = Path(sys.executable).is_relative_to(Path.cwd())
+            python = os.path.relpath(sys.executable) if is_here else sys.executable
+        program = [python, typed if Path(typed).name == PROGRAM else PROGRAM]
+    return shlex.join([*program, *map(str, words)])
+
+
+def _is_found(name: str, path: str) -> bool:
+    """Whether typing this name runs the program of that path; links are not followed, as an environment's are."""
+    found = shutil.which(name)
+    return found is not None and os.path.abspath(found) == os.path.abspath(path)
+
+
+def config_keys() -> list[str]:
+    """Every setting of a run as a dotted key."""
+    return list(declared(Config))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are raised, so that every error of this program looks the same."""
+
+    def __init__(self, command: str, epilog: str | None = None) -> None:
+        shape = partial(argparse.HelpFormatter, max_help_position=28, width=100)
+        super().__init__(f"{PROGRAM} {command}", allow_abbrev=False, epilog=epilog, formatter_class=shape)
+        for kind in (int, float):  # options with `type=int` read their numbers as settings do: 1e5, 100_000
+            self.register("type", kind, partial(_number, kind))
+
+    def error(self, message: str) -> NoReturn:
+        """ValueError instead of usage, message and exit."""
+        raise ValueError(message.removeprefix("argument --"))
+
+    def parse(self, arguments: list[str], settings: Sequence[str] = ()) -> tuple[argparse.Namespace, list[str]]:
+        """Options of the command, and the rest, whose names are `settings`; an unknown one is told the nearest."""
+        options, rest = self.parse_known_args(arguments)
+        known = [*settings, *(name.removeprefix("--") for name in self._option_string_actions if name[:2] == "--")]
+        for argument in rest:
+            name = argument.removeprefix("--").split("=")[0]
+            if not argument.startswith("--") and not settings:
+                raise ValueError(f"got '{argument}', expected options like --logdir only")
+            if argument.startswith("--") and name not in known:
+                raise ValueError(unknown_key(name, known))
+        return options, rest
+
+
+def _number(kind: type, text: str) -> Any:
+    """The number that an option's text is, for argparse, which puts the option's name in front of an error."""
+    try:
+        return as_declared("option", parse_value(text, kind), kind)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("option: ")) from None
+
+
+def default_logdir(config: Config) -> Path:
+    """runs/<task>-seed<N>, or runs/<task>-<algo>-seed<N> for a baseline; a task's signs that paths may mean are "_".
+
+    runs/<task>, as earlier versions had it, where that holds such a run and the other folder does not exist.
+    """
+    task = re.sub(r"[^\w.-]", "_", config.task)
+    algo = [] if config.algo == "aime" else [config.algo]
+    folder, older = Path("runs", "-".join([task, *algo, f"seed{config.seed}"])), Path("runs", task)
+    if not folder.exists():
+        with contextlib.suppress(ValueError, OSError):
+            saved = load_config(older / "config.yaml")
+            if (saved.task, saved.algo, saved.seed) == (config.task, config.algo, config.seed):
+                return older
+    return folder
+
+
+def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable[[str], None]) -> Config:
+    """The config of a new run: the preset that is named, else the one that fits the hardware, under `overrides`."""
+    preset = options.preset
+    if preset is None:
+        import torch
+
+        preset, reason = ("gpu", "a GPU was found") if torch.cuda.is_available() else ("cpu", "no GPU was found")
+        tell(f"preset {preset}: {reason} (choose another with --preset)")
+    return parse_overrides(overrides, preset, options.task)
+
+
+def resumed_config(saved: Config, logdir: Path, options: argparse.Namespace, overrides: list[str]) -> Config:
+    """`saved`, the config of the run in `logdir`, under the command line's. ValueError where that names other values.
+
+    A few keys may change: those of `agent.config.settings.MAY_CHANGE`.
+    """
+    preset = options.preset if options.preset is not None else saved.preset
+    task = options.task if options.task is not None else saved.task
+    wanted = dict(flatten(asdict(parse_overrides(overrides, preset, task))))
+    named = {argument.removeprefix("--").split("=")[0] for argument in overrides if argument.startswith("--")}
+    changes = {key: wanted[key] for key in named | {"preset", "task"}}
+    config = from_mapping(type(saved), merge(asdict(saved), changes))
+    found = differences(saved, config)
+    if found:
+        raise ValueError(f"logdir: '{logdir}' holds another run ({'; '.join(found)}); choose another --logdir")
+    return config
+
+
+def run_parser(command: str) -> Parser:
+    """A parser with the options of every command about a run."""
+    parser = Parser(command)
+    parser.add_argument("--logdir", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode; the others follow (default: 0)")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    return parser
+
+
+def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
+    """The agent of --logdir, or its baseline, after making sure that its task can be played and drawn here."""
+    import torch
+
+    from agent.evaluation.episodes import agent_env
+    from agent.stable_baselines.load import load
+    from agent.training.threads import environment_threads
+
+    if options.logdir.is_file():
+        raise ValueError(f"logdir: got '{options.logdir}', a file, expected a run's folder")
+    agent = load(options.logdir, options.device)
+    torch.set_num_threads(environment_threads() or agent.config.threads or torch.get_num_threads())
+    with agent_env(agent.config):
+        return agent
+
+
+def check_at_least(options: argparse.Namespace, **least: int) -> None:
+    """ValueError for the first option below its least value."""
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value < bound:
+            raise ValueError(f"{name}: got {value}, expected at least {bound}")
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """ValueError unless the folder, or the nearest one above it that exists, can be written to."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"{name}: got '{folder}', but '{place}' is a file, expected a folder")
+    try:
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError
+        with TemporaryFile(dir=place):  # the superuser may write everywhere, where the file system lets him
+            pass
+    except OSError:
+        raise ValueError(f"{name}: got '{folder}', but '{place}' is not writable") from None
+
+
+def add_overwrite(parser: Parser) -> None:
+    """The option of commands whose result goes into a file that the user names."""
+    parser.add_argument("--overwrite", action="store_true", help="replace a named file that exists")
+
+
+def check_target(path: Path, name: str, may_replace: bool = True) -> None:
+    """ValueError unless a file can be written under this name, and none is there that may not be replaced."""
+    if path.is_dir():
+        raise ValueError(f"{name}: got '{path}', a folder, expected the name of a file")
+    if path.exists() and not may_replace:
+        raise ValueError(f"{name}: got '{path}', which exists, expected a new name (or --overwrite)")
+    check_writable(path.parent, name)
+
+
+def write_json(path: Path, value: object) -> str:
+    """Write a value into a file, folders included; the line that says so."""
+    is_old = path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return written(path, is_old)
+
+
+def written(path: Path, is_old: bool) -> str:
+    """The line that says where a result is, and whether it took the place of another."""
+    return f"written to {path}{', in the place of the one before' if is_old else ''}"

@@ -1,0 +1,1 @@
+"""Settings of a run: what they are, where their values come from, how they are read and written."""

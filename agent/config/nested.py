@@ -1,0 +1,50 @@
+"""Nested settings and their dotted keys."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, get_origin
+
+from agent.config.settings import MAY_CHANGE, Config
+from world_model.settings import Settings, declared
+
+MAPPINGS = tuple(key for key, hint in declared(Config).items() if get_origin(hint) is dict)
+
+
+def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -> list[str]:
+    """Keys in which two runs differ, those that may change at a resume aside: ["seed: 0 -> 1", ...]."""
+    left, right = dict(flatten(asdict(old))), dict(flatten(asdict(new)))
+    return [f"{k}: {left.get(k)} -> {right[k]}" for k in right if left.get(k) != right[k] and k not in allowed]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mapping, or one with blocks of settings in it -> dotted keys and leaves, mappings of MAPPINGS too."""
+    for key, value in values.items():
+        if isinstance(value, Settings):
+            value = vars(value)
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in MAPPINGS:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """ "a.b", v -> {"a": {"b": v}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested update into a new dict; dotted keys in `changes` are allowed, and a block that is None changes nothing.
+
+    A setting that is a mapping is replaced as a whole.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        first, _, rest = key.partition(".")
+        if rest:
+            value = nest(rest, value)
+        is_block = isinstance(value, Mapping | None) and isinstance(merged.get(first), Mapping)
+        is_block = is_block and f"{prefix}{first}" not in MAPPINGS
+        merged[first] = merge(merged[first], value or {}, f"{prefix}{first}.") if is_block else value
+    return merged

@@ -1,0 +1,1 @@
+"""What an agent is worth: whole episodes, their figures, published scores and curves."""

@@ -1,0 +1,285 @@
+"""Learning curves of runs: their seeds together, mean and 95 % interval, published curves beside them. No drawing."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from agent.config.nested import flatten
+from agent.config.settings import Config
+from world_model.settings import as_declared, declared
+
+REFERENCE_FILE = Path(__file__).with_name("reference_curves.csv")
+COUNTERS = ("env_frames", "agent_steps", "updates", "wall_seconds")
+RETURNS = ("eval_return", "train_return")
+WINDOW = 5  # episodes that a training return is the mean of
+# Settings in which seeds of one experiment may differ: budget, hardware, and how a run is watched.
+WATCHING = ("log_every", "eval_every", "eval_episodes", "video_frames", "checkpoint_minutes", "keep_checkpoints")
+IGNORED = ("seed", "task", "env_frames", "device", "threads", "compile", "replay.memmap")
+BASELINES = ("sac", "ppo")  # blocks of settings that an algorithm of this name alone uses
+_MOST_KEYS = 3  # in a label
+
+Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # x [P] ascending, values [P]
+
+
+class Run(NamedTuple):
+    """What a run's folder says: its task, its settings under dotted keys, and its lines of metrics."""
+
+    logdir: Path
+    task: str
+    settings: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+class Curve(NamedTuple):
+    """Mean over seeds with the 95 % interval of that mean, each [P]; it is nan where there is one (`runs`) seed."""
+
+    label: str
+    x: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    runs: int
+
+
+class Panel(NamedTuple):
+    """All that is drawn of one task: our curves, the training returns of each curve's runs, published curves."""
+
+    title: str
+    curves: list[Curve]
+    training: list[list[Points]]
+    references: list[Curve]
+
+
+# ---------------------------------------------------------------- runs
+
+
+def load_run(logdir: Path) -> Run:
+    """Read a run's folder. ValueError in one line where it holds no run, or none with metrics."""
+    from agent.run_folder.logger import read_metrics
+
+    path = logdir / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"logdir: got '{logdir}', expected a folder with a run (no config.yaml in it)")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict) or not isinstance(values.get("task"), str):
+        raise ValueError(f"{path}: got no mapping with a task, expected the settings of a run")
+    rows = list(read_metrics(logdir / "metrics.jsonl"))
+    if not rows:
+        raise ValueError(f"{logdir / 'metrics.jsonl'}: got no line of metrics, expected those of a run")
+    # Runs of other versions may lack a key or have one more: what is missing has today's default.
+    settings = dict(flatten(asdict(Config()))) | dict(flatten(values))
+    for key, hint in declared(Config).items():
+        with suppress(ValueError):  # a value of another version stays what it is; 1 and 1.0 are the same number
+            settings[key] = as_declared(key, settings[key], hint)
+    return Run(logdir, values["task"], settings, rows)
+
+
+def metric_names(runs: Iterable[Run]) -> list[str]:
+    """What the runs have written, sorted."""
+    return sorted({name for run in runs for row in run.rows for name in row} - set(COUNTERS))
+
+
+def points(run: Run, metric: str, x: str = "env_frames") -> Points:
+    """A metric of a run over x: one value for each x, the mean of several; training returns are smoothed before."""
+    pairs = [(row[x], row[metric]) for row in run.rows if row.get(metric) is not None and x in row]
+    times, values = np.array(sorted(pairs, key=lambda pair: pair[0]), float).reshape(-1, 2).T
+    return smooth(times, values) if metric == "train_return" else distinct(times, values)
+
+
+def smooth(times: NDArray[np.float64], values: NDArray[np.float64]) -> Points:
+    """The mean of each five episodes in a row (of all, where there are fewer) at the time of the last one."""
+    if len(values) == 0:
+        return times, values
+    width = min(WINDOW, len(values))
+    return distinct(times[width - 1 :], np.convolve(values, np.ones(width) / width, "valid"))
+
+
+def distinct(times: NDArray[np.float64], values: NDArray[np.float64]) -> Points:
+    """Values of the same time become their mean."""
+    unique, places = np.unique(times, return_inverse=True)
+    return unique, np.bincount(places, values) / np.bincount(places) if len(times) else values
+
+
+def grouped(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs of one task whose `counted` settings are the same, in the order of their first ones."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        kept = [(k, repr(v)) for k, v in sorted(counted(run.settings).items())]
+        groups.setdefault((run.task, *kept), []).append(run)
+    return list(groups.values())
+
+
+def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a run another experiment: none of IGNORED, WATCHING or of an algorithm it does not use."""
+    algo = settings["algo"]
+
+    def counts(key: str) -> bool:
+        block = key.split(".")[0]
+        if algo == "aime":
+            return block not in BASELINES and key not in IGNORED and key.removeprefix("train.") not in WATCHING
+        return block in ("algo", "env", algo) or key == "replay.prefill_frames"
+
+    return {key: value for key, value in settings.items() if counts(key)}
+
+
+def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A name for each group of runs of one task: the algorithm, or the settings in which the groups differ, or both."""
+    settings = [counted(group[0].settings) for group in groups]
+    keys = list(dict.fromkeys(key for group in groups for key in group[0].settings))
+    found = {key: {repr(values[key]) for values in settings if key in values} for key in keys if key != "algo"}
+    differing = [key for key in found if len(found[key]) > 1]
+    has_several = len({values["algo"] for values in settings}) > 1
+    shown = differing if len(differing) <= _MOST_KEYS else _telling(differing, settings)
+    names = []
+    for values in settings:
+        parts = [_algorithm(values)] if has_several or not differing else []
+        parts += [f"{_short(key, keys)} {_shown(values[key])}" for key in shown if key in values]
+        more = sum(key in values for key in differing if key not in shown)
+        names.append(", ".join([*parts, *([f"and {more} more settings"] if more else [])]))
+    return names
+
+
+def _algorithm(settings: Mapping[str, Any]) -> str:
+    return str(settings["algo"]).upper()
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _telling(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first keys that together tell all settings apart."""
+    chosen: list[str] = []
+    count = len({values["algo"] for values in settings})
+    for key in keys:
+        found = len({tuple(repr(values.get(k)) for k in ("algo", *chosen, key)) for values in settings})
+        if found > count:
+            chosen, count = [*chosen, key], found
+    return chosen
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """The least of the key's last parts that no other key ends in: "gamma", but "perceiver_config.enabled"."""
+    parts = key.split(".")
+    tails = (".".join(parts[-count:]) for count in range(1, len(parts)))
+    return next((tail for tail in tails if sum(f".{k}".endswith(f".{tail}") for k in keys) == 1), key)
+
+
+# ---------------------------------------------------------------- curves
+
+
+def mean_curve(label: str, seeds: Sequence[Points]) -> Curve:
+    """The mean over seeds, each interpolated to every x that one of them has and all of them reach.
+
+    The interval is Student's t of the mean. ValueError where the seeds have no x in common.
+    """
+    from agent.evaluation.statistics import student_interval
+
+    start, end = max(x[0] for x, _ in seeds), min(x[-1] for x, _ in seeds)
+    if start > end:
+        raise ValueError(f"'{label}': got runs of which one ends at {end:,.0f} and one begins at {start:,.0f}")
+    grid = np.unique(np.concatenate([x for x, _ in seeds]))
+    grid = grid[(grid >= start) & (grid <= end)]
+    values = np.array([np.interp(grid, *seed) for seed in seeds])  # [seeds, P]
+    mean, _, low, high = np.array([student_interval(list(column)) for column in values.T]).T
+    return Curve(label, grid, mean, low, high, len(seeds))
+
+
+def seed_points(group: Iterable[Run], metric: str, x: str = "env_frames") -> list[Points]:
+    """The points of each seed: one that was run twice, or whose folder was copied, counts once, as its runs' mean."""
+    seeds: dict[Any, list[Points]] = {}
+    for run in group:
+        seeds.setdefault(run.settings["seed"], []).append(points(run, metric, x))
+    return [_mean_points(found) for found in seeds.values()]
+
+
+def _mean_points(runs: Sequence[Points]) -> Points:
+    """The mean of runs at every x of theirs, of those that reach it."""
+    grid = np.unique(np.concatenate([x for x, _ in runs]))
+    values = [np.interp(grid, *run, left=np.nan, right=np.nan) for run in runs]
+    return grid, np.nanmean(values, axis=0)
+
+
+@cache
+def load_references() -> dict[str, list[Curve]]:
+    """Task -> published curves of reference_curves.csv, their protocol in the label; the interval is left nan."""
+    with open(REFERENCE_FILE, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        kind = "training returns" if row["returns"] == "training" else "evaluations"
+        label = f"{row['method']}, published (repeat {row['action_repeat']}, {kind})"
+        found.setdefault((row["task"], label), []).append((float(row["env_frames"]), float(row["mean"])))
+    curves: dict[str, list[Curve]] = {}
+    for (task, label), pairs in found.items():
+        x, mean = np.array(pairs).T
+        nothing = np.full(len(x), np.nan)
+        curves.setdefault(task, []).append(Curve(label, x, mean, nothing, nothing, 0))
+    return curves
+
+
+def references(task: str, end: float) -> list[Curve]:
+    """Published curves of a task up to `end` env_frames, the last value interpolated; those that begin before it."""
+    cut = []
+    for curve in load_references().get(task, []):
+        if curve.x[0] < end:
+            last = min(end, curve.x[-1])
+            x = np.append(curve.x[curve.x < last], last)
+            nothing = np.full(len(x), np.nan)
+            cut.append(curve._replace(x=x, mean=np.interp(x, curve.x, curve.mean), low=nothing, high=nothing))
+    return cut
+
+
+def panels(runs: Sequence[Run], metric: str = "eval_return", x: str = "env_frames") -> list[Panel]:
+    """What a figure of these runs shows, a panel for each task that has the metric; titles count the runs without it.
+
+    Training returns appear beside evaluations, published curves beside returns over env_frames.
+    """
+    made = []
+    for task in dict.fromkeys(run.task for run in runs):
+        own = [run for run in runs if run.task == task]
+        kept = [run for run in own if len(points(run, metric, x)[0])]
+        if not kept:
+            continue
+        groups = grouped(kept)
+        curves = [
+            mean_curve(f"{label} ({describe_seeds(group)})", seed_points(group, metric, x))
+            for label, group in zip(labels(groups), groups, strict=True)
+        ]
+        is_evaluation = metric == "eval_return"
+        training = [[points(run, "train_return", x) for run in group if is_evaluation] for group in groups]
+        training = [[seed for seed in seeds if len(seed[0])] for seeds in training]
+        end = max([*(curve.x[-1] for curve in curves), *(seed[0][-1] for seeds in training for seed in seeds)])
+        published = references(task, end) if metric in RETURNS and x == "env_frames" else []
+        missing = len(own) - len(kept)
+        title = _title(task, groups) + (f"\nwithout {missing} of {len(own)} runs: no {metric} yet" if missing else "")
+        made.append(Panel(title, curves, training, published))
+    return made
+
+
+def describe_seeds(group: Sequence[Run]) -> str:
+    """How many seeds, and runs where a seed came twice, and what the band is."""
+    seeds = len({run.settings["seed"] for run in group})
+    plural = f"{seeds} seed{'s' * (seeds > 1)}"
+    count = plural if seeds == len(group) else f"{len(group)} runs of {plural}"
+    return f"{count}, 95 % interval" if seeds > 1 else f"{count}, no interval"
+
+
+def _title(task: str, groups: Sequence[Sequence[Run]]) -> str:
+    """The task, with the action repeat and the render profile where all runs have the same."""
+    parts = []
+    for key, name in (("env.action_repeat", "action repeat"), ("env.render", "render")):
+        values = {str(group[0].settings.get(key)) for group in groups}
+        parts += [f"{name} {values.pop()}"] if len(values) == 1 else []
+    return f"{task} ({', '.join(parts)})" if parts else task

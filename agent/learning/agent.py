@@ -1,0 +1,229 @@
+"""The agent: acts on frames, learns from chunks, saves and loads."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from agent.config.settings import Config
+from agent.learning.actor_critic import ActorCritic
+from agent.learning.behavior_learner import BehaviorLearner, Played
+from agent.learning.compiling import Compiled
+from agent.learning.errors import NotFinite
+from agent.learning.frames import to_frames, to_images
+from agent.learning.model_learner import ModelLearner
+from agent.learning.weight_average import WeightAverage
+from replay import Chunk
+from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.state import Memory, State
+
+Mode = Literal["collect", "sample", "deterministic"]
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" -> cuda where there is one, else cpu. ValueError on an unknown or missing device."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: got {name!r}, expected 'auto', 'cpu' or 'cuda'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: got {name!r}, but torch sees no GPU here; use --device cpu")
+    return device
+
+
+class Agent:
+    """World model, actor-critic and their learners on one device. Randomness comes from its own generators.
+
+    Actions are vectors in [-1, 1]^A, or with `is_discrete` the one-hot vectors of A actions.
+    """
+
+    def __init__(self, config: Config, action_dim: int, device: str | None = None, is_discrete: bool = False) -> None:
+        self.config, self.action_dim, self.is_discrete = config, action_dim, is_discrete
+        self.device = choose_device(device if device is not None else config.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(config.seed)
+            settings = vars(config.world_model) | {"action_dim": action_dim}
+            self.model = DPGMMVariationalRecurrentAutoencoder(**settings).to(self.device)
+            features = self.model.config.feature_dim
+            self.actor_critic = ActorCritic(features, action_dim, config.behavior, is_discrete).to(self.device)
+        self.model_learner = ModelLearner(self.model, config.losses, config.optimizer, self.autocast)
+        self.behavior_learner = BehaviorLearner(
+            self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast
+        )
+        self.average = WeightAverage(dict(self.named_weights()), config.optimizer.average_decay)
+        self.updates = 0
+        self.generators = {name: Generator(self.device) for name in ("act", "learn")}
+        seeds = np.random.SeedSequence(config.seed).generate_state(len(self.generators))
+        for generator, seed in zip(self.generators.values(), seeds, strict=True):
+            generator.manual_seed(int(seed))
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters of world model, actor and critic."""
+        return sum(parameter.numel() for _, parameter in self.named_weights())
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trained: parameters of world model, actor and critic."""
+        for place, module in (("model", self.model), ("actor_critic", self.actor_critic)):
+            for name, parameter in module.named_parameters(prefix=place):
+                if parameter.requires_grad:
+                    yield name, parameter
+
+    def autocast(self) -> torch.autocast:
+        """Around forward passes: matrix products and convolutions in the run's `precision`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    # ---------------------------------------------------------------- acting
+
+    @torch.no_grad()
+    def initial_state(self, num_envs: int) -> Memory:
+        """Memory of `num_envs` environments before their first frame."""
+        return self.model.initial(num_envs)
+
+    @torch.no_grad()
+    def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
+        """Choose actions: images uint8 [N, 64, 64, 3], is_first bool [N] -> float32 [N, A] in [-1, 1], next memory.
+
+        "deterministic" takes the latent's mean and the likeliest action, "sample" draws both, "collect" adds
+        exploration noise. NotFinite where weights or memory are broken.
+        """
+        generator = self.generators["act"]
+        frames = to_frames(torch.from_numpy(images).to(self.device))
+        first = torch.from_numpy(is_first).to(self.device)
+        with self.autocast():
+            belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
+            action = self.choose(belief, mode, generator)
+            hidden, cell = self.model.advance(belief, action)
+        chosen = action.cpu().numpy()
+        if not np.isfinite(chosen).all():
+            raise NotFinite("the policy's actions are not finite")
+        return chosen, memory._replace(hidden=hidden, cell=cell)
+
+    def choose(self, state: State, mode: Mode, generator: Generator | None = None) -> Tensor:
+        """The policy's actions [N, A] in [-1, 1] for beliefs [N, ...], seen or dreamt; modes as in `act`."""
+        policy = self.actor_critic.actor(state.features)
+        action = policy.mode if mode == "deterministic" else policy.sample(generator)[1]
+        if mode == "collect" and self.config.behavior.action_noise > 0:
+            action = policy.explore(action, self.config.behavior.action_noise, generator)
+        return action.clamp(-1, 1)
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: Memory | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Memory]:
+        """Stable-Baselines3's recurrent predict: uint8 frames [N, H, W, 3] or [N, 3, H, W], or one without N.
+
+        episode_start [N] marks environments that were just reset: their memory alone is cleared (None: only where
+        state is None). Returns actions [N, A] in [-1, 1] (or [A]) and the state for the next call. ValueError on other
+        shapes or dtypes, or on a state of another number of environments.
+        """
+        images, is_single = to_images(observation)
+        if episode_start is None:
+            episode_start = np.full(len(images), state is None)
+        starts = np.asarray(episode_start, bool).reshape(-1)
+        if len(starts) != len(images):
+            raise ValueError(f"episode_start: got {len(starts)} flags, expected {len(images)}")
+        memory = self.initial_state(len(images)) if state is None else state
+        if len(memory.hidden) != len(images):
+            raise ValueError(f"state: got one of {len(memory.hidden)} environments, expected {len(images)}")
+        mode: Mode = "deterministic" if deterministic else "sample"
+        actions, memory = self.act(images, starts, memory, mode)
+        return actions[0] if is_single else actions, memory
+
+    # ---------------------------------------------------------------- learning
+
+    def update(self, chunk: Chunk, behavior: bool = True) -> dict[str, Tensor]:
+        """One gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device.
+
+        Without `behavior` the world model learns alone.
+        """
+        self._warm_up()
+        chunk = chunk.to(self.device)
+        generator = self.generators["learn"]
+        frames = to_frames(chunk.image)
+        outputs, metrics = self.model_learner.update(
+            frames,
+            chunk.action,
+            chunk.is_first,
+            chunk.reward,
+            chunk.is_terminal,
+            generator,
+            self.updates,
+            monitor=(self.updates + 1) % self.config.train.log_every == 0,
+        )
+        if behavior:
+            states = outputs["states"]
+            start, root_continue = self._dream_starts(states, chunk.is_terminal)
+            played = Played(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
+            metrics |= self.behavior_learner.update(start, root_continue, generator, played)
+        self.updates += 1
+        self.average.update(self.updates)
+        return metrics
+
+    def compile(self) -> None:
+        """Compile the two loops over time for the shapes of the next update; where that fails they stay as they are."""
+        self.model.scan = Compiled(self.model.scan, "scan over a chunk")  # type: ignore[assignment]
+        self.behavior_learner.roll = Compiled(self.behavior_learner.roll, "dream")  # type: ignore[assignment]
+
+    def _dream_starts(self, states: State, is_terminal: Tensor) -> tuple[State, Tensor]:
+        """Posterior states [B, T, ...] -> a random share of them [N, ...], detached, with their continue flags [N]."""
+        start = states.map(lambda x: x.detach().flatten(0, 1))
+        root_continue = 1.0 - is_terminal.flatten().float()
+        count = round(len(root_continue) * self.config.behavior.start_fraction)
+        if count < len(root_continue):
+            order = torch.randperm(len(root_continue), generator=self.generators["learn"], device=self.device)
+            chosen = order[: max(1, count)]
+            start, root_continue = start.map(lambda x: x[chosen]), root_continue[chosen]
+        return start, root_continue
+
+    def _warm_up(self) -> None:
+        """Learning rates rise linearly over the first updates."""
+        optimizer = self.config.optimizer
+        factor = optimizer.lr_factor * min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))
+        rates = (optimizer.actor_lr, optimizer.critic_lr)
+        for group, rate in zip(self.behavior_learner.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        self.model_learner.optimizer.param_groups[0]["lr"] = optimizer.model_lr * factor
+
+    # ---------------------------------------------------------------- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs of the agent: weights, optimizers, RGB, generators, update counter."""
+        return {
+            "action_dim": self.action_dim,
+            "is_discrete": self.is_discrete,
+            "updates": self.updates,
+            "model": self.model.state_dict(),
+            "actor_critic": self.actor_critic.state_dict(),
+            "model_optimizer": self.model_learner.optimizer.state_dict(),
+            "behavior_optimizer": self.behavior_learner.optimizer.state_dict(),
+            "rgb": self.model_learner.rgb.state_dict(),
+            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
+        } | ({"average": average} if (average := self.average.state_dict()) else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`; random states are kept only on the kind of device they were saved on.
+
+        ValueError where the weights are those of another model.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.actor_critic.load_state_dict(state["actor_critic"])
+        except RuntimeError as error:  # torch lists every key; the first lines say enough
+            found = " ".join(str(error).split())[:200]
+            raise ValueError(f"checkpoint: its weights do not fit this version's model ({found} ...)") from None
+        self.updates = state["updates"]
+        self.model_learner.optimizer.load_state_dict(state["model_optimizer"])
+        self.behavior_learner.optimizer.load_state_dict(state["behavior_optimizer"])
+        self.average.load_state_dict(state.get("average", {}))
+        self.model_learner.rgb.load_state_dict(state["rgb"])
+        for name, saved in state["generators"].items():
+            if saved.shape == self.generators[name].get_state().shape:
+                self.generators[name].set_state(saved.cpu())

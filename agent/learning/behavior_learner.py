@@ -1,0 +1,174 @@
+"""Learning in imagination: dream from posterior states, raise the dream's lambda-returns, fit the critic to them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from agent.config.settings import BehaviorConfig, OptimizerConfig
+from agent.learning.actor_critic import ActorCritic, Policy
+from agent.learning.returns import dream_weights, lambda_returns, played_returns
+from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.generative_prior import MixtureNoise
+from world_model.state import State
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Gradients pass through these modules' outputs to their inputs, never to their parameters."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+class Played(NamedTuple):
+    """What really came: features [B, T, F] of posterior states, without gradient, and flags and rewards as in Chunk."""
+
+    features: Tensor
+    reward: Tensor
+    is_first: Tensor
+    is_terminal: Tensor
+
+
+class BehaviorLearner:
+    """Actor-critic updates in dreams of a world model that stays as it is.
+
+    "dynamics": the actor climbs V^λ through the dreamed transitions (Dreamer); "reinforce": log-probability times
+    advantage. The actor always sees detached features.
+    """
+
+    def __init__(
+        self,
+        model: DPGMMVariationalRecurrentAutoencoder,
+        actor_critic: ActorCritic,
+        config: BehaviorConfig,
+        optimizer: OptimizerConfig,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.model, self.actor_critic, self.config, self.autocast = model, actor_critic, config, autocast
+        self.clip = optimizer.behavior_clip
+        groups = [
+            {"params": list(actor_critic.actor.parameters()), "lr": optimizer.actor_lr},
+            {"params": list(actor_critic.critic.parameters()), "lr": optimizer.critic_lr},
+        ]
+        self.optimizer = torch.optim.Adam(groups, eps=optimizer.behavior_eps, fused=True)
+
+    def update(
+        self, start: State, root_continue: Tensor, generator: Generator | None = None, played: Played | None = None
+    ) -> dict[str, Tensor]:
+        """One gradient step from dream starts [N, ...] with the roots' real continue flags [N]; metrics as tensors.
+
+        With `replay_value` the critic is fitted to the returns of `played` too.
+        """
+        config, networks = self.config, self.actor_critic
+        with self.autocast(), frozen(self.model, networks.critic):
+            dream = self._dream_dynamics if config.gradient == "dynamics" else self._dream_reinforce
+            features, rewards, continues, values, policy, raw_actions = dream(start, generator)
+            returns = lambda_returns(rewards, continues, values, config.gamma, config.lambd)  # [N, H]
+        weights = dream_weights(root_continue, continues, config.gamma).detach()
+        scale = networks.return_scale(returns.detach())
+        if config.gradient == "dynamics":
+            objective = returns / scale
+        else:
+            advantage = (returns - values[:, :-1]) / scale
+            objective = policy.log_prob(raw_actions) * advantage.detach()
+        entropy = policy.entropy()
+        actor_loss = -(weights * (objective + config.entropy * entropy)).mean()
+        past = features[:, :-1].detach()
+        with self.autocast():
+            with torch.no_grad():
+                slow_values = networks.slow_critic.value(past)
+            critic_loss = (weights * networks.critic.nll(past, returns.detach(), slow_values)).mean()
+        extra: dict[str, Tensor] = {}
+        if config.replay_value > 0 and played is not None:
+            extra["replay_value_loss"] = self._replay_value_loss(played)
+            critic_loss = critic_loss + config.replay_value * extra["replay_value_loss"]
+        self.optimizer.zero_grad(set_to_none=True)
+        (actor_loss + critic_loss).backward()
+        norms = [
+            nn.utils.clip_grad_norm_(module.parameters(), self.clip) for module in (networks.actor, networks.critic)
+        ]
+        is_finite = torch.isfinite(norms[0]) & torch.isfinite(norms[1])
+        # Fused Adam skips a broken step on the device: weights, moments and step count stay as they were.
+        self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        networks.update_slow_critic()
+        return {
+            "behavior_skipped": (~is_finite).float(),
+            "actor_loss": actor_loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            "actor_grad_norm": norms[0],
+            "critic_grad_norm": norms[1],
+            "actor_entropy": entropy.detach().mean(),
+            **{name: value.detach() for name, value in policy.metrics().items()},
+            "dream_return": returns.detach().mean(),
+            "dream_reward": rewards.detach().mean(),
+            "dream_continue": continues.detach().mean(),
+            "dream_value": values.detach().mean(),
+            "return_scale": scale,
+            **{name: value.detach() for name, value in extra.items()},
+        }
+
+    def _replay_value_loss(self, played: Played) -> Tensor:
+        """-ln p of the lambda-returns that were played (DreamerV3's replay value loss, which holds dreams to account).
+
+        Dreams may find a catch that never comes; here the critic sees what came of the states that they start from.
+        """
+        config, networks = self.config, self.actor_critic
+        with self.autocast():
+            with torch.no_grad():
+                values = networks.critic.value(played.features)
+                slow_values = networks.slow_critic.value(played.features[:, :-1])
+            past = (played.reward, played.is_first, played.is_terminal)
+            returns, has_return = played_returns(*past, values, config.gamma, config.lambd)
+            return (has_return * networks.critic.nll(played.features[:, :-1], returns, slow_values)).mean()
+
+    def _dream_dynamics(
+        self, start: State, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Policy, Tensor]:
+        """A dream whose transitions, rewards and values stay differentiable with respect to the actions."""
+        horizon, latent = self.config.horizon, start.latent
+        noise = self.model.prior.draw_noise((horizon, *latent.shape), latent, generator)
+        kind = self.actor_critic.actor.kind
+        action_noise = kind.draw_noise((horizon, len(latent), self.model.config.action_dim), latent, generator)
+        features, raws, *parameters = self.roll(start, noise, action_noise)
+        return *self._judge(features), kind(*parameters), raws
+
+    def roll(self, start: State, noise: MixtureNoise, action_noise: Tensor) -> tuple[Tensor, ...]:
+        """The sequential part of a dream, a function of its arguments: noise [H, N, ...], action_noise [H, N, A].
+
+        Features [N, H + 1, F], raw samples [N, H, A] without gradient, and the policy's parameters [N, H, A] each.
+        """
+        policies: list[Policy] = []
+        raws: list[Tensor] = []
+
+        def act(state: State) -> Tensor:
+            policies.append(self.actor_critic.actor(state.features.detach()))
+            raw, action = policies[-1].sample(noise=action_noise[len(raws)])
+            raws.append(raw)
+            return action
+
+        states, _ = self.model.imagine(start, act, len(action_noise), noise=noise)
+        parameters = (torch.stack(parts, 1) for parts in zip(*policies, strict=True))
+        return states.features, torch.stack(raws, 1).detach(), *parameters
+
+    def _dream_reinforce(
+        self, start: State, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Policy, Tensor]:
+        """A dream without gradients; the policy is evaluated again, in parallel, on what was dreamed."""
+        with torch.no_grad():
+            features, rewards, continues, values, _, raws = self._dream_dynamics(start, generator)
+        return features, rewards, continues, values, self.actor_critic.actor(features[:, :-1]), raws
+
+    def _judge(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """features [N, H + 1, F] -> features, rewards [N, H], continues [N, H], values [N, H + 1]."""
+        rewards = self.model.reward_head.predict(features[:, 1:])
+        continues = self.model.continue_head.predict(features[:, 1:])
+        return features, rewards, continues, self.actor_critic.critic.value(features)

@@ -1,0 +1,34 @@
+"""Frames: as users hold them -> as the agent sees them -> as its networks take them."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.images import resize_area, to_rgb
+
+SIZE = 64  # side of the agent's frames
+_CHANNELS = (1, 3)
+
+
+def to_images(observation: Any) -> tuple[NDArray[np.uint8], bool]:
+    """One frame or N of them, of any size -> uint8 [N, 64, 64, 3], and whether it was one.
+
+    A frame is [H, W, C] or [C, H, W] with C of 1 or 3; grey is repeated, other sizes are resized by area as
+    `envs.adapter` does. ValueError on other shapes or dtypes.
+    """
+    images = np.asarray(observation)
+    is_single = images.ndim == 3
+    shape = images.shape if is_single else images.shape[1:]
+    is_frame = len(shape) == 3 and (shape[-1] in _CHANNELS or shape[0] in _CHANNELS)
+    if images.dtype != np.uint8 or not is_frame or images.size == 0:
+        came = f"{images.dtype} {list(images.shape)}"
+        raise ValueError(f"observation: got {came}, expected uint8 frames [H, W, 3] or [3, H, W], one or a batch")
+    frames = [resize_area(to_rgb(image), SIZE, SIZE) for image in (images[None] if is_single else images)]
+    return np.stack(frames), is_single
+
+
+def to_frames(images: Tensor) -> Tensor:
+    """The one place where pixels become numbers: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [0, 1]."""
+    return images.movedim(-1, -3).contiguous().float().div_(255.0)

@@ -1,0 +1,96 @@
+"""World-model learning: per-step losses -> three task losses -> balanced gradients -> clip -> Adam."""
+
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from agent.config.schedules import value_at
+from agent.config.settings import LossConfig, OptimizerConfig
+from multi_task_learning import RGB, LossAggregator, task_names
+from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.monitors import measure
+
+_MONITORS = ("vq_perplexity", "effective_components")
+
+
+class ModelLearner:
+    """Owns what the model does not: loss weights, gradient balancing and the optimizer."""
+
+    def __init__(
+        self,
+        model: DPGMMVariationalRecurrentAutoencoder,
+        losses: LossConfig,
+        optimizer: OptimizerConfig,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.model, self.losses, self.clip, self.autocast = model, losses, optimizer.model_clip, autocast
+        self.aggregator = LossAggregator()
+        settings = asdict(model.config.rgb_config)
+        if not model.config.use_rgb:
+            settings["method"] = "sum"
+        if settings["method"] != "rgb":
+            settings["every"] = 1  # only RGB has a lazy mode
+        self.rgb = RGB(**settings)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.rgb.get_share_params = lambda: iter(self.parameters)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=optimizer.model_lr, fused=True)
+
+    def update(
+        self,
+        frames: Tensor,
+        actions: Tensor,
+        is_first: Tensor,
+        rewards: Tensor,
+        is_terminal: Tensor,
+        generator: Generator | None = None,
+        updates: int = 0,
+        monitor: bool = False,
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """One gradient step on a chunk: frames [B, T, 3, 64, 64], the others as in Chunk; (outputs, metrics).
+
+        updates: how many were made before, for weights on a schedule. monitor: measure the health monitors too.
+        """
+        self.model.train()
+        with self.autocast():
+            outputs = self.model.forward_sequence(frames, actions, is_first, rewards, is_terminal, generator)
+        monitors: dict[str, Tensor] = {}
+        if monitor:  # noise of its own, the same each time: a run does not depend on what is logged about it
+            noise = Generator(frames.device).manual_seed(0)
+            monitors = measure(self.model, outputs, actions, rewards, noise)
+        weights = {name: value_at(schedule, updates) for name, schedule in asdict(self.losses).items()}
+        terms, task_losses = self.aggregator.compute_losses(outputs, **weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rgb.task_num = len(task_losses)
+        self.rgb.backward(task_losses)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
+        # Fused Adam skips a broken step on the device: weights, moments and step count stay as they were.
+        self.optimizer.found_inf = self.rgb.last_metrics["found_inf"]  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.model.after_update(outputs, generator)
+        metrics = {name: value.detach() for name, value in terms.items()}
+        metrics |= {name: outputs[name].detach() for name in _MONITORS if name in outputs}
+        metrics |= self._balance_metrics(task_names(terms)) | monitors
+        scheduled = [name for name, schedule in vars(self.losses).items() if isinstance(schedule, list)]
+        metrics |= {name: torch.tensor(weights[name]) for name in scheduled}
+        return outputs, metrics | {"model_grad_norm": norm, "kl_bound": outputs["kl_bound"].detach().mean()}
+
+    def _balance_metrics(self, totals: list[str]) -> dict[str, Tensor]:
+        """Gradient norms, rotation angles and pairwise cosines of the tasks at the last solve, and who was not finite.
+
+        totals: the tasks' names.
+        """
+        found = self.rgb.last_metrics
+        metrics = {"rgb_skipped": found["skipped"]}
+        metrics |= {f"rgb_nonfinite/{total}": x.float() for total, x in zip(totals, found["nonfinite"], strict=True)}
+        for name in ("task_grad_norm", "theta", "alpha"):
+            for task, value in enumerate(found.get(name, ())):
+                metrics[f"rgb_{name}/{task}"] = value
+        if "task_cosine" in found:
+            for i, j in itertools.combinations(range(len(found["task_cosine"])), 2):
+                metrics[f"rgb_cosine/{i}{j}"] = found["task_cosine"][i, j]
+        return metrics

@@ -1,1 +1,0 @@
-"""Reports about runs: what is printed or written for people to read."""

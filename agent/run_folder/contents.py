@@ -1,0 +1,270 @@
+"""What a run's checkpoint holds, every part checked before anything is taken from it.
+
+A file whose checksum is right may still be another program's, another version's or a forger's: after `check_run` a run
+can be restored from its payload without a surprise.
+"""
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._device import _device_constructors
+
+from agent.config.settings import Config
+from agent.learning.agent import Agent
+from agent.run_folder.schema import Array, Count, Each, Maybe, Table, check
+from replay.entries import check_unfinished
+from world_model.settings import from_mapping
+
+COUNTERS = {"env_frames": Count(), "agent_steps": Count(), "updates": Count(), "wall_seconds": float}
+PARTS = {
+    "config": Table(object),
+    "counters": COUNTERS,
+    "agent": Table(object),
+    "replay": Table(object),
+    "collector": Table(object),
+    "due": {"updates": Count(), "evaluation": bool, "evaluated_at": Count(-1)},
+    "ratio": {"origin": Count(), "given": Count()},
+    "evaluate_clock": {"last": float},
+    "guard": {"skipped": Count(), "in_a_row": Count()},
+    "health": {"outside": Each(str), "streaks": Table(Count())},
+    "means": Table(object),
+    "random": Table(object),
+}
+BASELINE = {
+    "counters": COUNTERS,
+    "due": {"updates": Count(), "evaluation": bool},
+    "rounds": Count(),
+    "parameters": Table(object),
+    "variables": Table(Tensor),
+    "replay": Table(object),
+}
+PCG64 = {"bit_generator": str, "state": {"state": object, "inc": object}, "has_uint32": Count(), "uinteger": Count()}
+FRAME = (64, 64, 3)
+SPARE_BYTES, SPARE_TENSORS = 2**26, 2000  # that a model may take beside what is in its file
+
+
+def saved_config(payload: dict[str, Any]) -> Config:
+    """The config that a run's checkpoint was written with. ValueError where it holds none."""
+    if not isinstance(payload.get("config"), dict):
+        raise ValueError("config: got none, expected the settings of a run")
+    try:
+        return from_mapping(Config, payload["config"])
+    except ValueError as error:
+        raise ValueError(f"config: {error}") from None
+
+
+def is_baseline(payload: dict[str, Any]) -> bool:
+    """Whether a payload is of a run of Stable-Baselines3's algorithms."""
+    return "parameters" in payload
+
+
+def check_payload(payload: dict[str, Any]) -> None:
+    """`check_run` or `check_baseline`."""
+    (check_baseline if is_baseline(payload) else check_run)(payload)
+
+
+def check_run(payload: dict[str, Any]) -> None:
+    """ValueError `<part>: got X, expected Y` unless a run can go on from this payload."""
+    check(payload, PARTS, "payload")
+    agent, collector = payload["agent"], payload["collector"]
+    _check_collector(collector, check_model(payload))
+    for name, counted in (("agent", ("updates",)), ("collector", ("env_frames", "agent_steps"))):
+        for key in counted:
+            check_equal(payload[name].get(key), payload["counters"][key], f"{name}.{key}")
+    _check_replay(payload["replay"], collector["driver"]["actions"], agent["action_dim"])
+    check(payload["means"], {"sums": Table(Array(None, ())), "counts": Table(Count(1))}, "means")
+    check(payload["means"]["counts"], dict.fromkeys(payload["means"]["sums"], Count(1)), "means.counts")
+    _check_global_random_state(payload["random"])
+
+
+def check_model(payload: dict[str, Any]) -> Agent:
+    """An agent as the payload's config describes it; ValueError unless it can take over the payload's weights."""
+    config, state = saved_config(payload), payload["agent"]
+    is_counted = {"action_dim": Count(1), "is_discrete": bool, "updates": Count()}
+    check({name: state.get(name) for name in is_counted}, is_counted, "agent")
+    built = _build(config, state)
+    check_agent(state, built)
+    return built
+
+
+def check_baseline(payload: dict[str, Any]) -> None:
+    """ValueError unless this is the payload of a baseline's run; weights are checked where they are taken over."""
+    check(payload, BASELINE, "payload")
+    folder = payload["replay"].get("folder")
+    if not isinstance(folder, str) or Path(folder).name != folder or folder in (".", ".."):
+        raise ValueError(f"replay.folder: got {str(folder)[:60]!r}, expected the name of a folder in the run's own")
+
+
+def check_equal(value: Any, expected: Any, where: str) -> None:
+    """ValueError unless a value is the one that another part of the file says."""
+    if type(value) is not type(expected) or value != expected:
+        raise ValueError(f"{where}: got {str(value)[:60]}, expected {expected} as elsewhere in the file")
+
+
+def check_agent(state: dict[str, Any], agent: Agent) -> None:
+    """ValueError unless `Agent.state_dict` of an agent of this shape gave this state."""
+    form = agent.state_dict()
+    optimizers = {
+        "model_optimizer": agent.model_learner.optimizer,
+        "behavior_optimizer": agent.behavior_learner.optimizer,
+    }
+    expected = dict.fromkeys(form, object) | {
+        name: form[name] for name in ("model", "actor_critic", "average") if name in form
+    }
+    check(state, expected, "agent")
+    for name, optimizer in optimizers.items():
+        _check_optimizer(state[name], optimizer, f"agent.{name}")
+    _check_rgb(state["rgb"], agent)
+    check(state["generators"], dict.fromkeys(form["generators"], Array(torch.uint8, (None,))), "agent.generators")
+    for name, saved in state["generators"].items():
+        if saved.shape == form["generators"][name].shape:
+            _attempt(f"agent.generators.{name}", torch.Generator().set_state, saved.cpu())
+
+
+def _build(config: Config, state: dict[str, Any]) -> Agent:
+    """An agent of a file's config; ValueError where it would take much more memory than its file."""
+    tensors = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
+    try:
+        with _Budget(sum(leaf.nbytes for leaf in tensors) + SPARE_BYTES, len(tensors) + SPARE_TENSORS):
+            return Agent(config, state["action_dim"], "cpu", state["is_discrete"])
+    except (RuntimeError, ArithmeticError, TypeError, AssertionError) as error:
+        found = " ".join(str(error).split())[:100]
+        raise ValueError(f"config: got settings that no model can be made of ({found})") from None
+
+
+class _Budget(TorchFunctionMode):
+    """Inside, tensors of at most so many bytes are made; ValueError before the one that is too much."""
+
+    def __init__(self, num_bytes: int, num_tensors: int) -> None:
+        super().__init__()
+        self._bytes, self._tensors = num_bytes, num_tensors
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _device_constructors():
+            self._tensors -= 1
+            if func in (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye):
+                described = {name: value for name, value in kwargs.items() if name != "generator"}
+                self._bytes -= func(*args, **described | {"device": "meta"}).nbytes
+            if self._bytes < 0 or self._tensors < 0:
+                raise ValueError("config: got a model that is larger than its file, expected the one that was saved")
+        return func(*args, **kwargs)
+
+
+def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer, where: str) -> None:
+    """Adam's: no moments, or those of every parameter."""
+    groups = optimizer.state_dict()["param_groups"]
+    check(state, {"state": dict, "param_groups": Each(dict, len(groups))}, where)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    step = Array(torch.float32, ())
+    moments = {i: {"step": step, "exp_avg": p, "exp_avg_sq": p} for i, p in enumerate(parameters)}
+    if state["state"]:
+        check(state["state"], moments, f"{where}.state")
+    for index, group in enumerate(groups):
+        saved, place = state["param_groups"][index], f"{where}.param_groups[{index}]"
+        check(saved, {name: float if name == "lr" else object for name in group}, place)
+        for name in group.keys() - {"lr"}:
+            check_equal(saved[name], group[name], f"{place}.{name}")
+
+
+def _check_rgb(state: Any, agent: Agent) -> None:
+    parameters = agent.model_learner.parameters
+    keys = {"aggregator": dict, "frozen": Maybe(dict), "calls": Count(), "skipped": Array(torch.int64, ())}
+    check(state, keys | {"metrics": Table(Tensor)}, "agent.rgb")
+    tasks = len(state["metrics"]["nonfinite"]) if "nonfinite" in state["metrics"] else 0
+    aggregator, float32 = state["aggregator"], torch.float32
+    vector = Array(float32, (None,))
+    check(aggregator, {"d": vector, "alpha": vector, "step": Array(torch.int64, ())}, "agent.rgb.aggregator")
+    if len(aggregator["d"]) + len(aggregator["alpha"]) > 0:
+        sizes = {"d": sum(p.numel() for p in parameters), "alpha": tasks}
+        for name, size in sizes.items():
+            check(aggregator[name], Array(float32, (size,)), f"agent.rgb.aggregator.{name}")
+    frozen = {"weights": Array(float32, (tasks,)), "consensus_weight": Array(float32, ())}
+    check(state["frozen"], Maybe(frozen | {"owners": Each(int, len(parameters))}), "agent.rgb.frozen")
+
+
+def _check_collector(state: dict[str, Any], agent: Agent) -> None:
+    num_envs = agent.config.env.num_envs
+    float32, flags = torch.float32, Array(torch.bool, (num_envs,))
+    row = {"image": Array(torch.uint8, (num_envs, *FRAME)), "reward": Array(float32, (num_envs,))}
+    row |= {"is_first": flags, "is_last": flags, "is_terminal": flags}
+    row |= {"action": Array(float32, (num_envs, agent.action_dim))}
+    actions = Array(float32, (None, agent.action_dim))
+    expected = {
+        "env_frames": Count(),
+        "agent_steps": Count(),
+        "driver": {"row": row, "episodes": Each(Count(), num_envs), "actions": Each(actions, num_envs)},
+        "random": dict,
+        "returns": Each(float, num_envs),
+        "memory": Maybe(pytree.tree_leaves(agent.initial_state(num_envs))),
+    }
+    check(state, expected, "collector")
+    driver = state["driver"]
+    for index, taken in enumerate([driver["row"]["action"], *driver["actions"]]):
+        if len(taken) == 0 or not bool((taken.abs() <= 1).all()):
+            place = f"actions[{index - 1}]" if index else "row.action"
+            raise ValueError(f"collector.driver.{place}: got none, or some outside [-1, 1], expected actions")
+    if not bool(driver["row"]["reward"].isfinite().all()):
+        raise ValueError("collector.driver.row.reward: got numbers that are not finite, expected finite ones")
+    _check_drawer(state["random"], "collector.random")
+
+
+def _check_replay(state: dict[str, Any], actions: list[Tensor], action_dim: int) -> None:
+    """`actions`: those of each environment's present episode, which has as many rows so far."""
+    number = Array(torch.int64, (None,))
+    expected = {
+        "rng": dict,
+        "rows_added": Count(),
+        "last_number": Count(-1),
+        "episodes": {"number": number, "length": number, "digest": Array(torch.uint8, (None, 32))},
+        "unfinished": Each(Array(torch.uint8, (None,)), len(actions)),
+    }
+    if "rows" in state:  # not in a checkpoint of before running episodes were sampled
+        expected["rows"] = Count()
+    check(state, expected, "replay")
+    _check_drawer(state["rng"], "replay.rng")
+    episodes = state["episodes"]
+    numbers, lengths = episodes["number"].tolist(), episodes["length"].tolist()
+    if not len(numbers) == len(lengths) == len(episodes["digest"]) or min(lengths, default=1) < 1:
+        raise ValueError("replay.episodes: got lists that do not fit, expected number, length and digest of each")
+    if any(a >= b for a, b in pairwise([-1, *numbers, state["last_number"] + 1])):
+        raise ValueError("replay.episodes.number: got them out of order, expected numbers up to last_number, ascending")
+    for index, (packed, taken) in enumerate(zip(state["unfinished"], actions, strict=True)):
+        try:
+            check_unfinished(packed, len(taken), FRAME, action_dim)
+        except ValueError as error:
+            raise ValueError(f"replay.unfinished[{index}]: {error}") from None
+
+
+def _check_drawer(state: Any, where: str) -> None:
+    """The state of a numpy Generator."""
+    check(state, PCG64, where)
+    _attempt(where, lambda: setattr(np.random.PCG64(), "state", state))
+
+
+def _check_global_random_state(state: dict[str, Any]) -> None:
+    numpy = [str, Array(torch.uint32, (None,)), int, int, float]
+    expected = {"python": tuple, "numpy": numpy, "torch": Array(torch.uint8, (None,))}
+    check(state, expected | {"cuda": Each(Array(torch.uint8, (None,)))}, "random")
+    name, keys, *rest = state["numpy"]
+    _attempt("random.python", random.Random().setstate, state["python"])
+    _attempt("random.numpy", np.random.RandomState().set_state, (name, keys.numpy(), *rest))
+    _attempt("random.torch", torch.Generator().set_state, state["torch"])
+
+
+def _attempt(where: str, use: Callable[..., Any], *arguments: Any) -> None:
+    """Use a random state on a generator of no importance: only its owner knows what it takes."""
+    try:
+        use(*arguments)
+    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError, IndexError):
+        raise ValueError(f"{where}: got something else, expected the state of a random number generator") from None

@@ -1,0 +1,118 @@
+"""A run as its folder has it: the newest checkpoint that is whole, and the settings it goes on with."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from agent.config.files import load_config, read_yaml
+from agent.config.nested import differences, flatten
+from agent.config.settings import Config
+from agent.learning.agent import Agent, choose_device
+from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, load_newest
+from agent.run_folder.contents import check_payload, is_baseline, saved_config
+from agent.run_folder.model_file import File, read_model
+
+log = logging.getLogger(__name__)
+
+
+def load_run(logdir: Path) -> dict[str, Any]:
+    """The payload of a run's newest checkpoint that is whole in every part, on the CPU.
+
+    FileNotFoundError where there is none, ValueError where none is good.
+    """
+    return load_newest(logdir / "checkpoints", "cpu", check_payload)[0]
+
+
+def is_run(place: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether this is the path of a folder with a run, or with what is left of one."""
+    if not isinstance(place, str | os.PathLike):
+        return False
+    return (Path(place) / "config.yaml").is_file() or (Path(place) / "checkpoints").is_dir()
+
+
+def load_agent(logdir: File, device: str | None = None) -> Agent:
+    """The agent of a run as it plays: its newest good checkpoint, and of its weights their average.
+
+    A file that `agent.AIME.save` wrote is taken as well. FileNotFoundError where `logdir` is neither, ValueError for a
+    run of a baseline.
+    """
+    chosen = choose_device(device if device is not None else "auto")
+    if is_run(logdir):
+        config, payload = load_agent_run(logdir, log.warning)
+    else:
+        try:
+            payload = read_model(logdir)
+        except FileNotFoundError:
+            expected = "expected a folder with a run (no config.yaml in it), or a file that AIME.save wrote"
+            raise FileNotFoundError(f"logdir: got {str(logdir)!r}, {expected}") from None
+        config = saved_config(payload)
+    state = payload["agent"]
+    agent = Agent(config, state["action_dim"], str(chosen), is_discrete=state["is_discrete"])
+    agent.load_state_dict(state)
+    agent.average.swap()
+    return agent
+
+
+def load_agent_run(place: str | os.PathLike[str], tell: Callable[[str], None]) -> tuple[Config, dict[str, Any]]:
+    """`run_config` of a run that has an agent: FileNotFoundError without a checkpoint, ValueError for a baseline's."""
+    logdir = Path(place)
+    config, payload = run_config(logdir, tell)
+    if payload is None:
+        raise FileNotFoundError(f"no checkpoint in {logdir / 'checkpoints'}")
+    if is_baseline(payload):
+        raise ValueError(f"logdir: got {str(logdir)!r}, a run of {config.algo}; agent.load loads it")
+    return config, payload
+
+
+def first_episodes(logdir: Path) -> list[int]:
+    """The number of the oldest episode that each checkpoint of a run needs, bad ones left out."""
+    numbers = []
+    for path in checkpoint_paths(logdir / "checkpoints"):
+        with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+            numbers += load_checkpoint(path)["replay"]["episodes"]["number"][:1].tolist()
+    return numbers
+
+
+def run_config(logdir: Path, tell: Callable[[str], None]) -> tuple[Config, dict[str, Any] | None]:
+    """The config of a run that exists, and its newest good checkpoint where there is one.
+
+    Where config.yaml differs in keys of `MAY_CHANGE`, it is the file's. `tell` gets a line about that, and about a
+    config.yaml that is missing or damaged: then it is the checkpoint's. ValueError where the file differs in
+    other keys, or is damaged and there is no checkpoint.
+    """
+    path = logdir / "config.yaml"
+    payload = load_run(logdir) if checkpoint_paths(logdir / "checkpoints") else None
+    try:
+        written = load_config(path)
+    except (ValueError, OSError) as error:
+        if payload is None or is_baseline(payload):
+            raise
+        fault = f"{path}: missing" if isinstance(error, FileNotFoundError) else str(error)
+        tell(f"{fault}; the settings are those of the checkpoint")
+        return saved_config(payload), payload
+    if payload is None:
+        _check_complete(path)
+    if payload is None or (is_baseline(payload) and written.algo != "aime"):
+        return written, payload
+    if is_baseline(payload):
+        raise ValueError(f"{path}: algo: got 'aime', expected that of the checkpoint, a baseline's")
+    saved = saved_config(payload)
+    wrong = differences(saved, written)
+    if wrong:
+        line = f"{path}: got other settings than its checkpoint's ({'; '.join(wrong)})"
+        raise ValueError(f"{line}, expected the same; remove the file to go on with those of the checkpoint")
+    for change in differences(saved, written, ()):
+        tell(f"{path}: since the checkpoint {change}")
+    return written, payload
+
+
+def _check_complete(path: Path) -> None:
+    """ValueError unless a config.yaml names every setting: one that was cut short would be another run's."""
+    named = dict(flatten(read_yaml(path)))
+    missing = [key for key, _ in flatten(asdict(Config())) if key not in named]
+    if missing:
+        raise ValueError(f"{path}: got no {missing[0]}, expected every setting; remove the file to begin a new run")

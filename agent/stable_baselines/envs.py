@@ -1,0 +1,234 @@
+"""Between Stable-Baselines3's environments and the agent: what a name means, settings, spaces that fit, actions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, Space
+from gymnasium.wrappers import FrameStackObservation
+from numpy.typing import NDArray
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecExtractDictObs,
+    VecFrameStack,
+    is_vecenv_wrapped,
+    unwrap_vec_normalize,
+)
+
+from agent.config.nested import flatten
+from agent.config.presets import make_config
+from agent.config.settings import Config
+from agent.learning.frames import SIZE
+from agent.stable_baselines.arguments import OURS
+from envs import GymPixels, make_env, task_names
+from envs.adapter import choose_image
+from envs.contract import Contract
+from envs.images import is_image
+from envs.pixels import PixelEnv
+from envs.spaces import OneHot, action_map, random_actions
+from envs.tasks import GYM_PREFIX, base_task
+from world_model.settings import declared, unknown_key
+
+_NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device")  # the environment, learn() or arguments decide them
+_OF_TRAINER = (  # settings of `train` that mean nothing without a Trainer
+    "final_updates",
+    "eval_every",
+    "eval_episodes",
+    "video_frames",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "max_skipped",
+)
+
+GymEnv = gymnasium.Env[Any, Any] | VecEnv
+
+
+def is_task(name: str) -> bool:
+    """Whether this names a task of `run_agent.py train --task`; every other name is a gymnasium id."""
+    return base_task(name) in task_names() or name.startswith(GYM_PREFIX)
+
+
+def task_envs(
+    config: Config, wrap: Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]] | None = None
+) -> VecEnv:
+    """Environments of the config's task in this process, as the config plays and draws them, each inside `wrap`."""
+
+    def make() -> gymnasium.Env[Any, Any]:
+        env = make_env(config.task, **config.env.options())
+        env.max_steps = config.env.max_steps
+        return Monitor(env if wrap is None else wrap(env))
+
+    return DummyVecEnv([make] * config.env.num_envs)
+
+
+def task_of(env: GymEnv) -> tuple[str, dict[str, Any]]:
+    """The task that a made environment is, and its settings `env.*`.
+
+    Ours know both. Others are "gym:" and their id, or their class where they have none, and a step is one env_frame.
+    ValueError in one line where it is no environment, or does not hand over frames as they are.
+    """
+    _check_kind(env)
+    count = env.num_envs if isinstance(env, VecEnv) else 1
+    made, spec = _attribute(env, "made_with"), _attribute(env, "spec")
+    if made is not None:
+        name = made["task"] if is_task(made["task"]) else f"{GYM_PREFIX}{made['task']}"
+        return name, {"num_envs": count} | {key: value for key, value in made.items() if key != "task"}
+    kind = type(env if isinstance(env, VecEnv) else env.unwrapped).__name__
+    return f"{GYM_PREFIX}{spec.id if spec is not None else kind}", {"num_envs": count, "action_repeat": 1}
+
+
+def _attribute(env: GymEnv, name: str) -> Any:
+    """What the environment, or the first of several, has under a name, behind all wrappers; None for nothing."""
+    if isinstance(env, VecEnv):
+        return env.get_attr(name)[0] if env.has_attr(name) else None
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+
+
+def prepared(env: Any) -> GymEnv:
+    """A user's environment whose answers are checked; of a Dict the image is seen, as of a task "gym:<id>".
+
+    ValueError in one line unless it has frames one by one, and actions that the agent can use.
+    """
+    task, is_dict = task_of(env)[0], isinstance(env.observation_space, Dict)
+    if isinstance(env, VecEnv):
+        if isinstance(env.unwrapped, DummyVecEnv):
+            env.unwrapped.envs = [_held_to_contract(part) for part in env.unwrapped.envs]
+        key, is_observed = choose_image(env.observation_space, None, task)
+        env = VecExtractDictObs(env, key) if is_dict and is_observed and key is not None else env
+    else:
+        env = GymPixels(env) if is_dict else _held_to_contract(env)
+    check_spaces(env.observation_space, env.action_space)
+    return env
+
+
+def _held_to_contract(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    is_checked = isinstance(env, Contract) or isinstance(env.unwrapped, PixelEnv)  # ours check what is inside
+    return env if is_checked else Contract(env, task_of(env)[0])
+
+
+def _check_kind(env: Any) -> None:
+    """ValueError unless this is an environment, or several, whose frames come as they are.
+
+    The agent has a memory, so frames are not stacked for it; three grey ones would pass for the channels of one.
+    """
+    if not isinstance(env, gymnasium.Env | VecEnv):
+        kinds = "a gymnasium.Env, a VecEnv, a gymnasium id or a task such as 'cartpole_swingup'"
+        raise ValueError(f"env: got {'none' if env is None else repr(env)}, expected {kinds}")
+    if isinstance(env, VecEnv):
+        is_stacked = is_vecenv_wrapped(env, VecFrameStack) or any(env.env_is_wrapped(FrameStackObservation))
+        normalized = unwrap_vec_normalize(env)
+        if normalized is not None and normalized.norm_obs:
+            raise ValueError(
+                "env: got a VecNormalize of observations, expected norm_obs=False: frames stay as they are"
+            )
+    else:
+        is_stacked = is_wrapped(env, FrameStackObservation)
+    if is_stacked:
+        came = f"observations {_brief(env.observation_space)} of a frame stack"
+        raise ValueError(f"env: got {came}, expected single frames: the agent has a memory")
+
+
+def check_spaces(observations: Space[Any], actions: Space[Any]) -> None:
+    """ValueError in one line unless these are frames and actions that the agent can use."""
+    if not is_image_space(observations) or not is_image(observations):
+        frames = f"frames Box(0, 255, (H, W, 3), uint8); the task '{GYM_PREFIX}<id>' draws environments without them"
+        raise ValueError(f"env: got observations {_brief(observations)}, expected {frames}")
+    Actions(actions)
+
+
+class Actions:
+    """The agent's actions, in [-1, 1]^A or one-hot vectors, as actions of an environment's space.
+
+    ValueError for other spaces than a Box with finite bounds and Discrete.
+    """
+
+    def __init__(self, space: Space[Any]) -> None:
+        is_unbounded = isinstance(space, Box) and not np.isfinite([space.low, space.high]).all()
+        if is_unbounded or not isinstance(space, Box | Discrete):
+            raise ValueError(f"env: got actions {_brief(space)}, expected a Box with finite bounds, or Discrete")
+        self._map = action_map(space)
+        own = self._map.space
+        self.dim, self.is_discrete = int(np.prod(own.shape or ())), isinstance(own, OneHot)
+
+    def to_env(self, actions: NDArray[np.float32]) -> NDArray[Any]:
+        """[..., A] -> [..., *shape] in the space."""
+        return self._map(actions)
+
+    def random(self, generator: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """What chance does: actions of the agent [count, A]."""
+        return random_actions(count, self.dim, self.is_discrete, generator)
+
+
+def space_to_plain(space: Space[Any]) -> dict[str, Any]:
+    """A space of `check_spaces` as plain values."""
+    if isinstance(space, Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, OneHot):
+        return {"kind": "OneHot", "n": int(space.n)}
+    assert isinstance(space, Box)
+    bounds = (space.low.min(), space.high.max()) if is_image_space(space) else (space.low, space.high)
+    low, high = (bound.ravel().tolist() for bound in bounds)
+    return {"kind": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
+
+
+def space_from_plain(values: Mapping[str, Any]) -> Space[Any]:
+    """The space that `space_to_plain` was given; ValueError for values of another kind."""
+    try:
+        return _space_of(values)
+    except (KeyError, TypeError, ValueError, AssertionError, OverflowError) as error:
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        raise ValueError(f"space: got {str(values)[:60]}, expected one of a model's ({found})") from None
+
+
+def _space_of(values: Mapping[str, Any]) -> Space[Any]:
+    if values["kind"] == "Discrete":
+        return Discrete(values["n"], start=values["start"])
+    if values["kind"] == "OneHot":
+        return OneHot(values["n"])
+    shape, dtype = tuple(values["shape"]), np.dtype(values["dtype"])
+    low, high = (np.resize(np.array(values[name], dtype), shape) for name in ("low", "high"))
+    return Box(low, high, dtype=dtype.type)
+
+
+def run_spaces(action_dim: int, is_discrete: bool) -> dict[str, Any]:
+    """The spaces of a run's environments, as plain values and as Stable-Baselines3 wraps them: channels first."""
+    actions = OneHot(action_dim) if is_discrete else Box(-1.0, 1.0, (action_dim,), np.float32)
+    frames = Box(0, 255, (3, SIZE, SIZE), np.uint8)
+    return {"observation_space": space_to_plain(frames), "action_space": space_to_plain(actions)}
+
+
+def _brief(space: Space[Any]) -> str:
+    """A space in one line."""
+    if isinstance(space, Box):
+        return f"Box({space.low.min():g}, {space.high.max():g}, {space.shape}, {space.dtype})"
+    return " ".join(str(space).split())
+
+
+def config_of(
+    preset: str, task: str, seed: int, given: Mapping[str, Any], made: Mapping[str, Any] | None = None
+) -> Config:
+    """The preset's config for a task and a seed under settings, nested or dotted.
+
+    `made` is what `task_of` says of an environment that is made already: it is played as it is.
+    """
+    changes = dict(flatten(given))
+    known = [key for key in declared(Config) if not key.startswith(("sac.", "ppo."))]
+    blocks = {key.partition(".")[0] for key in known}
+    for key in [*given, *changes]:
+        if key in OURS:
+            raise ValueError(f"{key}: got a value, expected none: here it is {OURS[key]}")
+        if key in _NO_SETTINGS or (made is not None and key.startswith("env.")):
+            raise ValueError(f"{key}: got a value, expected none: an argument, the environment or learn() decides it")
+        if key.removeprefix("train.") in _OF_TRAINER:
+            raise ValueError(
+                f"{key}: got a value, expected none: callbacks evaluate and save, and learn() ends with its steps"
+            )
+        if key not in known and key not in blocks:
+            raise ValueError(unknown_key(key, known))
+    values = changes | {"seed": seed} | {f"env.{key}": value for key, value in (made or {}).items()}
+    return make_config(preset, task, values)

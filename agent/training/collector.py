@@ -1,0 +1,125 @@
+"""Collecting: the environments, the policy that plays them, and the rows that go into the replay."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from numpy.typing import NDArray
+from torch.utils import _pytree as pytree
+
+from agent.config.settings import Config
+from agent.learning.agent import Agent
+from agent.run_folder.storage import episode_bound
+from agent.training.screen import outlast_screen
+from envs import Driver, Step, make_vector_env
+from envs.driver import episode_starts
+from envs.pixels import EpisodeStart
+from envs.spaces import random_actions
+from envs.workers import close_vector_env
+from replay import ReplayBuffer
+from world_model.state import Memory
+
+
+class Collector:
+    """Plays a run's task: random actions until the first update, the agent's (with exploration) after it.
+
+    Args:
+        config: of the run.
+        state: a collector's `state_dict`, where the environments are to go on from. Another number of environments
+            than there leaves the episodes in flight and begins new ones.
+    """
+
+    def __init__(self, config: Config, state: dict[str, Any] | None = None) -> None:
+        self.config = config
+        self.env_frames = self.agent_steps = 0
+        self.random = np.random.default_rng([config.seed, 1])
+        self.returns = np.zeros(config.env.num_envs)
+        self.memory: Memory | None = None
+        self.driver = _make_driver(config, None if state is None else state["driver"])
+        self.bound = episode_bound(config, self.driver.action_dim)
+
+    def collect(self, agent: Agent, replay: ReplayBuffer) -> list[float]:
+        """One row of every environment into the replay; the returns of episodes that ended in it."""
+        memory = self.memory if self.memory is not None else agent.initial_state(self.driver.num_envs)
+
+        def policy(step: Step) -> NDArray[np.float32]:
+            if agent.updates == 0:
+                return random_actions(len(step.image), agent.action_dim, agent.is_discrete, self.random)
+            actions, self.memory = agent.act(step.image, step.is_first, memory, "collect")
+            return actions
+
+        step = self.driver.tick(policy)
+        self.close_cut_episodes(replay)
+        replay.add(step)
+        decisions = int((~step.is_first).sum())
+        self.agent_steps += decisions
+        self.env_frames += decisions * self.config.env.action_repeat
+        self.returns = np.where(step.is_first, 0.0, self.returns + step.reward)
+        return self.returns[step.is_last].tolist()
+
+    def close_cut_episodes(self, replay: ReplayBuffer) -> None:
+        """End the episodes of environments that were lost: their next row is another episode's first."""
+        replay.finish_partial(self.driver.cut)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, the policy's memory and randomness, and the episodes in flight; tensors and plain values."""
+        return {
+            "env_frames": self.env_frames,
+            "agent_steps": self.agent_steps,
+            "driver": pytree.tree_map(_as_tensor, self.driver.state_dict()),
+            "random": self.random.bit_generator.state,
+            "returns": self.returns.tolist(),
+            "memory": None if self.memory is None else pytree.tree_leaves(self.memory),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], agent: Agent) -> None:
+        """Go on where `state_dict` was taken; the environments were begun there by the constructor."""
+        self.env_frames, self.agent_steps = state["env_frames"], state["agent_steps"]
+        self.random.bit_generator.state = state["random"]
+        if len(state["returns"]) != self.driver.num_envs:
+            return
+        self.returns = np.array(state["returns"])
+        if state["memory"] is not None:
+            leaves, form = pytree.tree_flatten(agent.initial_state(self.driver.num_envs))
+            pairs = zip(state["memory"], leaves, strict=True)  # None: what a part that is off does not keep
+            moved = [None if now is None else saved.to(now.device) for saved, now in pairs]
+            self.memory = pytree.tree_unflatten(moved, form)
+
+
+def _make_driver(config: Config, state: dict[str, Any] | None) -> Driver:
+    """Environments at their first episode, or where the driver's `state` says."""
+    make = partial(_make_envs, config)
+    if state is None:
+        return Driver(make(), remake=make)
+    if len(state["episodes"]) == config.env.num_envs:
+        return Driver(make(starts=episode_starts(state)), remake=make, state=state)
+    first = max(state["episodes"]) + 1
+    start = EpisodeStart(first, np.zeros((0, 1), np.float32))
+    return Driver(make(starts=[start] * config.env.num_envs), remake=make, first_episode=first)
+
+
+def _make_envs(config: Config, starts: Sequence[EpisodeStart] | None = None) -> SyncVectorEnv | AsyncVectorEnv:
+    """The run's environments, whose episodes end where the replay has no room for more of them."""
+    envs = make_vector_env(
+        config.task,
+        config.env.num_envs,
+        seed=config.seed,
+        **config.env.options(),
+        starts=starts,
+        on_start=outlast_screen,
+    )
+    try:
+        assert envs.single_action_space.shape is not None
+        envs.set_attr("max_steps", episode_bound(config, envs.single_action_space.shape[0]).steps)
+    except BaseException:
+        close_vector_env(envs)
+        raise
+    return envs
+
+
+def _as_tensor(value: Any) -> Any:
+    """What a checkpoint may hold: tensors in place of numpy's arrays."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -1,0 +1,153 @@
+"""Numbers that are not finite: which updates were skipped and why, and when skipping is not enough."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from agent.learning.agent import Agent
+from agent.learning.errors import NotFinite
+from agent.run_folder.checkpoint import checkpoint_paths, write_checkpoint
+from multi_task_learning.loss_aggregator import GROUPS
+from replay import Chunk
+
+KEPT_DUMPS = 3
+_LATE = 4  # updates after which a GPU's flags are read: by then they lie in host memory, and nothing waits
+_LOSSES = [*(term for terms in GROUPS.values() for term in terms), "actor_loss", "critic_loss"]
+_NORMS = {"actor_grad_norm": "actor", "critic_grad_norm": "critic"}
+_TASK_FLAG, _BEHAVIOR_FLAG = "rgb_nonfinite/", "behavior_skipped"
+
+
+class _Update(NamedTuple):
+    """One update whose flags are on their way to the host."""
+
+    number: int
+    chunk: Chunk
+    random: Tensor  # state of the generator before it
+    names: list[str]
+    values: Tensor
+    event: Any  # of CUDA, done when `values` are there; None on a CPU
+
+
+class Guard:
+    """Watches the updates of a run. One that the optimizers skipped is counted and named; the first of several in a row
+    leaves `<logdir>/faults/<updates>.pt`: its chunk, and the agent as it was found. NotFinite after `max_skipped` in a
+    row.
+
+    On a GPU the flags are read some updates later, so that the host never waits for the device.
+
+    Args:
+        logdir: the run's folder.
+        max_skipped: skipped updates in a row that are too many.
+        tell: takes a line of text for the user.
+        late: after how many further updates flags are read; None: at once on a CPU.
+    """
+
+    def __init__(self, logdir: Path, max_skipped: int, tell: Callable[[str], None], late: int | None = None) -> None:
+        self._folder, self._max_skipped, self._tell, self._late = logdir / "faults", max_skipped, tell, late
+        self._waiting: deque[_Update] = deque()
+        self.skipped = self.in_a_row = 0
+
+    def update(self, agent: Agent, chunk: Chunk) -> dict[str, Tensor]:
+        """Agent.update, watched; its metrics. NotFinite as the class says."""
+        random = agent.generators["learn"].get_state()
+        metrics = agent.update(chunk)
+        self._waiting.append(_Update(agent.updates, chunk, random, *_flags(metrics)))
+        late = self._late if self._late is not None else _LATE * (agent.device.type == "cuda")
+        while len(self._waiting) > late:
+            self._judge(agent, self._waiting.popleft())
+        return metrics
+
+    def finish(self, agent: Agent) -> None:
+        """Read all flags that are still on their way, and look at the weights themselves. NotFinite."""
+        while self._waiting:
+            self._judge(agent, self._waiting.popleft())
+        broken = next(_broken_weights(agent), None)
+        if broken is not None:
+            raise NotFinite(f"weights are not finite ({broken})")
+
+    def _judge(self, agent: Agent, update: _Update) -> None:
+        if update.event is not None:
+            update.event.synchronize()
+        found = dict(zip(update.names, update.values.tolist(), strict=True))
+        if not any(value > 0 for name, value in found.items() if _is_flag(name)):
+            self.in_a_row = 0
+            return
+        self.skipped += 1
+        self.in_a_row += 1
+        fault = guilty(found)
+        if self.in_a_row == 1:
+            path = self._dump(agent, update, fault)
+            self._tell(f"update {update.number:,}: skipped, not finite: {fault}; its batch and the agent: {path}")
+        if self.in_a_row >= self._max_skipped:
+            raise NotFinite(f"{self.in_a_row} updates in a row were skipped, the last for {fault} not being finite")
+
+    def _dump(self, agent: Agent, update: _Update, fault: str) -> Path:
+        state = agent.state_dict()
+        state["generators"]["learn"] = update.random  # that of the update: it can be made again
+        payload = {"fault": fault, "update": update.number, "chunk": update.chunk._asdict(), "agent": state}
+        path = self._folder / f"{update.number:09d}.pt"
+        write_checkpoint(path, payload)
+        # A run that went back counts the same updates again: dumps go by their age, not by their number.
+        by_age = sorted(checkpoint_paths(self._folder), key=lambda kept: kept.stat().st_mtime_ns)
+        for stale in by_age[:-KEPT_DUMPS]:
+            stale.unlink()
+        return path
+
+    def state_dict(self) -> dict[str, int]:
+        """What `load_state_dict` takes."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where `state_dict` was taken, after `finish`."""
+        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
+
+
+def guilty(found: Mapping[str, float]) -> str:
+    """The losses that are not finite among an update's flags and values; where all are, whose gradient is not."""
+    losses = [name for name in _LOSSES if not math.isfinite(found.get(name, 0.0))]
+    if losses:
+        more = f" and {len(losses) - 3} more" if len(losses) > 3 else ""
+        return ", ".join(losses[:3]) + more
+    flagged = [name for name, value in found.items() if name.startswith(_TASK_FLAG) and value > 0]
+    owners = [name.removeprefix(_TASK_FLAG) for name in flagged]
+    owners = owners or [owner for norm, owner in _NORMS.items() if not math.isfinite(found.get(norm, 0.0))]
+    return f"gradient of {', '.join(owners)}"
+
+
+def _is_flag(name: str) -> bool:
+    return name.startswith(_TASK_FLAG) or name == _BEHAVIOR_FLAG
+
+
+def _flags(metrics: Mapping[str, Tensor]) -> tuple[list[str], Tensor, Any]:
+    """What `guilty` needs of an update's metrics, on its way to the host: names, values, the event of their arrival."""
+    names = [name for name in metrics if _is_flag(name) or name in _LOSSES or name in _NORMS]
+    values = torch.stack([metrics[name].detach().float() for name in names])
+    if values.device.type != "cuda":
+        return names, values, None
+    host = torch.empty(values.shape, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(values.device))
+    return names, host, event
+
+
+def _broken_weights(agent: Agent) -> Iterator[str]:
+    """Names of weights, their averages, buffers and optimizer moments that are not finite."""
+    optimizers = {"model": agent.model_learner.optimizer, "behavior": agent.behavior_learner.optimizer}
+    modules = {"world model": agent.model, "actor and critic": agent.actor_critic}
+    weights = {place: module.state_dict() for place, module in modules.items()}
+    weights["weights' average"] = agent.average.state_dict()
+    for place, tensors in weights.items():
+        for name, value in tensors.items():
+            if not torch.isfinite(value).all():
+                yield f"{name} of the {place}"
+    for place, optimizer in optimizers.items():
+        for moments in optimizer.state.values():
+            for name, value in moments.items():
+                if not torch.isfinite(value).all():
+                    yield f"{name} of the {place}'s optimizer"

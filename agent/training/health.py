@@ -1,0 +1,165 @@
+"""Expected ranges of the metrics, and one line of advice when one leaves its range (docs/monitors.md)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.config.settings import Config
+from multi_task_learning.loss_aggregator import GROUPS
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a metric should lie, and what to try where it does not. Nothing is said before `settled` updates."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    below: str = ""
+    above: str = ""
+    settled: int = 1000
+    patience: int = 3  # lines of metrics in a row that it takes to leave the range or to return: one batch is noisy
+
+    def contains(self, value: float) -> bool:
+        """Whether a value is as expected."""
+        return self.low <= value <= self.high
+
+
+def expected_ranges(config: Config) -> dict[str, Range]:
+    """Metric -> range for a run: section 8 of the algorithm's specification, at this run's sizes and floors."""
+    model = config.world_model
+    prior, components, codes = model.prior_config, model.max_components, model.perceiver_config.codebook_size
+    floor, pull = max(prior.free_nats, 0.1), "prior_config.representation_scale" if prior.kl_balance else "losses.beta"
+    nothing_skipped = {
+        f"rgb_nonfinite/{total}": Range(
+            high=0.0,
+            above="a gradient was not finite and the update was skipped; its terms that are null in metrics.jsonl are "
+            "the cause, try a lower optimizer.model_lr",
+            settled=0,
+            patience=1,
+        )
+        for total in GROUPS
+    }
+    ranges = nothing_skipped | {
+        "behavior_skipped": Range(
+            high=0.0,
+            above="a gradient of actor or critic was not finite; try a lower optimizer.actor_lr",
+            settled=0,
+            patience=1,
+        ),
+        "kl_bound": Range(
+            floor,
+            40.0,
+            f"the latent is empty (posterior collapse); try a lower {pull}",
+            f"the prior cannot follow the posterior; try a higher {pull}",
+        ),
+        "vq_perplexity": Range(
+            40 / 256 * codes,
+            0.9 * codes,
+            "few codes are in use; try a smaller perceiver_config.codebook_size, or wait for dead codes to be revived",
+            "all codes are in even use; try a larger perceiver_config.codebook_size",
+            settled=2000,
+        ),
+        "vq_dead_share": Range(
+            high=0.2, above="many codes are dead; try a smaller perceiver_config.codebook_size", settled=2000
+        ),
+        "context_ratio": Range(
+            high=1.0,
+            above="the predicted context is worse than a constant: it carries nothing into the dynamics; "
+            "try a higher losses.lambda_context",
+            settled=2000,
+        ),
+        "attention_kl": Range(
+            0.01,
+            2.0,
+            "the maps hardly move; try more attention_config.num_slots",
+            "the prior cannot foresee the maps; try a lower optimizer.model_lr",
+        ),
+        "attention_mass_max": Range(
+            high=0.8, above="one slot owns nearly all cells; try another attention_config.num_slots"
+        ),
+        "attention_movement_ratio": Range(
+            high=1.1, above="movement is foreseen worse than by 'still'; try a higher losses.lambda_att_dyn"
+        ),
+        "imag_gap_carry/1": Range(
+            high=0.01, above="a dream's transition is not that of training: the loop is not closed", settled=0
+        ),
+        "imag_gap_carry/5": Range(
+            high=1.4, above="after 5 steps dreams have nothing to do with what happens; try more updates", settled=5000
+        ),
+        "reward_error_top": Range(
+            high=0.5, above="the reward head misses the large rewards; more updates per frame may help", settled=3000
+        ),
+        "actor_std": Range(
+            1.1 * config.behavior.min_std,
+            below="the actor explores no more; try a higher behavior.entropy or behavior.action_noise",
+        ),
+    }
+    if components > 1:
+        ranges |= {
+            "hierarchical_kl": Range(
+                high=8.0, above="the sticks strain against their prior; try a higher losses.hier_scale"
+            ),
+            "mixture_gap": Range(
+                high=0.2,
+                above="components overlap, so the bound on the KL is loose; try fewer world_model.max_components",
+            ),
+            "effective_components": Range(
+                max(1.2, 4 / 15 * components),
+                below="few components are used; try a higher losses.entropy_weight or fewer world_model.max_components",
+            ),
+            "component_mutual_information": Range(
+                min(0.3, 0.25 * math.log(components)),
+                below="components are alike; try fewer world_model.max_components or a higher losses.entropy_weight",
+            ),
+        }
+    return ranges
+
+
+class Health:
+    """Watches the lines of metrics of a run: says once when a metric leaves its range, and once when it is back."""
+
+    def __init__(self, ranges: Mapping[str, Range]) -> None:
+        self.ranges = dict(ranges)
+        self.outside: set[str] = set()  # metrics that were said to be out of range and have not come back
+        self._streaks: dict[str, int] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` takes."""
+        return {"outside": sorted(self.outside), "streaks": dict(self._streaks)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.outside, self._streaks = set(state["outside"]), dict(state["streaks"])
+
+    def check(self, metrics: Mapping[str, float], updates: int) -> list[str]:
+        """What to tell the user after a line of metrics; mostly nothing. Absent and not finite metrics say nothing."""
+        lines = []
+        for name, expected in self.ranges.items():
+            value = metrics.get(name, math.nan)
+            if updates < expected.settled or not math.isfinite(value):
+                continue
+            if expected.contains(value) != (name in self.outside):
+                self._streaks[name] = 0
+                continue
+            self._streaks[name] = self._streaks.get(name, 0) + 1
+            if self._streaks[name] < expected.patience:
+                continue
+            self._streaks[name] = 0
+            self.outside ^= {name}
+            lines.append(describe(name, value, expected))
+        return lines
+
+
+def describe(name: str, value: float, expected: Range) -> str:
+    """One line: "vq_perplexity 12 is below its range, 40 to 230: few codes are in use; try ..."."""
+    bounds = " to ".join(f"{bound:.3g}" for bound in (expected.low, expected.high) if math.isfinite(bound))
+    if not math.isfinite(expected.low):
+        bounds = f"at most {bounds}"
+    elif not math.isfinite(expected.high):
+        bounds = f"at least {bounds}"
+    if value < expected.low:
+        return f"{name} {value:.3g} is below its range, {bounds}: {expected.below}"
+    if value > expected.high:
+        return f"{name} {value:.3g} is above its range, {bounds}: {expected.above}"
+    return f"{name} {value:.3g} is in its range again, {bounds}"

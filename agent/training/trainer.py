@@ -1,0 +1,312 @@
+"""The loop that ties environments, replay and agent together."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent.config.files import save_config
+from agent.config.nested import flatten
+from agent.config.settings import Config
+from agent.learning.agent import Agent
+from agent.learning.errors import NotFinite
+from agent.run_folder.checkpoint import save_checkpoint
+from agent.run_folder.load import load_run
+from agent.run_folder.lock import RunLock
+from agent.run_folder.logger import Logger
+from agent.run_folder.random_state import seed_global_random_state
+from agent.run_folder.running_means import RunningMeans
+from agent.run_folder.storage import check_storage, open_storage
+from agent.training.clocks import Deadline, Every
+from agent.training.collector import Collector
+from agent.training.display import Display
+from agent.training.due_work import can_update, check_learnable, update_ratio, why_no_update
+from agent.training.evaluator import evaluate_run
+from agent.training.guard import Guard
+from agent.training.health import Health, expected_ranges
+from agent.training.recovery import SLOWER, back_to_sound, halve_batch, is_slower, protected, slower
+from agent.training.snapshot import restore_snapshot, take_snapshot
+from agent.training.stopping import Stopped
+from agent.training.threads import Pace, choose_threads
+from envs import Step
+from envs.driver import EnvironmentFailure
+
+CHECKPOINT_SHARE = 0.02  # of the run's time, at most, for the checkpoints that the clock asks for
+
+
+class Trainer:
+    """One training run in a folder. Its loop, with clocks and display left out, is
+
+        step = driver.tick(policy)                  # one row per environment
+        replay.add(step)
+        for _ in range(ratio(agent_steps)):         # train_ratio / (batch_size * batch_length) updates a decision
+            agent.update(replay.sample(batch_size, batch_length))
+
+    A checkpoint is written by the clock, at every evaluation and at every stop. It holds all that the rest of the run
+    depends on, the episodes in flight included: a run that goes on from one is, on a CPU, bit for bit the run that was
+    never stopped. What a killed run did after its last checkpoint is done again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        logdir: Path,
+        resume: bool = False,
+        max_minutes: float | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.config, self.logdir = config, Path(logdir)
+        self.lock = RunLock(self.logdir)
+        with ExitStack() as undone:
+            undone.callback(self.lock.release)
+            if self.logdir.is_dir():
+                self.lock.acquire()
+            payload = load_run(self.logdir) if resume else None
+            if payload is None or payload["counters"]["updates"] == 0:
+                check_learnable(config)
+            self.collector = Collector(config, payload["collector"] if payload is not None else None)
+            undone.callback(self.collector.driver.close)
+            self._build(payload)
+            undone.pop_all()
+        self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
+        self.deadline, self.display = Deadline(max_minutes), Display(config.env_frames, quiet)
+        self.recent: dict[str, float] = {}
+        self._reported: set[str] = set()  # notes that come once
+        self.pace = Pace(self.threads)
+        self.update_seconds = self.collect_seconds = 0.0  # since the first update of this session
+        self.seconds_before = payload["counters"]["wall_seconds"] if payload is not None else 0.0
+        self.is_saved = self.is_halved = False
+        self.is_whole = True  # whether this is a state between two steps
+        self.stop_reason, self.has_failed = "", False  # why the run ends, and whether that has to be mended first
+
+    def _build(self, payload: dict[str, Any] | None) -> None:
+        """Everything that the environments do not belong to: new, or as a checkpoint's payload says."""
+        self.threads = choose_threads(self.config)
+        torch.set_num_threads(self.threads.count)
+        self.config = replace(self.config, threads=self.threads.count)  # a run that goes on takes as many
+        config, driver = self.config, self.collector.driver
+        self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
+        if config.compile:
+            self.agent.compile()
+        check_storage(config, self.logdir, driver.action_dim)
+        self.lock.acquire()
+        self.store, self.replay = open_storage(config, self.logdir, driver.action_dim, self.agent.device.type == "cuda")
+        self.ratio = update_ratio(config)
+        self.guard = Guard(self.logdir, config.train.max_skipped, self.note)
+        self.evaluate_clock = Every(config.train.eval_every)
+        self.health, self.means = Health(expected_ranges(config)), RunningMeans()
+        self.owed = 0  # updates that are due before the next row
+        self.evaluation_due, self.evaluated_at = False, -1
+        at = {}
+        if payload is None:
+            self.store.remove_newer(-1)  # what a run left that was killed before its first checkpoint
+            seed_global_random_state(config.seed)
+        else:
+            restore_snapshot(self, payload)
+            at = {"updates": self.agent.updates, "env_frames": self.env_frames}
+        save_config(config, self.logdir / "config.yaml")
+        self.logger = Logger(self.logdir, **at, settings=dict(flatten(asdict(config))))
+
+    @property
+    def env_frames(self) -> int:
+        """Simulator control steps so far."""
+        return self.collector.env_frames
+
+    def close(self) -> None:
+        """Let go of environments, logs and folder; a second call does nothing."""
+        self.collector.driver.close()
+        with suppress(OSError):  # a full disk: what it prevented was told where it was found
+            self.logger.close()
+        self.lock.release()
+
+    # ---------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """Train until the budget, the wall-clock limit, a signal or a failure; ends with a checkpoint where it can.
+
+        An error that nobody expected is raised, after a checkpoint too unless it came in the middle of a step.
+        """
+        self.started = time.monotonic() - self.seconds_before
+        with protected(self, self._checkpoint):
+            while not (self._finished() and self.is_saved):
+                trouble = self._advance()
+                if trouble:  # outside of the handler nothing holds on to the agent
+                    self._go_back(trouble)
+            if self.agent.updates == 0 and self.stop_reason == "":
+                self.note(why_no_update(self.config, self.collector.agent_steps, self.replay))
+            self.logger.close()
+
+    def _advance(self) -> str:
+        """A tick, or the last checkpoint; what was not finite, where the run has to go back."""
+        self.is_whole = True
+        try:
+            if self._finished():
+                self._checkpoint()
+            else:
+                self._tick()
+        except Stopped:
+            pass
+        except NotFinite as error:
+            return str(error)
+        except EnvironmentFailure as error:
+            self.fail(str(error))
+            self.collector.close_cut_episodes(self.replay)
+        return ""
+
+    @contextmanager
+    def _indivisible(self) -> Iterator[None]:
+        """Inside, the run is between two states: what breaks off there is nothing that a checkpoint could hold."""
+        self.is_whole = False
+        yield
+        self.is_whole = True
+
+    def fail(self, reason: str) -> None:
+        """End soon, with what has to be mended first."""
+        self.stop_reason, self.has_failed = reason, True
+
+    def _finished(self) -> bool:
+        is_idle = self.owed == 0 and not self.evaluation_due
+        return self._stopping() or (is_idle and self.env_frames >= self.config.env_frames)
+
+    def _stopping(self) -> bool:
+        if self.stop_reason == "" and self.deadline.passed():
+            self.stop_reason = "wall-clock limit"
+        return self.stop_reason != ""
+
+    def _tick(self) -> None:
+        """One row and what is due after it; a stop leaves the rest for the run that goes on."""
+        if self.owed == 0 and not self.evaluation_due:
+            with self._indivisible():
+                self._collect()
+            self._show()
+        while self.owed > 0:
+            if self._stopping():
+                return
+            with self._indivisible():
+                self._update()
+            self._show()
+        if self.evaluation_due:
+            evaluate_run(self)
+            self.evaluation_due = False
+            self._checkpoint()
+        elif self.checkpoint_clock.due(time.monotonic()):
+            self._checkpoint()
+
+    def _collect(self) -> None:
+        """A row of every environment, and what it makes due: updates, an evaluation."""
+        self.is_saved = False
+        collector, begun = self.collector, time.monotonic()
+        ended = collector.collect(self.agent, self.replay)
+        if self.agent.updates > 0:
+            self.collect_seconds += time.monotonic() - begun
+        for value in ended:
+            self.recent["train_return"] = value
+            self.logger.write(self.counters(), {"train_return": value})
+        if collector.driver.cut:
+            self.logger.write(self.counters(), {"env_restarts": collector.driver.restarts})
+        if collector.driver.at_bound:
+            steps, reason = collector.bound
+            self.note_once(f"an episode was cut off, as truncated, after {steps:,} agent_steps: {reason}; said once")
+        is_last = self.env_frames >= self.config.env_frames
+        if not can_update(self.config, collector.agent_steps, self.replay):
+            self.ratio.skip(collector.agent_steps)  # nothing to learn from yet
+        else:
+            self.owed = self.ratio(collector.agent_steps) + is_last * self.config.train.final_updates
+        is_due = self.evaluate_clock.due(self.env_frames) and self.agent.updates + self.owed > 0
+        self.evaluation_due = is_due or is_last
+
+    def _update(self) -> None:
+        replay, begun = self.config.replay, time.monotonic()
+        self.is_saved = False
+        try:
+            metrics = self.guard.update(self.agent, self.replay.sample(replay.batch_size, replay.batch_length))
+        except torch.cuda.OutOfMemoryError:
+            metrics = None
+        if metrics is None:  # outside of the handler nothing holds on to the update's tensors
+            halve_batch(self)
+            return
+        self.owed -= 1
+        seconds = time.monotonic() - begun
+        self.update_seconds += seconds
+        self.means.add(metrics)
+        if slow := self.pace.add(seconds):
+            self.note(slow)
+        if self.agent.updates % self.config.train.log_every == 0:
+            self._log()
+
+    def _show(self) -> None:
+        self.display.update(self.env_frames, self.agent.updates, self.recent)
+
+    def _log(self) -> None:
+        means = self.means.take()
+        means["updates_per_second"] = self.agent.updates / max(1e-9, time.monotonic() - self.started)
+        means["skipped_updates"] = self.guard.skipped
+        notes = self.health.check(means, self.agent.updates)
+        means["health_warnings"] = len(self.health.outside)
+        self.logger.write(self.counters(), means)
+        for line in notes:
+            self.note(f"update {self.agent.updates:,}: {line}")
+        self.recent["update_share"] = self.update_seconds / (self.update_seconds + self.collect_seconds)
+
+    def note(self, line: str) -> None:
+        """Tell the user, and keep, a line of text."""
+        self.logger.note(line)
+        self.display.note(line)
+
+    def note_once(self, line: str) -> None:
+        """`note`, unless this line was told before."""
+        if line not in self._reported:
+            self._reported.add(line)
+            self.note(line)
+
+    def counters(self) -> dict[str, float]:
+        """Where the run is."""
+        return {
+            "env_frames": self.env_frames,
+            "agent_steps": self.collector.agent_steps,
+            "updates": self.agent.updates,
+            "wall_seconds": round(time.monotonic() - self.started, 2),
+        }
+
+    def leave_if_stopping(self, _: Step) -> None:
+        """Between the rows of an evaluation: Stopped where the run is to end."""
+        if self._stopping():
+            raise Stopped
+
+    # ---------------------------------------------------------------- trouble
+
+    def _go_back(self, trouble: str) -> None:
+        """Be the run of the newest checkpoint from before the trouble, with lower learning rates; once."""
+        payload = back_to_sound(self.logdir / "checkpoints")
+        if is_slower(self.config):
+            factor = self.config.optimizer.lr_factor
+            self.fail(f"{trouble}, with optimizer.lr_factor {factor:g} already; see {self.logdir / 'faults'}; lower it")
+            self.is_saved = True  # the newest checkpoint is that of before the trouble
+            return
+        mirrors = self.logger.detach()
+        self.collector.driver.close()
+        self.logger.close()
+        self.config = slower(self.config)
+        del self.agent, self.replay  # their memory is needed for the new ones
+        self.collector = Collector(self.config, payload["collector"] if payload is not None else None)
+        self._build(payload)
+        self.logger.attach(*mirrors)
+        self.note(f"{trouble}; back to update {self.agent.updates:,} with learning rates times {SLOWER}")
+
+    # ---------------------------------------------------------------- what survives a stop
+
+    def _checkpoint(self) -> None:
+        """Write all that the rest of the run depends on; NotFinite where that is not worth keeping."""
+        begun = time.monotonic()
+        self.guard.finish(self.agent)
+        keep = self.config.train.keep_checkpoints
+        save_checkpoint(self.logdir / "checkpoints", take_snapshot(self), self.agent.updates, keep)
+        self.store.prune(self.replay.capacity, self.replay.first_number)
+        self.logger.flush()
+        self.is_saved = True
+        seconds = time.monotonic() - begun
+        self.checkpoint_clock.interval = max(60 * self.config.train.checkpoint_minutes, seconds / CHECKPOINT_SHARE)

@@ -1,0 +1,135 @@
+"""A video of one episode and of what the world model makes of it: seen, dreamt, missed, attended to."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agent.evaluation.episodes import EnvSource, Mode
+from agent.learning.agent import Agent
+from agent.video.charts import Chart, line_chart, share_chart
+from agent.video.dreams import (
+    DreamScores,
+    Episode,
+    asleep,
+    check_context,
+    dream_on,
+    play_and_keep,
+    score,
+    to_pictures,
+    watched,
+)
+from agent.video.picture import Caption, Picture, enlarge, overlay, stack, tile
+from envs import VideoWriter
+
+_ZOOM, _GAP = 4, 4  # pixels per pixel of the agent, between panels
+_WIDTH = 3 * (64 * _ZOOM + _GAP) - _GAP
+_GAIN = 4  # of the error panels
+_REWARDS, _COMPONENTS = 110, 64  # heights of the charts, pixels
+_MOST_STEPS = 2000  # agent_steps, twice the suite's longest episode: the model takes 0.4 MB of memory for each
+
+
+@dataclass
+class _Panels:
+    """What is drawn, row by row: pictures uint8 [L, 64, 64, 3], maps [L, S, 8, 8] (None without pillar 4)."""
+
+    real: NDArray[np.uint8]
+    seen: NDArray[np.uint8]
+    dreamt: NDArray[np.uint8]
+    maps: NDArray[np.floating] | None
+    rewards: NDArray[np.floating]
+    context: int
+    fps: float
+
+
+def record_dream(
+    agent: Agent,
+    path: str | Path,
+    seed: int = 0,
+    context: int = 5,
+    mode: Mode = "deterministic",
+    env: EnvSource | None = None,
+) -> DreamScores:
+    """Write one episode: real | reconstruction | open loop after `context` frames; attention and errors below them.
+
+    It is one of the agent's task, or of `env`. The reconstruction sees every frame (latents at their means). The
+    open loop has seen `context` frames and then only the actions. Charts: the reward and what each of the two expected
+    of it, and the mixture's components (posterior responsibilities) where there are several. An episode without an end
+    is left after 2,000 agent_steps. ShortEpisodeError, a ValueError, where the episode is not longer than `context`.
+    """
+    episode = play_and_keep(agent, seed, mode, _MOST_STEPS, env)
+    check_context(episode, context)
+    length = episode.frames.shape[1]
+    with asleep(agent) as generator:
+        generator.manual_seed(seed)
+        outputs = agent.model.forward_sequence(episode.frames, episode.actions, generator=generator, sample=False)
+        seen = watched(outputs, episode.actions)
+        states = dream_on(agent, seen, [context - 1], length - context, generator)
+        frames = torch.cat([outputs["reconstructions"][:, :context], agent.model.decode(states)], 1)
+        panels = _panels(episode, outputs, to_pictures(frames[0]), context)
+        expected = {
+            "expected, watching": agent.model.reward_head.predict(seen.states.features),
+            "expected, open loop": agent.model.reward_head.predict(states.features[0]),
+        }
+        scores = score(agent, outputs, episode, context, generator)
+    lines = {"real": panels.rewards} | {
+        name: np.pad(values.cpu().numpy(), (length - len(values), 0), constant_values=np.nan)
+        for name, values in expected.items()
+    }
+    shares = outputs["responsibilities"][0].float().cpu().numpy()
+    charts = [line_chart("reward:", lines, _WIDTH, _REWARDS)]
+    if shares.shape[-1] > 1:
+        charts.append(share_chart("component of the mixture:", shares, _WIDTH, _COMPONENTS))
+    _write(path, panels, charts)
+    return scores if episode.has_ended else replace(scores, cut_at=length - 1)
+
+
+def _panels(episode: Episode, outputs: dict[str, Any], dreamt: NDArray[np.uint8], context: int) -> _Panels:
+    maps = outputs.get("attention_maps")
+    return _Panels(
+        to_pictures(episode.frames[0]),
+        to_pictures(outputs["reconstructions"][0]),
+        dreamt,
+        None if maps is None else maps[0].float().cpu().numpy(),
+        episode.rewards.numpy(),
+        context,
+        episode.fps,
+    )
+
+
+def _write(path: str | Path, panels: _Panels, charts: list[Chart]) -> None:
+    side = 64 * _ZOOM
+    label = Caption(side, ["reconstruction"])
+    status = Caption(_WIDTH, ["watching the first 0000 frames", "0000.00 s", "reward -00.00", "return -0000.0"])
+    returns = panels.rewards.cumsum()
+    attention = "attention, a colour a slot" if panels.maps is not None else "no attention in this model"
+    errors = (f"error of the {name} x {_GAIN}" for name in ("reconstruction", "open loop"))
+    labels = [label.draw(name) for name in ("real", "reconstruction", "open loop", attention, *errors)]
+    with VideoWriter(path, panels.fps) as video:
+        for t, real in enumerate(panels.real):
+            pictures = [real, panels.seen[t], panels.dreamt[t]]
+            pictures += [_attended(panels, t), *(_error(real, other) for other in pictures[1:])]
+            cells = [
+                stack([text, picture if picture.shape[0] == side else enlarge(picture, _ZOOM)])
+                for text, picture in zip(labels, pictures, strict=True)
+            ]
+            ahead = t - panels.context + 1
+            stage = f"open loop, +{ahead} steps" if ahead > 0 else f"watching the first {panels.context} frames"
+            numbers = (f"{t / panels.fps:.2f} s", f"reward {panels.rewards[t]:z.2f}", f"return {returns[t]:z.1f}")
+            video.add(stack([status.draw(stage, *numbers), tile(cells, 3, _GAP), *(chart.at(t) for chart in charts)]))
+
+
+def _attended(panels: _Panels, t: int) -> Picture:
+    """The real frame under its posterior maps, at the video's size; white without pillar 4."""
+    if panels.maps is None:
+        return np.full_like(panels.real[t], 255)
+    return overlay(enlarge(panels.real[t], _ZOOM), panels.maps[t])
+
+
+def _error(real: Picture, other: Picture) -> Picture:
+    """_GAIN times the absolute difference, at most 255."""
+    difference = np.abs(real.astype(np.int16) - other)
+    return (_GAIN * difference).clip(max=255).astype(np.uint8)

@@ -1,0 +1,137 @@
+"""What a world model makes of one episode: watched from end to end, and dreamt from what it had seen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from agent.evaluation.episodes import EnvSource, Mode, agent_env, play_episode, seeded
+from agent.learning.agent import Agent
+from agent.learning.frames import to_frames
+from envs import Step
+from world_model.state import State
+
+_STEPS = (1, 5, 15)  # how far ahead open-loop predictions are judged
+_MAX_STARTS = 64  # dreams that the open-loop figures are averaged over
+
+
+class ShortEpisodeError(ValueError):
+    """The episode that was played does not outlast the frames that a dream is to see first."""
+
+
+@dataclass(frozen=True)
+class DreamScores:
+    """PSNR in dB, 10 log10(1 / mean squared error over all pixels), of one held-out episode.
+
+    mean_frame is the best single frame for all of it; open_loop[k] that of the frame k steps after the last one seen,
+    over up to 64 dreams started all over the episode, with the actions that were really taken. `cut_at`: the
+    agent_steps of an episode that had not ended by then.
+    """
+
+    reconstruction: float
+    mean_frame: float
+    open_loop: dict[int, float]
+    cut_at: int | None = None
+
+
+class Episode(NamedTuple):
+    """One played episode of L rows: frames [1, L, 3, 64, 64] in [0, 1], actions [1, L, A], rewards [L], frames/s.
+
+    `has_ended` is False where it was left or cut off before its end.
+    """
+
+    frames: Tensor
+    actions: Tensor
+    rewards: Tensor
+    fps: float
+    has_ended: bool
+
+
+class Watched(NamedTuple):
+    """What the model made of one episode, states [L, ...], and the actions taken [L, A]."""
+
+    states: State
+    actions: Tensor
+
+
+def play_and_keep(
+    agent: Agent, seed: int, mode: Mode, max_steps: int | None = None, env: EnvSource | None = None
+) -> Episode:
+    """Play an episode of the agent's task, or of `env`, from `seed`, its rows on the agent's device."""
+    rows: list[Step] = []
+    with seeded(agent, seed), agent_env(agent.config, env) as played:
+        result = play_episode(agent, played, seed, mode, rows.append, max_steps)
+        fps = played.metadata["render_fps"]
+    images = torch.from_numpy(np.concatenate([row.image for row in rows])).to(agent.device)
+    actions = torch.from_numpy(np.stack([row.action for row in rows], 1)).to(agent.device)
+    rewards = torch.from_numpy(np.concatenate([row.reward for row in rows]))
+    has_ended = bool(rows[-1].is_last[0]) and not result.is_cut
+    return Episode(to_frames(images)[None], actions, rewards, fps, has_ended)
+
+
+def check_context(episode: Episode, context: int) -> None:
+    """ShortEpisodeError unless a frame follows the first `context` ones."""
+    length = episode.frames.shape[1]
+    if not 0 < context < length:
+        expected = f"expected 1 to {length - 1}, the frames that have a next one"
+        raise ShortEpisodeError(f"context: got {context}, {expected}")
+
+
+@contextmanager
+def asleep(agent: Agent) -> Iterator[Generator]:
+    """Inside, the model is in eval mode and nothing keeps gradients; yields a generator for its dreams."""
+    was_training = agent.model.training
+    agent.model.eval()
+    try:
+        with torch.no_grad():
+            yield Generator(agent.device)
+    finally:
+        agent.model.train(was_training)
+
+
+def watched(outputs: dict[str, Any], actions: Tensor, row: int = 0) -> Watched:
+    """One row of `forward_sequence`'s outputs, with the actions [B, L, A] that it was given."""
+    return Watched(outputs["states"].map(lambda x: x[row]), actions[row])
+
+
+def dream_on(agent: Agent, episode: Watched, starts: list[int], horizon: int, generator: Generator) -> State:
+    """States [N, horizon, ...] dreamt from the posterior at each of N starts, under the logged actions."""
+    logged = torch.stack([episode.actions[s : s + horizon] for s in starts])  # [N, horizon, A]
+    following: Iterator[Tensor] = iter(logged.unbind(1))
+    start = episode.states.map(lambda x: x[starts])
+    dreamt, _ = agent.model.imagine(start, lambda _: next(following), horizon, generator)
+    return dreamt.map(lambda x: x[:, 1:])  # the start itself was seen
+
+
+def open_loop(agent: Agent, episode: Watched, starts: list[int], horizon: int, generator: Generator) -> Tensor:
+    """Frames [N, horizon, 3, 64, 64] of `dream_on`."""
+    return agent.model.decode(dream_on(agent, episode, starts, horizon, generator))
+
+
+def score(
+    agent: Agent, outputs: dict[str, Any], episode: Episode, context: int, generator: torch.Generator
+) -> DreamScores:
+    """Figures of what `forward_sequence` made of the episode; dreams start once `context` frames have been seen."""
+    frames, length = episode.frames, episode.frames.shape[1]
+    steps = [k for k in _STEPS if k <= length - context]
+    last_start = length - 1 - steps[-1]
+    count = min(_MAX_STARTS, last_start - context + 2)
+    starts = [int(s) for s in np.linspace(context - 1, last_start, count)]
+    dreams = open_loop(agent, watched(outputs, episode.actions), starts, steps[-1], generator)
+    ahead = {k: psnr(dreams[:, k - 1], frames[0, [s + k for s in starts]]) for k in steps}
+    mean_frame = frames.mean(1, keepdim=True).expand_as(frames)
+    return DreamScores(psnr(outputs["reconstructions"], frames), psnr(mean_frame, frames), ahead)
+
+
+def psnr(predicted: Tensor, target: Tensor) -> float:
+    """10 log10(1 / mean squared error) in dB, of frames with values in [0, 1]."""
+    return float(-10 * (predicted - target).square().mean().log10())
+
+
+def to_pictures(frames: Tensor) -> np.ndarray:
+    """float [..., 3, 64, 64] in [0, 1] -> uint8 [..., 64, 64, 3]."""
+    return (frames.clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()

@@ -1,0 +1,143 @@
+"""Dreams under the agent's own policy, side by side and beside what really comes: what the agent learns from."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator
+
+from agent.evaluation.episodes import EnvSource, Mode
+from agent.learning.agent import Agent
+from agent.video.dreams import Episode, asleep, check_context, play_and_keep, to_pictures
+from agent.video.picture import Caption, Picture, darken, enlarge, stack, tile
+from envs import VideoWriter
+from world_model.state import State
+
+_CELLS_OF_ZOOM = {4: 4, 3: 12, 2: 30}  # pixels per pixel of the agent -> the most cells drawn so large
+_WIDEST = ("dream 000", "value -000.0", "reward -00.00", "return -000.0")
+
+
+class Imagination(NamedTuple):
+    """Sums of rewards after the start: one that came, one for each dream as the model predicts it.
+
+    value is what the critic expected at the start; steps says how many rewards each of the sums has: those of the
+    horizon, or as many as came where the real episode ended before.
+    """
+
+    real: float
+    dreamt: tuple[float, ...]
+    value: float
+    steps: int
+
+
+class Moment(NamedTuple):
+    """One step of N dreams, [N] each but for pictures uint8 [N, 64, 64, 3]."""
+
+    pictures: NDArray[np.uint8]
+    rewards: NDArray[np.floating]
+    values: NDArray[np.floating]
+    has_ended: NDArray[np.bool_]
+
+
+def record_imagination(
+    agent: Agent,
+    path: str | Path,
+    seed: int = 0,
+    context: int = 5,
+    horizon: int = 50,
+    dreams: int = 8,
+    mode: Mode = "sample",
+    env: EnvSource | None = None,
+) -> Imagination:
+    """Write a grid of an episode's real course and of `dreams` dreams from one state of it, under the agent's policy.
+
+    The episode, of the agent's task or of `env`, is played for `context` frames, which every cell shows; then each
+    dream goes its own way for `horizon` steps, its components and latents drawn from the prior, its actions from the
+    policy (its means where `mode` is "deterministic"). Captions: the reward and value that the model expects, and the
+    rewards' sum. A cell is dark where its episode has ended: for a dream, where it was once expected not to go on.
+    ValueError for numbers below 1, ShortEpisodeError where the episode is not longer than `context`.
+    """
+    for name, number in (("context", context), ("horizon", horizon), ("dreams", dreams)):
+        if number < 1:
+            raise ValueError(f"{name}: got {number}, expected at least 1")
+    episode = play_and_keep(agent, seed, mode, context + horizon - 1, env)
+    check_context(episode, context)
+    real = to_pictures(episode.frames[0])
+    length = len(real)
+    with asleep(agent) as generator, VideoWriter(path, episode.fps) as video:
+        generator.manual_seed(seed)
+        start = _belief(agent, episode, context)
+        value = float(agent.actor_critic.critic.value(start.features)[0])
+        layout = _Grid(dreams, context, episode)
+        for t in range(context):
+            video.add(layout.draw(t, real[t], None, np.zeros(dreams)))
+        steps = length - context
+        sums, compared = np.zeros(dreams), np.zeros(dreams)
+        for k, moment in enumerate(imagine(agent, start, horizon, dreams, mode, generator)):
+            sums += moment.rewards
+            compared += moment.rewards * (k < steps)
+            t = context + k
+            video.add(layout.draw(t, real[t] if t < length else darken(real[-1]), moment, sums))
+    came = float(episode.rewards[context:].sum())
+    return Imagination(came, tuple(compared.tolist()), value, steps)
+
+
+def _belief(agent: Agent, episode: Episode, context: int) -> State:
+    """The state [1, ...] of the model once it has seen `context` frames, its latents at their means."""
+    seen = episode.frames[:, :context], episode.actions[:, :context]
+    return agent.model.observe(*seen, sample=False).states.map(lambda x: x[:, -1])
+
+
+def imagine(
+    agent: Agent, start: State, horizon: int, dreams: int, mode: Mode, generator: Generator
+) -> Iterator[Moment]:
+    """Dream `dreams` times from state [1, ...] under the agent's policy, one step at a time: `horizon` Moments."""
+    model, critic = agent.model, agent.actor_critic.critic
+    act = partial(agent.choose, mode=mode, generator=generator)
+    state = start.map(lambda x: x.expand(dreams, *x.shape[1:]))
+    has_ended = torch.zeros(dreams, dtype=torch.bool, device=agent.device)
+    for _ in range(horizon):
+        state = model.imagine(state, act, 1, generator)[0].map(lambda x: x[:, 1])
+        has_ended = has_ended | (model.continue_head.predict(state.features) < 0.5)
+        figures = model.reward_head.predict(state.features), critic.value(state.features)
+        rewards, values = (x.float().cpu().numpy() for x in figures)
+        yield Moment(to_pictures(model.decode(state)), rewards, values, has_ended.cpu().numpy())
+
+
+class _Grid:
+    """Draws the cells: what comes first, then the dreams."""
+
+    def __init__(self, dreams: int, context: int, episode: Episode) -> None:
+        cells = dreams + 1
+        self._zoom = next((zoom for zoom, most in _CELLS_OF_ZOOM.items() if cells <= most), 1)
+        self._columns = math.ceil(math.sqrt(cells))
+        self._caption = Caption(64 * self._zoom, _WIDEST, 8 + 2 * self._zoom)
+        width = self._columns * (64 * self._zoom + 4) - 4
+        self._status = Caption(width, ["watching the first 0000 frames", "0000.00 s"])
+        self._context, self._fps = context, episode.fps
+        self._rewards = episode.rewards.numpy()
+        self._dreams = dreams
+
+    def draw(self, t: int, real: Picture, moment: Moment | None, sums: NDArray[np.floating]) -> Picture:
+        """The frame at row t; `moment` is None while the model watches."""
+        ahead = t - self._context + 1
+        stage = f"dreaming, +{ahead} steps" if moment is not None else f"watching the first {self._context} frames"
+        came = self._rewards[self._context : t + 1].sum()
+        reward = f"reward {self._rewards[t]:z.2f}" if t < len(self._rewards) else "ended"
+        cells = [self._cell(real, "real", "", reward, f"return {came:z.1f}")]
+        for i in range(self._dreams):
+            if moment is None:
+                cells.append(self._cell(real, f"dream {i + 1}", "", "", ""))
+                continue
+            picture = darken(moment.pictures[i]) if moment.has_ended[i] else moment.pictures[i]
+            numbers = (f"reward {moment.rewards[i]:z.2f}", f"return {sums[i]:z.1f}")
+            cells.append(self._cell(picture, f"dream {i + 1}", f"value {moment.values[i]:z.1f}", *numbers))
+        return stack([self._status.draw(stage, f"{t / self._fps:.2f} s"), tile(cells, self._columns)])
+
+    def _cell(self, picture: Picture, *texts: str) -> Picture:
+        return stack([enlarge(picture, self._zoom), self._caption.draw(*texts)])
