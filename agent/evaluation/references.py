@@ -1,6 +1,6 @@
 """Published scores of DeepMind Control from pixels: what others reached, by which protocol, and where that is written.
 
-The rows are in reference_scores.csv, each with its source; benchmarks/learning_table.py reads the same file.
+The rows are in reference_scores.csv, each with its source; benchmarks/learning/table.py reads the same file.
 """
 
 import csv

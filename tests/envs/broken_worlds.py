@@ -3,7 +3,8 @@
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
-from pixel_worlds import VECTOR, World, image_space
+
+from tests.envs.pixel_worlds import VECTOR, World, image_space
 
 
 def register(name, **methods):

@@ -8,13 +8,13 @@ import pixel_worlds
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils.env_checker import check_env
-from pixel_worlds import VECTOR, World, image_space
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from envs import Driver, GymPixels, make_env, make_vector_env
 from envs.adapter import _say_once
 from envs.images import resize_area
 from envs.spaces import OneHot
+from tests.envs.pixel_worlds import VECTOR, World, image_space
 
 SEEN, DRAWN = "gym:pixel_worlds:pixel_worlds/Seen-v0", "gym:pixel_worlds:pixel_worlds/Drawn-v0"
 

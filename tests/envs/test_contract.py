@@ -4,11 +4,11 @@ import broken_worlds
 import gymnasium
 import numpy as np
 import pytest
-from pixel_worlds import World
 
 from envs import GymPixels, make_env, make_vector_env
 from envs.adapter import _say_once
 from envs.contract import Contract, ContractError
+from tests.envs.pixel_worlds import World
 
 
 def task(name):

@@ -13,7 +13,7 @@ from envs.tasks import task_arguments
 
 MODULE = """
 import gymnasium
-from pixel_worlds import World
+from tests.envs.pixel_worlds import World
 
 class Planet(World):
     def __init__(self, size=16, name="Mars", render_mode=None):

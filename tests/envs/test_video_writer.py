@@ -1,20 +1,15 @@
 """VideoWriter, by reading its files back."""
 
-import importlib
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
+from benchmarks.reliability import injection
 from envs import VideoWriter
 from envs.encoders import EncodingError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-injection = importlib.import_module("injection")
 
 COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120), (240, 240, 240))
 

@@ -1,4 +1,4 @@
-"""The golden run of tests/agent/golden, unpacked: a checkpoint of format version 2 and its episodes."""
+"""The golden run of tests/faults/golden, unpacked: a checkpoint of format version 2 and its episodes."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import zstandard
 
 from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, write_checkpoint
 
-GOLDEN = Path(__file__).resolve().parents[1] / "agent" / "golden"
+GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
 def unpack(logdir: Path) -> Path:

@@ -1,8 +1,6 @@
 """Evaluations and videos cost a run nothing but themselves, and what nobody expected leaves a checkpoint."""
 
-import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +9,7 @@ from agent.learning.agent import Agent
 from agent.run_folder.checkpoint import checkpoint_paths, load_newest
 from agent.run_folder.logger import read_metrics
 from agent.training.verification import unequal_places
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-injection = importlib.import_module("injection")
+from benchmarks.reliability import injection
 
 SETTINGS = {"env.num_envs": 1, "env_frames": 76, "replay.prefill_frames": 52, "train.eval_every": 60}
 SETTINGS |= {"train.train_ratio": 8, "train.eval_episodes": 1, "train.video_frames": 5}

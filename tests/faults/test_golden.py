@@ -4,11 +4,11 @@ import struct
 
 import numpy as np
 import torch
-from golden_run import unpack
 
 from agent import Trainer, load
 from agent.run_folder.load import run_config
 from run_agent import main
+from tests.faults.golden_run import unpack
 
 
 def test_its_weights_are_read_as_they_were_written(tmp_path):

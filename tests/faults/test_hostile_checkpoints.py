@@ -11,12 +11,12 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from golden_run import contents, tamper, unpack
 
 from agent import load
 from agent.run_folder.checkpoint import load_checkpoint, write_checkpoint
 from agent.run_folder.load import load_run
 from run_agent import main
+from tests.faults.golden_run import contents, tamper, unpack
 
 WRONG = {
     "a part is missing": (("collector",), None, "payload: got a dict without 'collector'"),

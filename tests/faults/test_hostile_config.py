@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 import yaml
-from golden_run import contents, unpack
 
 from agent.config.files import load_config, save_config
 from agent.config.presets import make_config
 from run_agent import main
+from tests.faults.golden_run import contents, unpack
 
 LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghi"))
 HOSTILE = {

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from golden_run import unpack
 
 from agent.run_folder.load import run_config
 from agent.run_folder.logger import Logger, read_metrics
 from agent.training.trainer import Trainer
+from tests.faults.golden_run import unpack
 
 GOOD = {"env_frames": 10, "agent_steps": 10, "updates": 1, "wall_seconds": 1.0, "loss": 0.5}
 LINES = [

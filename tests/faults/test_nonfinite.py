@@ -1,9 +1,5 @@
 """Numbers that are not finite are skipped, named and kept; when skipping does not help, the run goes back once."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,12 +11,9 @@ from agent.learning.errors import NotFinite
 from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, load_newest
 from agent.run_folder.logger import read_metrics
 from agent.training.guard import Guard
+from benchmarks.reliability import injection
 from replay import Chunk
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "agent"))
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-injection = importlib.import_module("injection")
-small_agent = importlib.import_module("small_agent")
+from tests.agent.learning import small_agent
 
 SETTINGS = {"env_frames": 100, "replay.prefill_frames": 60, "train.train_ratio": 16, "train.eval_every": 80}
 SETTINGS |= {"train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 1, "train.max_skipped": 3}

@@ -1,9 +1,6 @@
 """What a run lacks ends it with one line or costs it little, and nothing that was finished is lost."""
 
 import errno
-import importlib
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +13,7 @@ from agent.run_folder.checkpoint import checkpoint_paths, load_newest
 from agent.run_folder.logger import read_metrics
 from agent.training.clocks import Every
 from agent.training.verification import unequal_places
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-injection = importlib.import_module("injection")
+from benchmarks.reliability import injection
 
 SETTINGS = {"env.num_envs": 1, "env_frames": 80, "replay.prefill_frames": 52, "train.eval_every": 60}
 SETTINGS |= {"train.train_ratio": 8, "train.eval_episodes": 1, "train.video_frames": 0}

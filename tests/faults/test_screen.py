@@ -19,7 +19,7 @@ from agent.run_folder.logger import read_metrics
 from agent.training.screen import lasting_screen
 from agent.training.verification import unequal_places
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"env.num_envs": 1, "env_frames": 70, "replay.prefill_frames": 52, "train.eval_every": 60}
 SETTINGS |= {"train.eval_episodes": 1, "train.video_frames": 0}
 KINDS = ("pipe", "terminal", "full", "closed")

@@ -1,6 +1,5 @@
 """No environment worker outlives the process that started it, and a run survives the loss of one."""
 
-import importlib
 import subprocess
 import sys
 import time
@@ -12,10 +11,9 @@ from agent import Trainer, make_config
 from agent.run_folder.checkpoint import load_newest
 from agent.run_folder.logger import read_metrics
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-injection = importlib.import_module("injection")
-processes = importlib.import_module("processes")
+ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.harness import processes
+from benchmarks.reliability import injection
 
 # A trainer's place: a process with two workers, which it tells of. One of them never comes back from its step.
 PARENT = """

@@ -3,7 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from two_heads import (
+
+from multi_task_learning import METHODS, RGB, RGBAggregator
+from multi_task_learning.baselines import BASELINES, make_baseline
+from tests.multi_task_learning.two_heads import (
     TwoHeads,
     assert_heads_are_plain,
     batch,
@@ -12,9 +15,6 @@ from two_heads import (
     trunk_gradient,
     trunk_matrix,
 )
-
-from multi_task_learning import METHODS, RGB, RGBAggregator
-from multi_task_learning.baselines import BASELINES, make_baseline
 
 
 def test_the_usage_of_the_seed_works() -> None:

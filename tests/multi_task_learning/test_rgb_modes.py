@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from two_heads import (
+
+from multi_task_learning import RGB, RGBAggregator
+from tests.multi_task_learning.two_heads import (
     TwoHeads,
     assert_heads_are_plain,
     batch,
@@ -15,8 +17,6 @@ from two_heads import (
     trunk_gradient,
     trunk_matrix,
 )
-
-from multi_task_learning import RGB, RGBAggregator
 
 
 @pytest.mark.parametrize("every", [2, 4])

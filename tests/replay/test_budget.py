@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from replay_rows import make_episode
 
 from replay import EpisodeStore, ReplayBudgetError, check_budget
 from replay.budget import available_disk, available_memory
+from tests.replay.replay_rows import make_episode
 
 GIB = 2**30
 

@@ -11,10 +11,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_rows import ACTION_DIM, IMAGE_SHAPE, assert_legal, contents, decode, make_buffer, make_episode, ticks
 from scipy import stats
 
 from replay import Chunk, ReplayBuffer, row_bytes
+from tests.replay.replay_rows import (
+    ACTION_DIM,
+    IMAGE_SHAPE,
+    assert_legal,
+    contents,
+    decode,
+    make_buffer,
+    make_episode,
+    ticks,
+)
 
 ROW_BYTES = 4 * 4 * 3 + 4 + 3 + 4 * ACTION_DIM
 

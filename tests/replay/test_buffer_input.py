@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from replay_rows import make_buffer, make_episode, ticks
 
 from replay import Episode, ReplayBuffer
+from tests.replay.replay_rows import make_buffer, make_episode, ticks
 
 
 def change(episode: Episode, field: str, index: Any, value: Any) -> Episode:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from replay_rows import contents, decode, make_buffer, make_episode, ticks
 
 from replay import EpisodeStore
+from tests.replay.replay_rows import contents, decode, make_buffer, make_episode, ticks
 
 
 def test_state_round_trip_samples_the_same_chunks(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_rows import assert_legal, decode, make_buffer, make_episode, ticks
 from scipy import stats
 
 from replay import Episode, EpisodeStore, ReplayBuffer
+from tests.replay.replay_rows import assert_legal, decode, make_buffer, make_episode, ticks
 
 Row = tuple[int, int, int]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
-from replay_rows import make_episode
 
 from replay import Episode, EpisodeStore
 from replay.episode_file import DIGEST_BYTES, MAGIC, PREFIX, VERSION
+from tests.replay.replay_rows import make_episode
 
 
 def parts(data: bytes) -> tuple[dict[str, Any], bytes]:

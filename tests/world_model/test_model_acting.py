@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_model import make_model, make_sample, rng
 from torch import Tensor
 
+from tests.world_model.small_model import make_model, make_sample, rng
 from world_model.state import State
 
 WINDOW = 4  # of the toy model's Perceiver

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_model import Sample, make_model, make_sample, rng
 from torch import Tensor, nn
 
+from tests.world_model.small_model import Sample, make_model, make_sample, rng
 from world_model import DPGMMVariationalRecurrentAutoencoder
 
 STEPS = 6

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_model import make_model, make_sample
 
+from tests.world_model.small_model import make_model, make_sample
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.config import WorldModelConfig
 from world_model.settings import from_mapping

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from small_model import SWITCHES, make_model, make_sample, rng, total
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from tests.world_model.small_model import SWITCHES, make_model, make_sample, rng, total
 
 
 def blobs(batch: int, steps: int) -> Tensor:

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from small_model import make_model, make_sample, rng, total
 from torch import Tensor, nn
+
+from tests.world_model.small_model import make_model, make_sample, rng, total
 
 
 def buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from small_model import make_model, make_sample, rng
 from torch import nn
 
+from tests.world_model.small_model import make_model, make_sample, rng
 from world_model.encoder_decoder import Posterior
 from world_model.temporal_dynamics import ContextPredictor, OrthogonalLSTM
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from small_model import SWITCHES, TOTALS, make_model, make_sample, rng, total
+
+from tests.world_model.small_model import SWITCHES, TOTALS, make_model, make_sample, rng, total
 
 
 @pytest.mark.parametrize("name", SWITCHES)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.integrate import quad
 from scipy.stats import norm
-from small_model import SWITCHES, make_model, make_sample, rng
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.world_model.small_model import SWITCHES, make_model, make_sample, rng
 from world_model import monitors
 from world_model.generative_prior import PriorParams
 from world_model.state import State

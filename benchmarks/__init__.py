@@ -1,0 +1,1 @@
+"""Benchmarks: each module a command, each result a table."""

@@ -1,0 +1,1 @@
+"""What is learned: curves, tables, the trained model taken apart."""

@@ -1,0 +1,273 @@
+"""Take the world model of a trained run apart: what each pillar does on episodes that it has never seen.
+
+    python -m benchmarks.learning.examine runs/walker_walk [--episodes 8] [--seed 500000] [--mode sample|deterministic]
+        [--dream_noise 1.0] [--json out.json] [--pictures folder]
+
+The agent plays held-out episodes; every figure is of them, none of training data. "policy" figures: the mean reward k
+steps after a frame, as it came and as dreams under the same policy have it. Pictures: open_loop.jpg, dream.jpg (50
+steps under the policy from 32 starts, every tenth), attention.jpg (where attention is on), components.jpg.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from agent.evaluation.episodes import agent_env, play_episode, seeded
+from agent.learning.agent import Agent, Mode
+from agent.learning.frames import to_frames
+from agent.video.dreams import open_loop, psnr, watched
+from benchmarks.harness.machine import describe_machine
+from benchmarks.harness.report import check_target, write_json
+from envs import Step
+from world_model import monitors
+from world_model.losses import squared_error
+from world_model.state import State
+
+AHEAD = (1, 5, 15, 30, 50)  # steps of an open loop that are judged
+STARTS, DREAM_STEPS, CONTEXT = 32, 50, 5
+SHOWN = ("kl_bound", "vq_perplexity", "attention_kl", "reward_nll")  # outputs whose means are figures
+# Okabe and Ito's colours, which the colour-blind can tell apart
+COLOURS = np.array(
+    [(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)]
+)
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass
+class HeldOut:
+    """Episodes of one length: frames [B, L, 3, 64, 64], actions [B, L, A], rewards [B, L], is_terminal [B, L]."""
+
+    frames: Tensor
+    actions: Tensor
+    rewards: Tensor
+    is_terminal: Tensor
+
+
+def play(agent: Agent, episodes: int, seed: int, mode: Mode) -> HeldOut:
+    """Episodes with the seeds seed, seed + 1, ...; all are cut to the length of the shortest."""
+    played: list[list[Step]] = []
+    with agent_env(agent.config) as env, seeded(agent, seed):
+        for i in range(episodes):
+            played.append([])
+            play_episode(agent, env, seed + i, mode, played[-1].append)
+    length = min(map(len, played))
+
+    def field(name: str) -> Tensor:
+        stacked = np.stack([np.concatenate([getattr(row, name) for row in rows[:length]]) for rows in played])
+        return torch.from_numpy(stacked).to(agent.device)
+
+    return HeldOut(to_frames(field("image")), field("action"), field("reward"), field("is_terminal"))
+
+
+def reconstruction_figures(agent: Agent, outputs: dict[str, Any], frames: Tensor) -> dict[str, float]:
+    """Squared error of a frame (sum over pixels) under each kind of map, with another sequence's z, and of controls."""
+    model, states = agent.model, outputs["states"]
+
+    def error(state: State, maps: Tensor | None) -> float:
+        return float(squared_error(frames, model.decode(state, maps)).mean())
+
+    swapped = states._replace(latent=states.latent.roll(1, 0))
+    best_frame = frames.mean((0, 1), keepdim=True).expand_as(frames)
+    found = {
+        "recon/prior maps": error(states, None),
+        "recon/another sequence's z": error(swapped, None),
+        "recon/mean frame": float(squared_error(frames, best_frame).mean()),
+    }
+    if model.attention is not None:
+        found |= {
+            "recon/posterior maps": error(states, outputs["attention_maps"]),
+            "recon/uniform maps": error(states, torch.full_like(outputs["attention_maps"], 1 / 64)),
+        }
+    return found
+
+
+def open_loop_figures(
+    agent: Agent, outputs: dict[str, Any], data: HeldOut, generator: torch.Generator
+) -> dict[str, float]:
+    """PSNR in dB k steps after the last frame seen, over starts all along every episode, under the logged actions."""
+    length = data.frames.shape[1]
+    steps = [k for k in AHEAD if k < length - CONTEXT]
+    starts = [int(s) for s in np.linspace(CONTEXT - 1, length - 1 - steps[-1], 16)]
+    figures: dict[int, list[Tensor]] = {k: [] for k in steps}
+    for b in range(len(data.frames)):
+        dream = open_loop(agent, watched(outputs, data.actions, b), starts, steps[-1], generator)
+        for k in steps:
+            figures[k].append((dream[:, k - 1] - data.frames[b, [s + k for s in starts]]).square().mean())
+    found = {f"open loop/+{k}": float(-10 * torch.stack(errors).mean().log10()) for k, errors in figures.items()}
+    best_frame = data.frames.mean((0, 1), keepdim=True).expand_as(data.frames)
+    return {
+        "open loop/reconstruction": psnr(outputs["reconstructions"], data.frames),
+        **found,
+        "open loop/mean frame": psnr(best_frame, data.frames),
+    }
+
+
+def policy_figures(
+    agent: Agent, outputs: dict[str, Any], data: HeldOut, mode: Mode, generator: torch.Generator
+) -> dict[str, float]:
+    """Mean reward k steps ahead: as it came, as dreamt under the policy, and as dreamt under the actions that came."""
+    steps, stride = min(15, data.frames.shape[1] - CONTEXT - 1), 4
+    starts = torch.arange(CONTEXT - 1, data.frames.shape[1] - steps, stride, device=agent.device)
+    start: State = outputs["states"].map(lambda x: x[:, starts].flatten(0, 1))
+    logged = iter(torch.stack([data.actions[:, starts + k].flatten(0, 1) for k in range(steps)]))
+    choose = partial(agent.choose, mode=mode, generator=generator)
+    found = {}
+    for name, policy in (("policy/dream", choose), ("policy/dream, actions that came", lambda _: next(logged))):
+        dream, _ = agent.model.imagine(start, policy, steps, generator)
+        rewards = agent.model.reward_head.predict(dream.features).mean(0)
+        found |= {f"{name}/+{k}": float(rewards[k]) for k in AHEAD if k <= steps}
+    came = {f"policy/reality/+{k}": float(data.rewards[:, starts + k].mean()) for k in AHEAD if k <= steps}
+    return came | found
+
+
+def dream_picture(agent: Agent, outputs: dict[str, Any], mode: Mode, generator: torch.Generator) -> Picture:
+    """Starts in rows of four; of each every tenth step of a dream under the policy, the first of which was seen."""
+    states: State = outputs["states"].map(lambda x: x[:, CONTEXT:].flatten(0, 1))
+    rows = torch.linspace(0, len(states.latent) - 1, STARTS).long()
+    choose = partial(agent.choose, mode=mode, generator=generator)
+    dream, _ = agent.model.imagine(states.map(lambda x: x[rows]), choose, DREAM_STEPS, generator)
+    drawn = agent.model.decode(dream.map(lambda x: x[:, ::10]))
+    blocks = [grid([[to_picture(x) for x in row] for row in part]) for part in drawn.chunk(4)]
+    return grid([blocks], gap=8)
+
+
+def open_loop_picture(agent: Agent, outputs: dict[str, Any], data: HeldOut, generator: torch.Generator) -> Picture:
+    """For four episodes: the real frames over those dreamt after CONTEXT of them, in the columns 1, 2, 3, 5, ... 50."""
+    length = data.frames.shape[1]
+    columns = [k for k in (1, 2, 3, 5, 8, 11, 15, 20, 30, 40, 50) if k < length - CONTEXT]
+    rows = []
+    for b in range(min(4, len(data.frames))):
+        at = (length // 4) * b % (length - columns[-1] - CONTEXT) + CONTEXT - 1
+        dream = open_loop(agent, watched(outputs, data.actions, b), [at], columns[-1], generator)[0]
+        rows.append([to_picture(data.frames[b, at + k]) for k in columns])
+        rows.append([to_picture(dream[k - 1]) for k in columns])
+    return grid(rows)
+
+
+def attention_picture(outputs: dict[str, Any], frames: Tensor) -> Picture:
+    """Frames of one episode; below, who owns each cell (a colour a slot); then each slot's map over its prior's."""
+    shown = torch.linspace(CONTEXT, frames.shape[1] - 1, 10).long()
+    share = outputs["slot_responsibilities"][0, shown].cpu().numpy()
+    colours = COLOURS[: share.shape[1]] / 255
+    owners = np.einsum("tsij,sc->tijc", share, colours).repeat(8, 1).repeat(8, 2)
+    pictures = [to_picture(x) for x in frames[0, shown]]
+    rows = [pictures, [to_uint8(0.5 * x / 255 + 0.5 * o) for x, o in zip(pictures, owners, strict=True)]]
+    for slot in range(share.shape[1]):
+        for name in ("attention_maps", "prior_attention_maps"):
+            of = outputs[name][0, shown, slot].cpu()
+            bright = (of / of.amax((-2, -1), keepdim=True)).numpy().repeat(8, 1).repeat(8, 2)[..., None]
+            rows.append([to_uint8(x / 255 * (0.15 + 0.85 * o)) for x, o in zip(pictures, bright, strict=True)])
+    return grid(rows)
+
+
+def components_picture(outputs: dict[str, Any], rewards: Tensor, episodes: int = 6) -> Picture:
+    """Per episode: a strip whose colours are the responsibilities of the mixture's components, over one of rewards."""
+    shares = outputs["responsibilities"][:episodes].cpu().numpy()  # [E, L, K]
+    colours = (
+        COLOURS[np.arange(shares.shape[-1]) % len(COLOURS)] * np.where(np.arange(shares.shape[-1]) < 7, 1, 0.5)[:, None]
+    )
+    paid = rewards[:episodes].cpu().numpy()
+    paid = paid / max(1e-8, float(np.abs(paid).max()))
+    rows = []
+    for share, reward in zip(shares, paid, strict=True):
+        strip = to_uint8((share @ colours / 255)[None].repeat(24, 0))
+        rows.append([np.concatenate([strip, to_uint8(reward.clip(0, 1)[None, :, None].repeat(6, 0).repeat(3, 2))])])
+    width = shares.shape[1]
+    return grid([[x.repeat(max(1, 750 // width), axis=1)] for (x,) in rows], gap=4)
+
+
+def to_uint8(values: NDArray[Any]) -> Picture:
+    """Numbers in [0, 1] as bytes."""
+    return (values.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def to_picture(frame: Tensor) -> Picture:
+    """float [3, 64, 64] -> uint8 [64, 64, 3]."""
+    return to_uint8(frame.movedim(0, -1).cpu().numpy())
+
+
+def grid(rows: Sequence[Sequence[Picture]], gap: int = 2) -> Picture:
+    """Pictures of one size, row by row on white."""
+    height, width, _ = rows[0][0].shape
+    canvas = np.full((len(rows) * (height + gap) - gap, len(rows[0]) * (width + gap) - gap, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            canvas[i * (height + gap) :, j * (width + gap) :][:height, :width] = picture
+    return canvas
+
+
+@torch.no_grad()
+def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path | None = None) -> dict[str, float]:
+    """All figures of held-out episodes that were played in a mode; the pictures go into a folder."""
+    agent.model.eval()
+    generator = torch.Generator(agent.device).manual_seed(seed)
+    outputs = agent.model.forward_sequence(
+        data.frames, data.actions, None, data.rewards, data.is_terminal, generator, sample=False
+    )
+    found = reconstruction_figures(agent, outputs, data.frames) | open_loop_figures(agent, outputs, data, generator)
+    found |= policy_figures(agent, outputs, data, mode, generator)
+    measured = monitors.measure(agent.model, outputs, data.actions, data.rewards, generator)
+    found |= {name: float(value) for name, value in measured.items()}
+    found |= {name: float(outputs[name].mean()) for name in SHOWN if name in outputs}
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        drawn = {
+            "open_loop": open_loop_picture(agent, outputs, data, generator),
+            "dream": dream_picture(agent, outputs, mode, generator),
+            "components": components_picture(outputs, data.rewards),
+        }
+        if agent.model.attention is not None:
+            drawn["attention"] = attention_picture(outputs, data.frames)
+        for name, picture in drawn.items():
+            Image.fromarray(picture).save(pictures / f"{name}.jpg", quality=90)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("logdir", type=Path)
+    parser.add_argument("--episodes", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=500_000, help="of the first held-out episode")
+    parser.add_argument("--mode", choices=("sample", "deterministic"), default="sample", help="of the actions")
+    parser.add_argument("--dream_noise", type=float, help="instead of the run's own world_model.dream_noise")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    options = parser.parse_args(argv)
+    if options.episodes < 2:
+        parser.error(f"--episodes: got {options.episodes}, expected at least 2 (z is swapped between them)")
+    try:
+        check_target("json", options.json)
+        agent = load(options.logdir)
+        if options.dream_noise is not None:
+            agent.model.config = replace(agent.model.config, dream_noise=options.dream_noise)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    data = play(agent, options.episodes, options.seed, options.mode)
+    found = examine(agent, data, options.seed, options.mode, options.pictures)
+    run = {"task": agent.config.task, "updates": agent.updates, "episodes": options.episodes, "seed": options.seed}
+    run |= {"mode": options.mode, "dream_noise": agent.model.config.dream_noise}
+    run["return"] = float(data.rewards.sum(1).mean())
+    table = Table("figure", "value", title=f"{run['task']} after {run['updates']} updates")
+    for name, value in found.items():
+        table.add_row(name, f"{value:.3g}")
+    Console().print(table)
+    machine = describe_machine(agent.device, torch.get_num_threads())
+    write_json(options.json, {"run": run, "machine": machine, "figures": found})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

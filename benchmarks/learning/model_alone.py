@@ -1,0 +1,140 @@
+"""What a setting is worth to the world model alone: trained on a run's episodes, judged on its dreams of others.
+
+    python -m benchmarks.learning.model_alone runs/demo [--arms aime perceiver] [--set key=value ...] [--seeds 0 1]
+        [--updates 500] [--held_out 12] [--threads 1] [--json out.json]
+
+Minutes where a run takes an hour, and every arm has the same data. The run's newest --held_out episodes are not trained
+on; figures are the losses and health monitors (docs/monitors.md) of them, with the average of the weights.
+imag_gap_reward/k is the mean absolute error of the reward k steps into dreams under the actions that were taken.
+A model that is better here need not be the better agent: docs/learning.md has a case.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from agent.config.files import load_config
+from agent.config.nested import flatten, merge
+from agent.config.presets import parse_overrides
+from agent.config.settings import Config
+from agent.learning.agent import Agent, choose_device
+from agent.learning.frames import to_frames
+from benchmarks.harness.machine import describe_machine
+from benchmarks.harness.report import check_target, parse_settings, print_lines, write_json
+from benchmarks.learning.table import ARMS
+from replay import EpisodeStore, ReplayBuffer
+from replay.rows import Episode
+from world_model import monitors
+from world_model.settings import from_mapping
+
+LOSSES = ("recon_loss", "kl_bound", "reward_nll")
+SHOWN = (*LOSSES, "imag_gap_reward/1", "imag_gap_reward/5", "imag_gap_reward/15", "imag_gap_carry/5", "imag_gap_kl/5")
+OF_THE_MODEL = ("world_model.", "losses.", "optimizer.", "replay.batch_")  # settings that its learning depends on
+MODEL_ARMS = [name for name, changes in ARMS.items() if all(key.startswith(OF_THE_MODEL) for key in changes)]
+
+
+def arm_config(base: Config, arm: str, settings: Sequence[str], seed: int) -> Config:
+    """The run's config with --set ("key=value"), an arm's settings, which win, and a seed. ValueError in one line."""
+    changes = parse_settings(settings, ("seed", "threads"))
+    for key in changes:
+        if not key.startswith(OF_THE_MODEL):
+            raise ValueError(f"set: got '{key}', expected a key of {', '.join(OF_THE_MODEL)}")
+    changes |= ARMS[arm] | {"seed": str(seed)}
+    parsed = parse_overrides([f"--{key}={value}" for key, value in changes.items()], base.preset, base.task)
+    typed = dict(flatten(asdict(parsed)))
+    return from_mapping(Config, merge(asdict(base), {key: typed[key] for key in changes}))
+
+
+def load_episodes(logdir: Path, held_out: int, length: int) -> tuple[list[Episode], list[Episode]]:
+    """A run's episodes, oldest first, without and with its newest `held_out`. ValueError where they are too few."""
+    store = EpisodeStore(logdir / "episodes")
+    episodes = [episode for episode in store.load_all() if len(episode.reward) >= length]
+    if not 0 < held_out < len(episodes):
+        have = f"{len(episodes)} episodes of {length} rows or more in '{store.folder}'"
+        raise ValueError(f"held_out: got {held_out}, expected at least 1 and fewer than the {have}")
+    return episodes[:-held_out], episodes[-held_out:]
+
+
+def train(config: Config, episodes: Sequence[Episode], updates: int) -> Agent:
+    """An agent whose world model alone has made `updates` on chunks of the episodes."""
+    action_dim = episodes[0].action.shape[-1]
+    agent, rows = Agent(config, action_dim), sum(len(episode.reward) for episode in episodes)
+    buffer = ReplayBuffer(rows, action_dim=action_dim, seed=config.seed)
+    for episode in episodes:
+        buffer.add_episode(episode)
+    for _ in range(updates):
+        agent.update(buffer.sample(config.replay.batch_size, config.replay.batch_length), behavior=False)
+    return agent
+
+
+@torch.no_grad()
+def judge(agent: Agent, episodes: Sequence[Episode]) -> dict[str, float]:
+    """Mean losses and monitors of episodes, all cut to the length of the shortest."""
+    length = min(len(episode.reward) for episode in episodes)
+
+    def field(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([getattr(x, name)[:length] for x in episodes])).to(agent.device)
+
+    model, action, reward = agent.model.eval(), field("action"), field("reward")
+    generator = torch.Generator(agent.device).manual_seed(0)
+    with agent.average.swapped():
+        frames = to_frames(field("image"))
+        outputs = model.forward_sequence(frames, action, None, reward, field("is_terminal"), generator)
+        measured = monitors.measure(model, outputs, action, reward, generator)
+    return {name: float(outputs[name].mean()) for name in LOSSES} | {n: float(x) for n, x in measured.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("logdir", type=Path)
+    parser.add_argument("--arms", nargs="+", choices=MODEL_ARMS, default=["aime"])
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="of every arm; the arm's own win")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--updates", type=int, default=500)
+    parser.add_argument("--held_out", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(argv)
+    for name in ("updates", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: got {getattr(options, name)}, expected at least 1")
+    try:
+        check_target("json", options.json)
+        base = load_config(options.logdir / "config.yaml")
+        runs = [(arm, seed, arm_config(base, arm, options.set, seed)) for arm in options.arms for seed in options.seeds]
+        training, held_out = load_episodes(
+            options.logdir, options.held_out, max(config.replay.batch_length for *_, config in runs)
+        )
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    torch.set_num_threads(options.threads)
+    console, rows = Console(), []
+    for arm, seed, config in runs:
+        begun = time.monotonic()
+        figures = judge(train(config, training, options.updates), held_out)
+        rows.append({"arm": arm, "seed": seed, "seconds": round(time.monotonic() - begun, 1), "figures": figures})
+        console.print(f"{arm} {seed}: {rows[-1]['seconds']} s")
+    shown = [name for name in SHOWN if name in rows[0]["figures"]]  # short episodes have no long dreams
+    columns = (f"{row['arm']}, seed {row['seed']}" for row in rows)
+    table = Table("figure", *columns, title=f"{base.task} after {options.updates:,} updates")
+    for name in shown:
+        table.add_row(name, *(f"{row['figures'][name]:.3g}" for row in rows))
+    machine = describe_machine(choose_device(base.device), options.threads)
+    console.print(table)
+    print_lines(console, machine)
+    setting = {"task": base.task, "preset": base.preset, "set": options.set, "updates": options.updates}
+    setting |= {"episodes": len(training), "held_out": options.held_out}
+    write_json(options.json, {"run": setting, "machine": machine, "results": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

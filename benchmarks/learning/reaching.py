@@ -1,0 +1,85 @@
+"""Does the whole loop learn? Train on the tiny pixel task "reaching" and compare with its known optimum.
+
+    python -m benchmarks.learning.reaching [--seeds 0 1 2] [--env_frames 3000] [--threads 2] [--json out.json]
+
+Every seed is a run of the cpu preset's own rows for this task; its agent plays 20 held-out episodes deterministically,
+and the expert and uniformly random actions play the same ones. Exit status 1 where a seed is below 80 % of the optimum.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from agent import Trainer, make_config
+from agent.evaluation.episodes import evaluate, random_evaluation
+from benchmarks.harness.machine import describe_machine
+from benchmarks.harness.report import check_target, print_lines, write_json
+from envs.reaching import best_return
+
+EPISODES, FIRST_SEED, GOAL = 20, 500_000, 0.8
+
+
+def train(seed: int, env_frames: int | None, threads: int) -> dict[str, Any]:
+    """Train one seed from scratch in a folder that is thrown away; its figures."""
+    overrides: dict[str, Any] = {"seed": seed, "threads": threads, "train.video_frames": 0}
+    if env_frames is not None:
+        overrides["env_frames"] = env_frames
+    config = make_config("cpu", "reaching", overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.monotonic()
+        trainer = Trainer(config, Path(folder) / "run", quiet=True)
+        trainer.run()
+        seconds = time.monotonic() - begun
+        with trainer.agent.average.swapped():  # what evaluations during training and a loaded agent play with
+            result = evaluate(trainer.agent, EPISODES, FIRST_SEED)
+    best = best_return(result.seeds)
+    return {
+        "seed": seed,
+        "return": result.mean,
+        "std": result.std,
+        "optimum": best,
+        "random": random_evaluation(config, EPISODES, FIRST_SEED).mean,
+        "share": result.mean / best,
+        "updates": trainer.agent.updates,
+        "env_frames": trainer.env_frames,
+        "seconds": round(seconds, 1),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--env_frames", type=int, help="budget of each seed (the preset's by default)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(argv)
+    try:
+        check_target("json", options.json)
+    except ValueError as error:
+        parser.error(str(error))
+    rows = []
+    for seed in options.seeds:
+        rows.append(train(seed, options.env_frames, options.threads))
+        print(json.dumps(rows[-1]), flush=True)
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    machine = describe_machine(torch.device("cpu"), options.threads)
+    console = Console()
+    console.print(table)
+    print_lines(console, machine)
+    write_json(options.json, {"machine": machine, "results": rows})
+    return 0 if all(row["share"] >= GOAL for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
