@@ -71,7 +71,7 @@ def _training(
     """The trainer, built (which checks task, rendering and replay budget), and its run."""
     resume = payload is not None
     if payload is not None:
-        from agent.training.snapshot import is_over
+        from agent.training.due_work import is_over
 
         env_frames, updates = (payload["counters"][name] for name in ("env_frames", "updates"))
         if is_over(payload, config):

@@ -11,7 +11,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agent.config.files import save_config
 from agent.config.settings import Config
-from agent.evaluation.episodes import Evaluation, cut_line, evaluate
 from agent.learning.agent import choose_device
 from agent.run_folder.lock import RunLock
 from agent.run_folder.logger import Logger
@@ -19,7 +18,7 @@ from agent.stable_baselines.baselines import Baseline, buffer_rows, make_model, 
 from agent.training.clocks import Deadline, Every
 from agent.training.display import Display
 from agent.training.due_work import check_learnable
-from agent.training.evaluator import EVALUATION_SEED, dispensable
+from agent.training.evaluator import Evaluator
 from agent.training.recovery import protected
 from agent.training.threads import choose_threads
 from envs.workers import close_env
@@ -67,6 +66,7 @@ class BaselineTrainer:
         self._checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self._deadline = Deadline(max_minutes)
         self.display = Display(config.env_frames, quiet)
+        self._evaluator = Evaluator(config, self.logdir, self.note, video_frames=0)
         self._recent: dict[str, float] = {}
         self._logged = self.agent.updates
         self._evaluated_at = self.env_frames if resume else -1
@@ -102,9 +102,14 @@ class BaselineTrainer:
             self.logger.close()
         self._lock.release()
 
+    def stop(self, reason: str) -> None:
+        """End soon."""
+        self.stop_reason = reason
+
     def fail(self, reason: str) -> None:
         """End soon, with what has to be mended first."""
-        self.stop_reason, self.has_failed = reason, True
+        self.stop(reason)
+        self.has_failed = True
 
     def note(self, line: str) -> None:
         """Tell the user, and keep, a line of text."""
@@ -132,7 +137,7 @@ class BaselineTrainer:
 
     def _stopping(self) -> bool:
         if self.stop_reason == "" and self._deadline.passed():
-            self.stop_reason = "wall-clock limit"
+            self.stop("wall-clock limit")
         return self.stop_reason != ""
 
     def _counters(self) -> dict[str, Any]:
@@ -148,15 +153,11 @@ class BaselineTrainer:
         if self._evaluated_at == self.env_frames:
             return
         self._evaluated_at = self.env_frames
-        result: Evaluation | None = None
-        with dispensable(self, f"evaluation at {self.env_frames:,} env_frames"):
-            result = evaluate(self.agent, self.config.train.eval_episodes, seed=self.config.seed + EVALUATION_SEED)
-        if result is None:
-            return
-        if line := cut_line(self.config, result.is_cut):
-            self.note(line)
-        self._recent["eval_return"] = result.mean
-        self.logger.write(self._counters(), {"eval_return": result.mean, "eval_return_std": result.std})
+        found = self._evaluator(self.agent, self.env_frames)
+        if found is not None:
+            self._recent["eval_return"] = found.scores.mean
+            row = {"eval_return": found.scores.mean, "eval_return_std": found.scores.std}
+            self.logger.write(self._counters(), row)
 
     def _checkpoint(self) -> None:
         save(self.agent, self.logdir, self._counters())

@@ -7,20 +7,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import torch
-
-from agent.config.files import save_config
 from agent.config.settings import Config
 from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint
+from agent.training.display import Display
 from agent.training.screen import lasting_screen
-from agent.training.snapshot import rescale_updates
 from agent.training.stopping import silent_writers, stop_signals
-
-if TYPE_CHECKING:
-    from agent.stable_baselines.baseline_trainer import BaselineTrainer
-    from agent.training.trainer import Trainer
 
 SLOWER = 0.3  # learning rates after going back, times this
 TRACEBACK = "traceback.txt"  # in a run's folder `faults`: where the newest error came from that nobody expected
@@ -34,15 +27,40 @@ _HINTS = {
 }
 
 
+class Run(Protocol):
+    """A trainer of ours or of Stable-Baselines3, as `protected` needs it."""
+
+    @property
+    def logdir(self) -> Path:
+        """Its folder."""
+
+    @property
+    def display(self) -> Display:
+        """Its place on the screen."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is in a state between two steps, such as a checkpoint can hold."""
+
+    def stop(self, reason: str) -> None:
+        """End soon."""
+
+    def fail(self, reason: str) -> None:
+        """End soon, with what has to be mended first."""
+
+    def close(self) -> None:
+        """Let go of environments, logs and folder."""
+
+
 @contextmanager
-def protected(run: "Trainer | BaselineTrainer", checkpoint: Callable[[], None]) -> Iterator[None]:
+def protected(run: Run, checkpoint: Callable[[], None]) -> Iterator[None]:
     """Around a run's loop: signals stop it, its screen may go away, and whatever ends it, the run is closed after it.
 
     An error of the run's disk ends it with one line. Any other is raised, after a checkpoint unless the run `is_whole`
     no more.
     """
     try:
-        with lasting_screen(), stop_signals(run), silent_writers(), run.display:
+        with lasting_screen(), stop_signals(run.stop), silent_writers(), run.display:
             try:
                 yield
             except (Exception, SystemExit) as error:
@@ -74,19 +92,10 @@ def is_slower(config: Config) -> bool:
     return config.optimizer.lr_factor < 1
 
 
-def halve_batch(run: "Trainer") -> None:
-    """After a GPU ran out of memory: half the chunks an update, twice the updates; once, then the run fails."""
-    torch.cuda.empty_cache()
-    replay = run.config.replay
-    half, shape = replay.batch_size // 2, f"{replay.batch_size} x {replay.batch_length}"
-    if run.is_halved or half == 0:
-        fitting = f"replay.batch_size {half}" if half > 0 else "a smaller size"
-        run.fail(f"the GPU's memory holds no update of {shape} frames; try {fitting}")
-        return
-    run.is_halved, run.config = True, replace(run.config, replay=replace(replay, batch_size=half))
-    rescale_updates(run, replay.batch_size)
-    save_config(run.config, run.logdir / "config.yaml")
-    run.note(f"the GPU's memory holds no update of {shape} frames; replay.batch_size is {half} from now on")
+def halved(config: Config) -> Config | None:
+    """The same run with half the chunks an update; None where that would be none."""
+    half = config.replay.batch_size // 2
+    return replace(config, replay=replace(config.replay, batch_size=half)) if half > 0 else None
 
 
 def back_to_sound(folder: Path) -> dict[str, Any] | None:

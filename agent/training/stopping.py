@@ -4,17 +4,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 
 class Stopped(Exception):
     """The run is to end; what was begun is left for the run that goes on."""
-
-
-class Stoppable(Protocol):
-    """What ends soon after `stop_reason` is no longer empty."""
-
-    stop_reason: str
 
 
 @contextmanager
@@ -33,14 +27,14 @@ def handled(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> It
 
 
 @contextmanager
-def stop_signals(trainer: Stoppable) -> Iterator[None]:
-    """SIGTERM, SIGHUP and Ctrl-C end the run after the current update; a second Ctrl-C interrupts at once."""
+def stop_signals(stop: Callable[[str], None]) -> Iterator[None]:
+    """SIGTERM, SIGHUP and Ctrl-C call `stop` with their name; a second Ctrl-C interrupts at once."""
 
-    def stop(number: int, _: Any) -> None:
-        trainer.stop_reason = signal.Signals(number).name
+    def handler(number: int, _: Any) -> None:
+        stop(signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    with handled(stop, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    with handled(handler, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         yield
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from agent.config.files import save_config
@@ -18,18 +19,21 @@ from agent.run_folder.checkpoint import save_checkpoint
 from agent.run_folder.load import load_run
 from agent.run_folder.lock import RunLock
 from agent.run_folder.logger import Logger
-from agent.run_folder.random_state import seed_global_random_state
+from agent.run_folder.random_state import (
+    global_random_state,
+    restore_global_random_state,
+    seed_global_random_state,
+)
 from agent.run_folder.running_means import RunningMeans
 from agent.run_folder.storage import check_storage, open_storage
 from agent.training.clocks import Deadline, Every
 from agent.training.collector import Collector
 from agent.training.display import Display
-from agent.training.due_work import can_update, check_learnable, update_ratio, why_no_update
-from agent.training.evaluator import evaluate_run
+from agent.training.due_work import DueWork, check_learnable, why_no_update
+from agent.training.evaluator import Evaluator, dispensable
 from agent.training.guard import Guard
 from agent.training.health import Health, expected_ranges
-from agent.training.recovery import SLOWER, back_to_sound, halve_batch, is_slower, protected, slower
-from agent.training.snapshot import restore_snapshot, take_snapshot
+from agent.training.recovery import SLOWER, back_to_sound, halved, is_slower, protected, slower
 from agent.training.stopping import Stopped
 from agent.training.threads import Pace, choose_threads
 from envs import Step
@@ -73,7 +77,9 @@ class Trainer:
             self._build(payload)
             undone.pop_all()
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
-        self.deadline, self.display = Deadline(max_minutes), Display(config.env_frames, quiet)
+        self.deadline = Deadline(max_minutes)
+        self.display = Display(config.env_frames, quiet)
+        self.evaluator = Evaluator(config, self.logdir, self.note, config.train.video_frames)
         self.recent: dict[str, float] = {}
         self._reported: set[str] = set()  # notes that come once
         self.pace = Pace(self.threads)
@@ -95,18 +101,16 @@ class Trainer:
         check_storage(config, self.logdir, driver.action_dim)
         self.lock.acquire()
         self.store, self.replay = open_storage(config, self.logdir, driver.action_dim, self.agent.device.type == "cuda")
-        self.ratio = update_ratio(config)
         self.guard = Guard(self.logdir, config.train.max_skipped, self.note)
-        self.evaluate_clock = Every(config.train.eval_every)
-        self.health, self.means = Health(expected_ranges(config)), RunningMeans()
-        self.owed = 0  # updates that are due before the next row
-        self.evaluation_due, self.evaluated_at = False, -1
+        self.due = DueWork(config)
+        self.health = Health(expected_ranges(config))
+        self.means = RunningMeans()
         at = {}
         if payload is None:
             self.store.remove_newer(-1)  # what a run left that was killed before its first checkpoint
             seed_global_random_state(config.seed)
         else:
-            restore_snapshot(self, payload)
+            self.load_state_dict(payload)
             at = {"updates": self.agent.updates, "env_frames": self.env_frames}
         save_config(config, self.logdir / "config.yaml")
         self.logger = Logger(self.logdir, **at, settings=dict(flatten(asdict(config))))
@@ -164,34 +168,37 @@ class Trainer:
         yield
         self.is_whole = True
 
+    def stop(self, reason: str) -> None:
+        """End soon: after the current update, or between two rows of an evaluation."""
+        self.stop_reason = reason
+
     def fail(self, reason: str) -> None:
         """End soon, with what has to be mended first."""
-        self.stop_reason, self.has_failed = reason, True
+        self.stop(reason)
+        self.has_failed = True
 
     def _finished(self) -> bool:
-        is_idle = self.owed == 0 and not self.evaluation_due
-        return self._stopping() or (is_idle and self.env_frames >= self.config.env_frames)
+        return self._stopping() or self.due.is_over(self.env_frames)
 
     def _stopping(self) -> bool:
         if self.stop_reason == "" and self.deadline.passed():
-            self.stop_reason = "wall-clock limit"
+            self.stop("wall-clock limit")
         return self.stop_reason != ""
 
     def _tick(self) -> None:
         """One row and what is due after it; a stop leaves the rest for the run that goes on."""
-        if self.owed == 0 and not self.evaluation_due:
+        if self.due.is_done:
             with self._indivisible():
                 self._collect()
             self._show()
-        while self.owed > 0:
+        while self.due.updates > 0:
             if self._stopping():
                 return
             with self._indivisible():
                 self._update()
             self._show()
-        if self.evaluation_due:
-            evaluate_run(self)
-            self.evaluation_due = False
+        if self.due.evaluation:
+            self._evaluate()
             self._checkpoint()
         elif self.checkpoint_clock.due(time.monotonic()):
             self._checkpoint()
@@ -211,13 +218,7 @@ class Trainer:
         if collector.driver.at_bound:
             steps, reason = collector.bound
             self.note_once(f"an episode was cut off, as truncated, after {steps:,} agent_steps: {reason}; said once")
-        is_last = self.env_frames >= self.config.env_frames
-        if not can_update(self.config, collector.agent_steps, self.replay):
-            self.ratio.skip(collector.agent_steps)  # nothing to learn from yet
-        else:
-            self.owed = self.ratio(collector.agent_steps) + is_last * self.config.train.final_updates
-        is_due = self.evaluate_clock.due(self.env_frames) and self.agent.updates + self.owed > 0
-        self.evaluation_due = is_due or is_last
+        self.due.add_row(self.env_frames, collector.agent_steps, self.agent.updates, self.replay)
 
     def _update(self) -> None:
         replay, begun = self.config.replay, time.monotonic()
@@ -227,9 +228,9 @@ class Trainer:
         except torch.cuda.OutOfMemoryError:
             metrics = None
         if metrics is None:  # outside of the handler nothing holds on to the update's tensors
-            halve_batch(self)
+            self._halve_batch()
             return
-        self.owed -= 1
+        self.due.updates -= 1
         seconds = time.monotonic() - begun
         self.update_seconds += seconds
         self.means.add(metrics)
@@ -237,6 +238,21 @@ class Trainer:
             self.note(slow)
         if self.agent.updates % self.config.train.log_every == 0:
             self._log()
+
+    def _evaluate(self) -> None:
+        """Score the average of the weights, once at a frame; Stopped where the run is to end."""
+        if not self.due.is_evaluated(self.env_frames):
+            self.display.busy(f"evaluating {self.config.train.eval_episodes} episodes")
+            with self.agent.average.swapped():
+                found = self.evaluator(self.agent, self.env_frames, self.leave_if_stopping)
+            if found is not None:
+                self.recent["eval_return"] = found.scores.mean
+                row = {"eval_return": found.scores.mean, "eval_return_std": found.scores.std}
+                self.logger.write(self.counters(), row)
+                if found.frames:
+                    with dispensable("video in TensorBoard", self.note, self.logdir):
+                        self.logger.video("evaluation", np.stack(found.frames), fps=20)
+        self.due.finish_evaluation(self.env_frames)
 
     def _show(self) -> None:
         self.display.update(self.env_frames, self.agent.updates, self.recent)
@@ -297,14 +313,57 @@ class Trainer:
         self.logger.attach(*mirrors)
         self.note(f"{trouble}; back to update {self.agent.updates:,} with learning rates times {SLOWER}")
 
+    def _halve_batch(self) -> None:
+        """After a GPU ran out of memory: half the chunks an update, twice the updates; once, then the run fails."""
+        torch.cuda.empty_cache()
+        replay, smaller = self.config.replay, halved(self.config)
+        shape = f"{replay.batch_size} x {replay.batch_length}"
+        if self.is_halved or smaller is None:
+            fitting = f"replay.batch_size {smaller.replay.batch_size}" if smaller is not None else "a smaller size"
+            self.fail(f"the GPU's memory holds no update of {shape} frames; try {fitting}")
+            return
+        self.is_halved, self.config = True, smaller
+        self.due.rescale(smaller, replay.batch_size, self.collector.agent_steps)
+        save_config(smaller, self.logdir / "config.yaml")
+        size = smaller.replay.batch_size
+        self.note(f"the GPU's memory holds no update of {shape} frames; replay.batch_size is {size} from now on")
+
     # ---------------------------------------------------------------- what survives a stop
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on: tensors and plain values."""
+        return {
+            "config": asdict(self.config),
+            "counters": self.counters(),
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "collector": self.collector.state_dict(),
+            **self.due.state_dict(),
+            "guard": self.guard.state_dict(),
+            "health": self.health.state_dict(),
+            "means": self.means.state_dict(),
+            "random": global_random_state(),
+        }
+
+    def load_state_dict(self, payload: dict[str, Any]) -> None:
+        """Become the run that `state_dict` is of; episodes that ended after it are dropped from the folder."""
+        self.agent.load_state_dict(payload["agent"])
+        self.collector.load_state_dict(payload["collector"], self.agent)
+        self.store.remove_newer(payload["replay"]["last_number"])
+        self.replay.load_state_dict(payload["replay"])
+        self.replay.restore(self.store)
+        self.due.load_state_dict(payload)
+        self.guard.load_state_dict(payload["guard"])
+        self.health.load_state_dict(payload["health"])
+        self.means.load_state_dict(payload["means"], self.agent.device)
+        restore_global_random_state(payload["random"])
 
     def _checkpoint(self) -> None:
         """Write all that the rest of the run depends on; NotFinite where that is not worth keeping."""
         begun = time.monotonic()
         self.guard.finish(self.agent)
         keep = self.config.train.keep_checkpoints
-        save_checkpoint(self.logdir / "checkpoints", take_snapshot(self), self.agent.updates, keep)
+        save_checkpoint(self.logdir / "checkpoints", self.state_dict(), self.agent.updates, keep)
         self.store.prune(self.replay.capacity, self.replay.first_number)
         self.logger.flush()
         self.is_saved = True

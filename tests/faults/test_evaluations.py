@@ -5,6 +5,7 @@ import sys
 import pytest
 
 import run_agent
+from agent import Trainer
 from agent.learning.agent import Agent
 from agent.run_folder.checkpoint import checkpoint_paths, load_newest
 from agent.run_folder.logger import read_metrics
@@ -103,12 +104,12 @@ def test_without_its_encoder_a_run_is_the_same(tmp_path, straight, fault, names,
 
 
 def test_what_nobody_expected_leaves_a_checkpoint_and_its_traceback(tmp_path, straight, monkeypatch, capsys):
-    monkeypatch.setattr("agent.training.trainer.evaluate_run", lambda run: 1 // 0)
+    monkeypatch.setattr(Trainer, "_evaluate", lambda self: 1 // 0)
     assert train(tmp_path, "--quiet") == 1
     kept = tmp_path / "faults" / "traceback.txt"
     error = "run_agent.py: error: ZeroDivisionError: integer division or modulo by zero; its traceback is in"
     assert capsys.readouterr().err == f"{error} {kept}\n"
-    assert "evaluate_run" in kept.read_text()
+    assert "_evaluate()" in kept.read_text()
     assert load_newest(tmp_path / "checkpoints")[0]["counters"]["env_frames"] == 60
     monkeypatch.undo()
     assert train(tmp_path, "--quiet") == 0

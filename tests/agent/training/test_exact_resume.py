@@ -122,8 +122,8 @@ def test_a_stop_leaves_updates_and_evaluations_for_the_run_that_goes_on(tmp_path
     owed, evaluations = set(), set()
     for stop_at in (46, 51, 54):
         trainer = train(tmp_path / str(stop_at), stop_at=stop_at)
-        owed.add(trainer.owed)
-        evaluations.add(trainer.evaluation_due)
+        owed.add(trainer.due.updates)
+        evaluations.add(trainer.due.evaluation)
     assert {0, 1} <= owed
     assert evaluations == {True, False}
 
