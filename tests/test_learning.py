@@ -1,4 +1,4 @@
-"""The whole loop learns, all pillars on: replay, model, dream, behaviour. benchmarks/learning/reaching.py has three seeds."""
+"""The whole loop learns, all pillars on: replay, model, dream, behaviour (three seeds: benchmarks.learning.reaching)."""
 
 from agent import Trainer, make_config
 from agent.evaluation.episodes import evaluate, random_evaluation

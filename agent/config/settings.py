@@ -87,6 +87,7 @@ class BehaviorConfig(Settings):
     entropy: float = 3e-4  # weight of the policy's entropy
     min_std: float = 0.1  # of the policy
     start_std: float = 0.9  # of an untrained policy
+    exploration: str = "noise"  # method of agent.learning.exploration.EXPLORATIONS that collects
     action_noise: float = 0.0  # std of Gaussian noise added to actions while collecting
     return_decay: float = 0.99  # of the running 5th to 95th percentile range of returns
     replay_value: float = 0.0  # weight of the critic's loss on what was really played (DreamerV3: 0.3)

@@ -12,6 +12,7 @@ from agent.learning.actor_critic import ActorCritic
 from agent.learning.behavior_learner import BehaviorLearner, Played
 from agent.learning.compiling import Compiled
 from agent.learning.errors import NotFinite
+from agent.learning.exploration import EXPLORATIONS
 from agent.learning.frames import to_frames, to_images
 from agent.learning.model_learner import ModelLearner
 from agent.learning.weight_average import WeightAverage
@@ -50,9 +51,11 @@ class Agent:
             self.model = DPGMMVariationalRecurrentAutoencoder(**settings).to(self.device)
             features = self.model.config.feature_dim
             self.actor_critic = ActorCritic(features, action_dim, config.behavior, is_discrete).to(self.device)
+            explore = EXPLORATIONS[config.behavior.exploration]
+            self.exploration = explore(config.behavior, features, action_dim, is_discrete)
         self.model_learner = ModelLearner(self.model, config.losses, config.optimizer, self.autocast)
         self.behavior_learner = BehaviorLearner(
-            self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast
+            self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast, self.exploration
         )
         self.average = WeightAverage(dict(self.named_weights()), config.optimizer.average_decay)
         self.updates = 0
@@ -88,8 +91,8 @@ class Agent:
     def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
         """Choose actions: images uint8 [N, 64, 64, 3], is_first bool [N] -> float32 [N, A] in [-1, 1], next memory.
 
-        "deterministic" takes the latent's mean and the likeliest action, "sample" draws both, "collect" adds
-        exploration noise. NotFinite where weights or memory are broken.
+        "deterministic" takes the latent's mean and the likeliest action, "sample" draws both, "collect" lets
+        `behavior.exploration` change what was drawn. NotFinite where weights or memory are broken.
         """
         generator = self.generators["act"]
         frames = to_frames(torch.from_numpy(images).to(self.device))
@@ -107,8 +110,8 @@ class Agent:
         """The policy's actions [N, A] in [-1, 1] for beliefs [N, ...], seen or dreamt; modes as in `act`."""
         policy = self.actor_critic.actor(state.features)
         action = policy.mode if mode == "deterministic" else policy.sample(generator)[1]
-        if mode == "collect" and self.config.behavior.action_noise > 0:
-            action = policy.explore(action, self.config.behavior.action_noise, generator)
+        if mode == "collect":
+            action = self.exploration.act(policy, action, generator)
         return action.clamp(-1, 1)
 
     def predict(
@@ -163,6 +166,7 @@ class Agent:
             start, root_continue = self._dream_starts(states, chunk.is_terminal)
             played = Played(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
             metrics |= self.behavior_learner.update(start, root_continue, generator, played)
+            metrics |= self.exploration.learn(played.features, chunk.action, chunk.is_first)
         self.updates += 1
         self.average.update(self.updates)
         return metrics
@@ -206,7 +210,13 @@ class Agent:
             "behavior_optimizer": self.behavior_learner.optimizer.state_dict(),
             "rgb": self.model_learner.rgb.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
-        } | ({"average": average} if (average := self.average.state_dict()) else {})
+            **self._optional_state(),
+        }
+
+    def _optional_state(self) -> dict[str, dict[str, Tensor]]:
+        """What only some runs have: an average of the weights, a method of exploration that learns."""
+        found = {"average": self.average.state_dict(), "exploration": self.exploration.state_dict()}
+        return {name: state for name, state in found.items() if state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`; random states are kept only on the kind of device they were saved on.
@@ -223,6 +233,7 @@ class Agent:
         self.model_learner.optimizer.load_state_dict(state["model_optimizer"])
         self.behavior_learner.optimizer.load_state_dict(state["behavior_optimizer"])
         self.average.load_state_dict(state.get("average", {}))
+        self.exploration.load_state_dict(state.get("exploration", {}))
         self.model_learner.rgb.load_state_dict(state["rgb"])
         for name, saved in state["generators"].items():
             if saved.shape == self.generators[name].get_state().shape:

@@ -8,7 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from agent.config.settings import BehaviorConfig, OptimizerConfig
-from agent.learning.actor_critic import ActorCritic, Policy
+from agent.learning.actor_critic import ActorCritic
+from agent.learning.exploration import Exploration
+from agent.learning.policies import Policy
 from agent.learning.returns import dream_weights, lambda_returns, played_returns
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.generative_prior import MixtureNoise
@@ -37,6 +39,17 @@ class Played(NamedTuple):
     is_terminal: Tensor
 
 
+class Dream(NamedTuple):
+    """A dream of H steps from N starts, and what actor and critic say of it."""
+
+    features: Tensor  # [N, H + 1, F]
+    rewards: Tensor  # [N, H]
+    continues: Tensor  # [N, H]
+    values: Tensor  # [N, H + 1]
+    policy: Policy  # of the first H features
+    actions: Tensor  # raw samples [N, H, A], without gradient
+
+
 class BehaviorLearner:
     """Actor-critic updates in dreams of a world model that stays as it is.
 
@@ -51,8 +64,10 @@ class BehaviorLearner:
         config: BehaviorConfig,
         optimizer: OptimizerConfig,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        exploration: Exploration | None = None,
     ) -> None:
-        self.model, self.actor_critic, self.config, self.autocast = model, actor_critic, config, autocast
+        self.model, self.actor_critic, self.exploration = model, actor_critic, exploration
+        self.config, self.autocast = config, autocast
         self.clip = optimizer.behavior_clip
         groups = [
             {"params": list(actor_critic.actor.parameters()), "lr": optimizer.actor_lr},
@@ -69,19 +84,18 @@ class BehaviorLearner:
         """
         config, networks = self.config, self.actor_critic
         with self.autocast(), frozen(self.model, networks.critic):
-            dream = self._dream_dynamics if config.gradient == "dynamics" else self._dream_reinforce
-            features, rewards, continues, values, policy, raw_actions = dream(start, generator)
-            returns = lambda_returns(rewards, continues, values, config.gamma, config.lambd)  # [N, H]
-        weights = dream_weights(root_continue, continues, config.gamma).detach()
+            dream = self._dream(start, generator)
+            returns = lambda_returns(dream.rewards, dream.continues, dream.values, config.gamma, config.lambd)  # [N, H]
+        weights = dream_weights(root_continue, dream.continues, config.gamma).detach()
         scale = networks.return_scale(returns.detach())
         if config.gradient == "dynamics":
             objective = returns / scale
         else:
-            advantage = (returns - values[:, :-1]) / scale
-            objective = policy.log_prob(raw_actions) * advantage.detach()
-        entropy = policy.entropy()
+            advantage = (returns - dream.values[:, :-1]) / scale
+            objective = dream.policy.log_prob(dream.actions) * advantage.detach()
+        entropy = dream.policy.entropy()
         actor_loss = -(weights * (objective + config.entropy * entropy)).mean()
-        past = features[:, :-1].detach()
+        past = dream.features[:, :-1].detach()
         with self.autocast():
             with torch.no_grad():
                 slow_values = networks.slow_critic.value(past)
@@ -90,30 +104,36 @@ class BehaviorLearner:
         if config.replay_value > 0 and played is not None:
             extra["replay_value_loss"] = self._replay_value_loss(played)
             critic_loss = critic_loss + config.replay_value * extra["replay_value_loss"]
+        return {
+            **self._step(actor_loss, critic_loss),
+            "actor_loss": actor_loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            "actor_entropy": entropy.detach().mean(),
+            **{name: value.detach() for name, value in dream.policy.metrics().items()},
+            "dream_return": returns.detach().mean(),
+            "dream_reward": dream.rewards.detach().mean(),
+            "dream_continue": dream.continues.detach().mean(),
+            "dream_value": dream.values.detach().mean(),
+            "return_scale": scale,
+            **{name: value.detach() for name, value in extra.items()},
+        }
+
+    def _step(self, actor_loss: Tensor, critic_loss: Tensor) -> dict[str, Tensor]:
+        """One optimizer step, skipped where gradients are not finite; whether it was, and the gradients' norms."""
+        networks = self.actor_critic
         self.optimizer.zero_grad(set_to_none=True)
         (actor_loss + critic_loss).backward()
-        norms = [
-            nn.utils.clip_grad_norm_(module.parameters(), self.clip) for module in (networks.actor, networks.critic)
-        ]
-        is_finite = torch.isfinite(norms[0]) & torch.isfinite(norms[1])
+        actor_norm = nn.utils.clip_grad_norm_(networks.actor.parameters(), self.clip)
+        critic_norm = nn.utils.clip_grad_norm_(networks.critic.parameters(), self.clip)
+        is_finite = torch.isfinite(actor_norm) & torch.isfinite(critic_norm)
         # Fused Adam skips a broken step on the device: weights, moments and step count stay as they were.
         self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         networks.update_slow_critic()
         return {
             "behavior_skipped": (~is_finite).float(),
-            "actor_loss": actor_loss.detach(),
-            "critic_loss": critic_loss.detach(),
-            "actor_grad_norm": norms[0],
-            "critic_grad_norm": norms[1],
-            "actor_entropy": entropy.detach().mean(),
-            **{name: value.detach() for name, value in policy.metrics().items()},
-            "dream_return": returns.detach().mean(),
-            "dream_reward": rewards.detach().mean(),
-            "dream_continue": continues.detach().mean(),
-            "dream_value": values.detach().mean(),
-            "return_scale": scale,
-            **{name: value.detach() for name, value in extra.items()},
+            "actor_grad_norm": actor_norm,
+            "critic_grad_norm": critic_norm,
         }
 
     def _replay_value_loss(self, played: Played) -> Tensor:
@@ -130,16 +150,28 @@ class BehaviorLearner:
             returns, has_return = played_returns(*past, values, config.gamma, config.lambd)
             return (has_return * networks.critic.nll(played.features[:, :-1], returns, slow_values)).mean()
 
-    def _dream_dynamics(
-        self, start: State, generator: Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Policy, Tensor]:
+    def _dream(self, start: State, generator: Generator | None) -> Dream:
+        """Dream on from `start`, as the actor's gradient needs it."""
+        if self.config.gradient == "dynamics":
+            return self._differentiable_dream(start, generator)
+        with torch.no_grad():
+            dream = self._differentiable_dream(start, generator)
+        policy = self.actor_critic.actor(dream.features[:, :-1])  # again, in parallel, on what was dreamed
+        return dream._replace(policy=policy)
+
+    def _differentiable_dream(self, start: State, generator: Generator | None) -> Dream:
         """A dream whose transitions, rewards and values stay differentiable with respect to the actions."""
         horizon, latent = self.config.horizon, start.latent
         noise = self.model.prior.draw_noise((horizon, *latent.shape), latent, generator)
         kind = self.actor_critic.actor.kind
         action_noise = kind.draw_noise((horizon, len(latent), self.model.config.action_dim), latent, generator)
         features, raws, *parameters = self.roll(start, noise, action_noise)
-        return *self._judge(features), kind(*parameters), raws
+        rewards = self.model.reward_head.predict(features[:, 1:])
+        bonus = self.exploration.intrinsic_reward(features, raws) if self.exploration is not None else None
+        if bonus is not None:
+            rewards = rewards + bonus
+        continues = self.model.continue_head.predict(features[:, 1:])
+        return Dream(features, rewards, continues, self.actor_critic.critic.value(features), kind(*parameters), raws)
 
     def roll(self, start: State, noise: MixtureNoise, action_noise: Tensor) -> tuple[Tensor, ...]:
         """The sequential part of a dream, a function of its arguments: noise [H, N, ...], action_noise [H, N, A].
@@ -158,17 +190,3 @@ class BehaviorLearner:
         states, _ = self.model.imagine(start, act, len(action_noise), noise=noise)
         parameters = (torch.stack(parts, 1) for parts in zip(*policies, strict=True))
         return states.features, torch.stack(raws, 1).detach(), *parameters
-
-    def _dream_reinforce(
-        self, start: State, generator: Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Policy, Tensor]:
-        """A dream without gradients; the policy is evaluated again, in parallel, on what was dreamed."""
-        with torch.no_grad():
-            features, rewards, continues, values, _, raws = self._dream_dynamics(start, generator)
-        return features, rewards, continues, values, self.actor_critic.actor(features[:, :-1]), raws
-
-    def _judge(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """features [N, H + 1, F] -> features, rewards [N, H], continues [N, H], values [N, H + 1]."""
-        rewards = self.model.reward_head.predict(features[:, 1:])
-        continues = self.model.continue_head.predict(features[:, 1:])
-        return features, rewards, continues, self.actor_critic.critic.value(features)

@@ -117,7 +117,7 @@ def check_agent(state: dict[str, Any], agent: Agent) -> None:
         "behavior_optimizer": agent.behavior_learner.optimizer,
     }
     expected = dict.fromkeys(form, object) | {
-        name: form[name] for name in ("model", "actor_critic", "average") if name in form
+        name: form[name] for name in ("model", "actor_critic", "average", "exploration") if name in form
     }
     check(state, expected, "agent")
     for name, optimizer in optimizers.items():

@@ -27,20 +27,29 @@ class Range:
 
 def expected_ranges(config: Config) -> dict[str, Range]:
     """Metric -> range for a run: section 8 of the algorithm's specification, at this run's sizes and floors."""
-    model = config.world_model
-    prior, components, codes = model.prior_config, model.max_components, model.perceiver_config.codebook_size
-    floor, pull = max(prior.free_nats, 0.1), "prior_config.representation_scale" if prior.kl_balance else "losses.beta"
-    nothing_skipped = {
-        f"rgb_nonfinite/{total}": Range(
-            high=0.0,
-            above="a gradient was not finite and the update was skipped; its terms that are null in metrics.jsonl are "
-            "the cause, try a lower optimizer.model_lr",
-            settled=0,
-            patience=1,
-        )
-        for total in GROUPS
+    return {
+        **_learning_ranges(config),
+        **_pillar_ranges(config),
+        **_dream_ranges(),
+        **(_mixture_ranges(config.world_model.max_components) if config.world_model.max_components > 1 else {}),
     }
-    ranges = nothing_skipped | {
+
+
+def _learning_ranges(config: Config) -> dict[str, Range]:
+    """Of the gradients, the latent and the policy."""
+    prior = config.world_model.prior_config
+    pull = "prior_config.representation_scale" if prior.kl_balance else "losses.beta"
+    return {
+        **{
+            f"rgb_nonfinite/{total}": Range(
+                high=0.0,
+                above="a gradient was not finite and the update was skipped; its terms that are null in metrics.jsonl "
+                "are the cause, try a lower optimizer.model_lr",
+                settled=0,
+                patience=1,
+            )
+            for total in GROUPS
+        },
         "behavior_skipped": Range(
             high=0.0,
             above="a gradient of actor or critic was not finite; try a lower optimizer.actor_lr",
@@ -48,11 +57,22 @@ def expected_ranges(config: Config) -> dict[str, Range]:
             patience=1,
         ),
         "kl_bound": Range(
-            floor,
+            max(prior.free_nats, 0.1),
             40.0,
             f"the latent is empty (posterior collapse); try a lower {pull}",
             f"the prior cannot follow the posterior; try a higher {pull}",
         ),
+        "actor_std": Range(
+            1.1 * config.behavior.min_std,
+            below="the actor explores no more; try a higher behavior.entropy or behavior.action_noise",
+        ),
+    }
+
+
+def _pillar_ranges(config: Config) -> dict[str, Range]:
+    """Of the Perceiver and of the attention schema."""
+    codes = config.world_model.perceiver_config.codebook_size
+    return {
         "vq_perplexity": Range(
             40 / 256 * codes,
             0.9 * codes,
@@ -81,6 +101,12 @@ def expected_ranges(config: Config) -> dict[str, Range]:
         "attention_movement_ratio": Range(
             high=1.1, above="movement is foreseen worse than by 'still'; try a higher losses.lambda_att_dyn"
         ),
+    }
+
+
+def _dream_ranges() -> dict[str, Range]:
+    """Of dreams beside what happened."""
+    return {
         "imag_gap_carry/1": Range(
             high=0.01, above="a dream's transition is not that of training: the loop is not closed", settled=0
         ),
@@ -90,30 +116,28 @@ def expected_ranges(config: Config) -> dict[str, Range]:
         "reward_error_top": Range(
             high=0.5, above="the reward head misses the large rewards; more updates per frame may help", settled=3000
         ),
-        "actor_std": Range(
-            1.1 * config.behavior.min_std,
-            below="the actor explores no more; try a higher behavior.entropy or behavior.action_noise",
+    }
+
+
+def _mixture_ranges(components: int) -> dict[str, Range]:
+    """Of a prior of several components."""
+    return {
+        "hierarchical_kl": Range(
+            high=8.0, above="the sticks strain against their prior; try a higher losses.hier_scale"
+        ),
+        "mixture_gap": Range(
+            high=0.2,
+            above="components overlap, so the bound on the KL is loose; try fewer world_model.max_components",
+        ),
+        "effective_components": Range(
+            max(1.2, 4 / 15 * components),
+            below="few components are used; try a higher losses.entropy_weight or fewer world_model.max_components",
+        ),
+        "component_mutual_information": Range(
+            min(0.3, 0.25 * math.log(components)),
+            below="components are alike; try fewer world_model.max_components or a higher losses.entropy_weight",
         ),
     }
-    if components > 1:
-        ranges |= {
-            "hierarchical_kl": Range(
-                high=8.0, above="the sticks strain against their prior; try a higher losses.hier_scale"
-            ),
-            "mixture_gap": Range(
-                high=0.2,
-                above="components overlap, so the bound on the KL is loose; try fewer world_model.max_components",
-            ),
-            "effective_components": Range(
-                max(1.2, 4 / 15 * components),
-                below="few components are used; try a higher losses.entropy_weight or fewer world_model.max_components",
-            ),
-            "component_mutual_information": Range(
-                min(0.3, 0.25 * math.log(components)),
-                below="components are alike; try fewer world_model.max_components or a higher losses.entropy_weight",
-            ),
-        }
-    return ranges
 
 
 class Health:

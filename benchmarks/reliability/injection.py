@@ -18,7 +18,8 @@ from unittest.mock import patch
 import torch
 
 from agent.evaluation import episodes as evaluation
-from agent.learning.actor_critic import Critic, Gaussian
+from agent.learning.actor_critic import Critic
+from agent.learning.policies import Gaussian
 from agent.learning.agent import Agent
 from envs.reaching import ReachingEnv
 from multi_task_learning.loss_aggregator import GROUPS

@@ -5,7 +5,8 @@ import torch
 from torch.distributions import Normal, OneHotCategorical, OneHotCategoricalStraightThrough
 
 from agent.config.settings import BehaviorConfig
-from agent.learning.actor_critic import ActorCritic, Categorical, Gaussian
+from agent.learning.actor_critic import ActorCritic
+from agent.learning.policies import Categorical, Gaussian
 
 CONFIG = BehaviorConfig(hidden_dim=16, num_layers=1, num_bins=41)
 
@@ -105,12 +106,6 @@ def test_exploring_replaces_a_share_of_the_choices():
     expected = torch.tensor([0.7, 0.1, 0.1, 0.1])  # a quarter of the replaced ones stay as they were
     torch.testing.assert_close(explored.mean(0), expected, rtol=0, atol=5 * 0.5 / 20_000**0.5)
     assert torch.equal(explored.sum(-1), torch.ones(20_000))
-
-
-def test_the_share_of_random_choices_is_a_share():
-    with pytest.raises(ValueError, match=r"^behavior.action_noise: got 1.5, expected \[0, 1\][^\n]*$"):
-        ActorCritic(4, 2, BehaviorConfig(hidden_dim=16, num_layers=1, action_noise=1.5), is_discrete=True)
-    ActorCritic(4, 2, BehaviorConfig(hidden_dim=16, num_layers=1, action_noise=1.5))  # a std
 
 
 def test_critic_starts_at_zero_and_learns_a_value():

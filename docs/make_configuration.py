@@ -1,6 +1,6 @@
 """docs/configuration.md, made from the settings' dataclasses, their comments and the presets.
 
-    python -m agent.report.config_reference > docs/configuration.md
+    python -m docs.make_configuration > docs/configuration.md
 
 A comment on a field's line is its description; a test holds the file equal to what is made here.
 """
@@ -20,7 +20,7 @@ from agent.config.schedules import Schedule
 from agent.config.settings import MAY_CHANGE, Config
 from world_model.settings import from_mapping
 
-COMMAND = "python -m agent.report.config_reference > docs/configuration.md"
+COMMAND = "python -m docs.make_configuration > docs/configuration.md"
 INTRODUCTION = f"""# Configuration: every key
 
 Made by `{COMMAND}` from the code; edit the comments there.
