@@ -13,12 +13,13 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Dict, Space
 from numpy.typing import NDArray
 
-from envs.contract import Contract, ContractError, brief, checked_image, one_line
+from envs.contract import Contract, ContractError, brief, checked_image
 from envs.images import Frame, drawn_rgb, is_image, resize_area, to_rgb
 from envs.pixels import PixelEnv
 from envs.registered import make_registered
 from envs.spaces import action_map
 from envs.tasks import GYM_PREFIX, task_key
+from envs.wording import one_line, raised
 
 GymEnv = gymnasium.Env[Any, Any]
 
@@ -89,10 +90,10 @@ class GymPixels(PixelEnv):
             except (Exception, SystemExit) as error:
                 if not self._is_observed:
                     raise self._drawing_error(error) from error
-                _say_once(f"{self.task}: render() raises {one_line(error)}; videos show the observation")
+                _say_once(f"{self.task}: render() raises {raised(error)}; videos show the observation")
                 draws = False
         if not draws and not self._is_observed:
-            space = " ".join(str(self._env.observation_space).split())
+            space = one_line(self._env.observation_space)
             raise ValueError(
                 f"task: got {self.task!r} with render_mode {self._env.render_mode!r} and observations {space}, "
                 "expected pixels: a uint8 image from 0 to 255 in the observation, or render_mode 'rgb_array'"
@@ -103,8 +104,8 @@ class GymPixels(PixelEnv):
         if isinstance(error, ContractError):
             return error
         if isinstance(error, DependencyNotInstalled):
-            return ValueError(f"task: got {self.task!r}, which lacks something here: {' '.join(str(error).split())}")
-        return ContractError(f"render: got {one_line(error)} from {self.task}, expected a frame uint8 [H, W, 3]")
+            return ValueError(f"task: got {self.task!r}, which lacks something here: {one_line(error)}")
+        return ContractError(f"render: got {raised(error)} from {self.task}, expected a frame uint8 [H, W, 3]")
 
     def _try_step(self) -> None:
         """A step that is thrown away, as every episode begins with a reset of its own."""
@@ -148,7 +149,7 @@ class GymPixels(PixelEnv):
         try:
             self._env.close()
         except (Exception, SystemExit) as error:  # there is nothing left to lose
-            _say_once(f"{self.task}: close() raises {one_line(error)}")
+            _say_once(f"{self.task}: close() raises {raised(error)}")
 
 
 def _open(source: str | GymEnv | Callable[[], GymEnv], kwargs: Mapping[str, Any] | None) -> tuple[GymEnv, str]:
@@ -162,7 +163,7 @@ def _open(source: str | GymEnv | Callable[[], GymEnv], kwargs: Mapping[str, Any]
         try:
             env = source()
         except (Exception, SystemExit) as error:
-            raise ValueError(f"env: got {brief(source)}, which raises {one_line(error)}") from error
+            raise ValueError(f"env: got {brief(source)}, which raises {raised(error)}") from error
     if not isinstance(env, gymnasium.Env):
         came = type(env).__name__
         raise ValueError(f"env: got {came}, expected a gymnasium.Env, what makes one, or '{GYM_PREFIX}<id>'")

@@ -11,6 +11,7 @@ from gymnasium.spaces import Dict, Space
 from numpy.typing import NDArray
 
 from envs.images import is_image
+from envs.wording import raised
 
 _API = {
     "reset": "Gymnasium's reset(seed=..., options=...) -> observation, info",
@@ -110,7 +111,7 @@ class Contract(gymnasium.Wrapper[Any, Any, Any, Any]):
             if method in self._answered:
                 raise
             raise ContractError(
-                f"{method}: got {one_line(error)} from {self._task}, expected an answer: {_API[method]}"
+                f"{method}: got {raised(error)} from {self._task}, expected an answer: {_API[method]}"
             ) from error
         self._answered.add(method)
 
@@ -148,9 +149,3 @@ def brief(value: Any) -> str:
     if isinstance(value, tuple):
         return f"{len(value)} values ({', '.join(type(part).__name__ for part in value)})"
     return shorten(repr(value), 60, placeholder="...")
-
-
-def one_line(error: BaseException) -> str:
-    """An exception in one line: its type, and what it says."""
-    text = shorten(str(error), 300, placeholder="...")
-    return f"{type(error).__name__} ({text})" if text else type(error).__name__

@@ -8,11 +8,11 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.checks import check_arguments, checked_count
-from envs.contract import one_line
 from envs.pixels import Frame, PixelEnv
 from envs.rendering import SceneCamera, load_suite
 from envs.spaces import ActionScale
 from envs.tasks import SUITE_TASKS, base_task, checked_task, task_arguments
+from envs.wording import raised
 
 
 class DMCPixels(PixelEnv):
@@ -83,4 +83,4 @@ def _load(domain: str, name: str, arguments: Mapping[str, Any], random: int) -> 
     except (Exception, SystemExit) as error:
         if not arguments:
             raise
-        raise ValueError(f"env.kwargs: got {dict(arguments)}, for which {title} raises {one_line(error)}") from error
+        raise ValueError(f"env.kwargs: got {dict(arguments)}, for which {title} raises {raised(error)}") from error

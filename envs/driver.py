@@ -12,10 +12,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from envs.checks import checked_action, checked_count
-from envs.contract import one_line
 from envs.pixels import IS_CUT, EpisodeStart
 from envs.spaces import OneHot, one_hot
 from envs.step import Step
+from envs.wording import one_line, raised
 from envs.workers import close_vector_env, lost_workers
 
 Policy = Callable[[Step], NDArray[np.float32]]
@@ -159,8 +159,8 @@ class Driver:
                 if self._remake is None:
                     raise
                 if self._sent is None:
-                    raise EnvironmentFailure(f"environments failed at their first reset: {one_line(error)}") from error
-                self._give_up(lost_workers(self._workers) or [0], " ".join(str(error).split()), error)
+                    raise EnvironmentFailure(f"environments failed at their first reset: {raised(error)}") from error
+                self._give_up(lost_workers(self._workers) or [0], one_line(error), error)
                 continue
             if self._remake is not None and not np.isfinite(row.reward).all():
                 self._give_up(np.flatnonzero(~np.isfinite(row.reward)).tolist(), "a reward that is not finite")

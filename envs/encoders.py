@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.wording import one_line
+
 PILLOW = "Pillow"
 INSTALL = "pip install --force-reinstall imageio-ffmpeg brings an ffmpeg that has all encoders"
 # A gif frame has 256 colours: each frame gets its own palette, so no frame has to wait for the later ones.
@@ -65,7 +67,7 @@ class Ffmpeg:
             )  # fmt: skip
         except (OSError, RuntimeError) as error:
             self._errors.close()
-            raise EncodingError(" ".join(str(error).split())) from None
+            raise EncodingError(one_line(error)) from None
 
     def send(self, frame: NDArray[np.uint8]) -> None:
         """The next frame."""
@@ -91,7 +93,7 @@ class Ffmpeg:
         self._errors.close()
         if code != 0:
             ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            said = next((" ".join(line.split())[:160] for line in lines if line.strip()), "")
+            said = next((one_line(line, 160) for line in lines if line.strip()), "")
             raise EncodingError(f"{self._name} broke off ({said or ended})")
 
     def abandon(self) -> None:

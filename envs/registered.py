@@ -12,9 +12,10 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.error import DependencyNotInstalled, NamespaceNotFound
 
-from envs.contract import Contract, ContractError, one_line
+from envs.contract import Contract, ContractError
 from envs.rendering import choose_gl_backend
 from envs.tasks import GYM_PREFIX, base_task, task_arguments
+from envs.wording import one_line, raised
 
 # Modules that register environments when they are imported: the package that brings each, and how its ids begin.
 REGISTRARS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -73,11 +74,11 @@ def make_registered(task: str, kwargs: Mapping[str, Any] | None = None) -> gymna
         checked = dataclasses.replace(spec, entry_point=create)
         return gymnasium.make(checked, disable_env_checker=True, **mode, **arguments)
     except (DependencyNotInstalled, ImportError) as error:
-        raise ValueError(f"task: got {task!r}, which lacks something here: {_one_line(error)}") from error
+        raise ValueError(f"task: got {task!r}, which lacks something here: {one_line(error)}") from error
     except ContractError:
         raise
     except (Exception, SystemExit) as error:
-        raise ValueError(f"task: got {task!r}, whose constructor raises {one_line(error)}") from error
+        raise ValueError(f"task: got {task!r}, whose constructor raises {raised(error)}") from error
 
 
 def _find(task: str) -> EnvSpec:
@@ -90,7 +91,7 @@ def _find(task: str) -> EnvSpec:
         return gymnasium.spec(name)
     except NamespaceNotFound as error:
         raise ValueError(
-            f"task: got {task!r}, expected an id that is registered: {_one_line(error)} "
+            f"task: got {task!r}, expected an id that is registered: {one_line(error)} "
             f"(or name the module that registers it: '{GYM_PREFIX}<module>:{name}')"
         ) from None
     except gymnasium.error.Error:
@@ -117,13 +118,13 @@ def _import(module: str, task: str) -> None:
         import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # one that the module asks for
-            raise ValueError(f"task: got {task!r}, which lacks something here: {_one_line(error)}") from error
+            raise ValueError(f"task: got {task!r}, which lacks something here: {one_line(error)}") from error
         raise ValueError(
-            f"task: got {task!r}, but importing {module!r} failed ({_one_line(error)}), "
+            f"task: got {task!r}, but importing {module!r} failed ({one_line(error)}), "
             "expected a module on the Python path (PYTHONPATH)"
         ) from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"task: got {task!r}, but importing {module!r} raises {one_line(error)}") from error
+        raise ValueError(f"task: got {task!r}, but importing {module!r} raises {raised(error)}") from error
 
 
 def _can_draw(creator: Any) -> bool:
@@ -133,7 +134,3 @@ def _can_draw(creator: Any) -> bool:
         return "rgb_array" in metadata.get("render_modes", ())
     parameters = inspect.signature(creator).parameters.values()
     return any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

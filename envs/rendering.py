@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.contract import one_line
+from envs.wording import raised
 
 BACKENDS = ("egl", "osmesa", "glfw")  # headless ones first
 PROFILES = ("standard", "fast")
@@ -98,7 +98,7 @@ def _context_failure(physics: Any) -> str | None:
         try:
             _ = physics.contexts
         except Exception as error:
-            return one_line(error)
+            return raised(error)
     return None
 
 

@@ -7,6 +7,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from envs.checks import checked_count
+from envs.wording import one_line
 
 _UNBOUNDED = 1e9  # libraries write 1e10, 3.4e38 or inf for a dimension without limits
 
@@ -112,4 +113,4 @@ def action_map(space: Space[Any]) -> ActionMap:
         return ActionChoice(space)
     if isinstance(space, Box) and space.low.size and np.dtype(space.dtype).kind in "fiu":
         return ActionScale(space)
-    raise ValueError(f"actions: got {' '.join(str(space).split())}, expected a Box of numbers or a Discrete")
+    raise ValueError(f"actions: got {one_line(space)}, expected a Box of numbers or a Discrete")

@@ -15,6 +15,8 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
+from envs.wording import told
+
 logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
@@ -89,7 +91,7 @@ def close_env(env: Closable) -> None:
     try:
         env.close()
     except Exception as error:
-        logger.warning("closing an environment failed (%s)", " ".join(f"{type(error).__name__}: {error}".split()))
+        logger.warning("closing an environment failed (%s)", told(error))
 
 
 def close_vector_env(vector_env: VectorEnv) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from agent.config.nested import flatten
 from agent.config.settings import Config
+from envs.wording import one_line
 from world_model.settings import as_declared, declared
 
 REFERENCE_FILE = Path(__file__).with_name("reference_curves.csv")
@@ -71,7 +72,7 @@ def load_run(logdir: Path) -> Run:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: not readable as YAML ({one_line(error)})") from None
     if not isinstance(values, dict) or not isinstance(values.get("task"), str):
         raise ValueError(f"{path}: got no mapping with a task, expected the settings of a run")
     rows = list(read_metrics(logdir / "metrics.jsonl"))

@@ -20,6 +20,7 @@ from envs.driver import EnvironmentFailure
 from envs.pixels import IS_CUT, PixelEnv
 from envs.spaces import OneHot, random_actions
 from envs.tasks import GYM_PREFIX
+from envs.wording import told
 from envs.workers import close_env
 
 EnvSource = str | Env[Any, Any] | Callable[[], Env[Any, Any]]  # a task, an environment, or what makes one
@@ -136,8 +137,7 @@ def reported() -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise EnvironmentFailure(f"the environment failed ({told})") from error
+        raise EnvironmentFailure(f"the environment failed ({told(error)})") from error
 
 
 def play_episode(

@@ -16,6 +16,7 @@ from agent.learning.exploration import EXPLORATIONS
 from agent.learning.frames import to_frames, to_images
 from agent.learning.model_learner import ModelLearner
 from agent.learning.weight_average import WeightAverage
+from envs.wording import one_line
 from replay import Chunk
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.state import Memory, State
@@ -227,7 +228,7 @@ class Agent:
             self.model.load_state_dict(state["model"])
             self.actor_critic.load_state_dict(state["actor_critic"])
         except RuntimeError as error:  # torch lists every key; the first lines say enough
-            found = " ".join(str(error).split())[:200]
+            found = one_line(error, 200)
             raise ValueError(f"checkpoint: its weights do not fit this version's model ({found} ...)") from None
         self.updates = state["updates"]
         self.model_learner.optimizer.load_state_dict(state["model_optimizer"])

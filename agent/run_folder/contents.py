@@ -20,6 +20,7 @@ from torch.utils._device import _device_constructors
 from agent.config.settings import Config
 from agent.learning.agent import Agent
 from agent.run_folder.schema import Array, Count, Each, Maybe, Table, check
+from envs.wording import one_line
 from replay.entries import check_unfinished
 from world_model.settings import from_mapping
 
@@ -136,7 +137,7 @@ def _build(config: Config, state: dict[str, Any]) -> Agent:
         with _Budget(sum(leaf.nbytes for leaf in tensors) + SPARE_BYTES, len(tensors) + SPARE_TENSORS):
             return Agent(config, state["action_dim"], "cpu", state["is_discrete"])
     except (RuntimeError, ArithmeticError, TypeError, AssertionError) as error:
-        found = " ".join(str(error).split())[:100]
+        found = one_line(error, 100)
         raise ValueError(f"config: got settings that no model can be made of ({found})") from None
 
 

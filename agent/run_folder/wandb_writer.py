@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from envs.wording import one_line, told
+
 PROJECT = "aime"
 OLDEST = (0, 31)  # of wandb: what was tried; older ones cannot bound the wait at the end
 INSTALL = "pip install 'wandb>=0.31'"
@@ -82,7 +84,7 @@ class WandbWriter:
         try:
             self._run = wandb.init(**options)
         except wandb.errors.Error as error:
-            self._tell(f"W&B: not reached ({_one_line(error)}); the copy stays in {self._folder}")
+            self._tell(f"W&B: not reached ({one_line(error, 120)}); the copy stays in {self._folder}")
             wandb.teardown()  # its service still holds the id of the run that failed
             self._run = wandb.init(**options, mode="offline")
         self._run.define_metric("*", step_metric="env_frames")
@@ -121,12 +123,7 @@ class WandbWriter:
             action()
         except Exception as error:
             self._run = None
-            self._tell(f"W&B: {type(error).__name__}: {_one_line(error)}; {remedy}")
-
-
-def _one_line(error: Exception, width: int = 120) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= width else text[: width - 3] + "..."
+            self._tell(f"W&B: {told(error, 120)}; {remedy}")
 
 
 def _read_id(path: Path) -> str | None:

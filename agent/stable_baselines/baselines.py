@@ -24,6 +24,7 @@ from agent.run_folder.checkpoint import load_newest, save_checkpoint
 from agent.run_folder.contents import check_baseline
 from agent.stable_baselines.envs import task_envs
 from envs.spaces import OneHot, one_hot
+from envs.wording import one_line
 from replay import check_budget
 from world_model.config import arguments
 
@@ -180,7 +181,7 @@ def _restore_weights(model: SAC | PPO, payload: dict[str, Any]) -> None:
         for name in variables:
             getattr(model, name).data.copy_(payload["variables"][name])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        found = " ".join(str(error).split())[:200]
+        found = one_line(error, 200)
         raise ValueError(f"checkpoint: its weights do not fit this {type(model).__name__} ({found} ...)") from None
     model.num_timesteps, model._n_updates = payload["counters"]["agent_steps"], payload["rounds"]
 

@@ -32,6 +32,7 @@ from envs.images import is_image
 from envs.pixels import PixelEnv
 from envs.spaces import OneHot, action_map, random_actions
 from envs.tasks import GYM_PREFIX, base_task
+from envs.wording import one_line, told
 from world_model.settings import declared, unknown_key
 
 _NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device")  # the environment, learn() or arguments decide them
@@ -181,7 +182,7 @@ def space_from_plain(values: Mapping[str, Any]) -> Space[Any]:
     try:
         return _space_of(values)
     except (KeyError, TypeError, ValueError, AssertionError, OverflowError) as error:
-        found = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        found = told(error, 100)
         raise ValueError(f"space: got {str(values)[:60]}, expected one of a model's ({found})") from None
 
 
@@ -206,7 +207,7 @@ def _brief(space: Space[Any]) -> str:
     """A space in one line."""
     if isinstance(space, Box):
         return f"Box({space.low.min():g}, {space.high.max():g}, {space.shape}, {space.dtype})"
-    return " ".join(str(space).split())
+    return one_line(space)
 
 
 def config_of(

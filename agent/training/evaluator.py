@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from agent.config.settings import Config
 from agent.evaluation.episodes import Evaluation, TrainedPlayer, cut_line, evaluate
 from agent.learning.errors import NotFinite
-from agent.training.recovery import describe, one_line
+from agent.training.recovery import describe
 from agent.training.stopping import Stopped
 from agent.video.recording import record
 from envs import Step
 from envs.driver import EnvironmentFailure
 from envs.encoders import EncodingError
+from envs.wording import told
 
 EVALUATION_SEED = 10_000  # evaluation episodes start here, far from those of training
 
@@ -100,4 +101,4 @@ def dispensable(what: str, note: Note, place: Path) -> Iterator[None]:
     except OSError as error:
         note(f"no {what}: {describe(error, place)}")
     except (Exception, SystemExit) as error:  # an environment may leave by sys.exit too
-        note(f"no {what}: {one_line(error)}")
+        note(f"no {what}: {told(error)}")

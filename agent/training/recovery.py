@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Protocol
 
 from agent.config.settings import Config
@@ -14,6 +13,7 @@ from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint
 from agent.training.display import Display
 from agent.training.screen import lasting_screen
 from agent.training.stopping import silent_writers, stop_signals
+from envs.wording import told
 
 SLOWER = 0.3  # learning rates after going back, times this
 TRACEBACK = "traceback.txt"  # in a run's folder `faults`: where the newest error came from that nobody expected
@@ -125,11 +125,6 @@ def explain(error: OSError, logdir: Path) -> str:
     return f"{describe(error, logdir)}, then go on with --resume"
 
 
-def one_line(error: BaseException) -> str:
-    """An error's type and text in one line."""
-    return shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
-
-
 def keep_traceback(error: BaseException, logdir: Path) -> str:
     """Write an error that nobody expected into the run's folder; the line that tells of it."""
     path = logdir / "faults" / TRACEBACK
@@ -137,5 +132,5 @@ def keep_traceback(error: BaseException, logdir: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError as trouble:
-        return f"{one_line(error)}; its traceback is lost ({trouble})"
-    return f"{one_line(error)}; its traceback is in {path}"
+        return f"{told(error)}; its traceback is lost ({trouble})"
+    return f"{told(error)}; its traceback is in {path}"
