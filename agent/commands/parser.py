@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.config.files import load_config, parse_value
 from agent.config.nested import differences, flatten, merge
-from agent.config.presets import parse_overrides
+from agent.config.presets import ALIASES, parse_overrides
 from agent.config.settings import Config
 from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
@@ -114,6 +114,8 @@ def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable
 
         preset, reason = ("gpu", "a GPU was found") if torch.cuda.is_available() else ("cpu", "no GPU was found")
         tell(f"preset {preset}: {reason} (choose another with --preset)")
+    elif preset in ALIASES:
+        tell(f"preset {preset}: its name is {ALIASES[preset]} now")
     return parse_overrides(overrides, preset, options.task)
 
 

@@ -33,7 +33,7 @@ def prepare(arguments: list[str]) -> Job:
     """A run's config from the options, or from its folder where it exists; then the trainer."""
     parser = Parser("train", epilog=HELP)
     parser.add_argument("--task", help="task to learn, such as walker_walk (default: cartpole_swingup)")
-    parser.add_argument("--preset", help="cpu, gpu, seed or debug (default: gpu where there is one, else cpu)")
+    parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu where there is one, else cpu)")
     parser.add_argument("--logdir", type=Path, help="the run's folder (default: runs/<task>-seed<N>)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --logdir; an error without one")
     parser.add_argument("--max_minutes", type=float, help="end with a checkpoint after so many minutes")

@@ -14,7 +14,7 @@ def prepare(arguments: list[str]) -> Job:
     """A new run's config from the options, cut short; two runs of it, and what they differ in."""
     parser = Parser("verify-resume", epilog=HELP)
     parser.add_argument("--task", help="task to learn (default: cartpole_swingup)")
-    parser.add_argument("--preset", help="cpu, gpu, seed or debug (default: gpu where there is one, else cpu)")
+    parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu where there is one, else cpu)")
     parser.add_argument("--updates", type=int, default=60, help="length of the run (default: 60)")
     parser.add_argument("--stops", type=int, default=3, help="SIGTERM and kill -9 in turns (default: 3)")
     options, overrides = parser.parse(arguments, config_keys())

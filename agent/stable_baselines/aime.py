@@ -73,7 +73,7 @@ class AIME(BaseAlgorithm):
         env: a gymnasium environment or a VecEnv of frames, a gymnasium id, or a task of `run_agent.py train --task`,
             which is made with the preset's action repeat, render profile and num_envs. "CnnPolicy" may stand before
             it, as Stable-Baselines3 has it, or be given as `policy`.
-        preset: cpu, gpu, seed or debug.
+        preset: cpu, gpu, reference or debug.
         seed: of the agent and of the environments; None draws one.
         device: "auto", "cpu" or "cuda".
         verbose: 1 prints Stable-Baselines3's table.

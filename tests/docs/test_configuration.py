@@ -36,7 +36,7 @@ def test_every_key_has_one_row_and_a_meaning():
 
 def test_figures_by_hand():
     presets = sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml") if path.stem != "sizes")
-    assert presets == ["cpu", "debug", "gpu", "seed"]
+    assert presets == ["cpu", "debug", "gpu", "reference"]
     assert rows()["replay.batch_size"][:6] == ["int", "16", "8", "2", "", "8"]
     assert rows()["env_frames"][1:6] == ["1_000_000", "100_000", "400", "", ""]
     assert rows()["task"][1:6] == ["cartpole_swingup", "", "counting", "", ""]
@@ -52,7 +52,7 @@ def test_a_column_and_the_defaults_make_the_preset(preset):
         for name in key.split("."):
             value = getattr(value, name)
         cells = rows()[key]
-        shown = cells[2 + ["cpu", "debug", "gpu", "seed"].index(preset)] or cells[1]
+        shown = cells[2 + ["cpu", "debug", "gpu", "reference"].index(preset)] or cells[1]
         assert (shown if isinstance(value, str) else float(shown)) == value
 
 

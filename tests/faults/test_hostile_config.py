@@ -106,7 +106,7 @@ def test_beside_a_checkpoint_a_key_that_may_change_is_told(tmp_path, capsys):
 
 
 def test_every_preset_survives_being_written_and_read(tmp_path):
-    for preset in ("debug", "cpu", "gpu", "seed"):
+    for preset in ("debug", "cpu", "gpu", "reference"):
         config = make_config(preset)
         save_config(config, tmp_path / "config.yaml")
         assert load_config(tmp_path / "config.yaml") == config

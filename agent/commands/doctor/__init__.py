@@ -31,7 +31,7 @@ def prepare(arguments: list[str]) -> Job:
     """Check the options; the job looks, tells, and returns 0 where a run can start, else 1."""
     parser = Parser("doctor", epilog="Exit status: 0 where a run can start, 1 where it can not, 2 after bad input.")
     parser.add_argument("--task", help="task that will be learned (default: the preset's, else cartpole_swingup)")
-    parser.add_argument("--preset", help="cpu, gpu, seed or debug (default: gpu where there is one, else cpu)")
+    parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu where there is one, else cpu)")
     parser.add_argument("--workers", type=int, default=2, help="renderers side by side (default: 2)")
     parser.add_argument("--threads", type=int, help="a number of CPU threads to try beside those that a run tries")
     parser.add_argument("--seconds", type=float, default=60.0, help="all that the probes may take (default: 60)")

@@ -12,6 +12,7 @@ from world_model.settings import as_declared, check_key, declared, from_mapping,
 
 PRESET_FOLDER = Path(__file__).parent
 SIZE_FILE = PRESET_FOLDER / "sizes.yaml"
+ALIASES = {"seed": "reference"}  # earlier names of presets, which runs and scripts of then still say
 
 
 def preset_names() -> list[str]:
@@ -32,9 +33,10 @@ def load_preset(name: str, task: str | None = None, size: str | None = None) -> 
 
     ValueError on an unknown preset or size, naming the nearest.
     """
-    if name not in preset_names():
+    file = ALIASES.get(name, name)
+    if file not in preset_names():
         raise ValueError(unknown_key(name, preset_names(), "preset"))
-    values: dict[str, Any] = read_yaml(PRESET_FOLDER / f"{name}.yaml")
+    values: dict[str, Any] = read_yaml(PRESET_FOLDER / f"{file}.yaml")
     per_task = values.pop("per_task", {})
     task = task if task is not None else values.get("task", Config.task)
     for pattern, overrides in per_task.items():

@@ -20,7 +20,12 @@ def test_every_preset_is_valid_and_says_its_name(preset):
 
 
 def test_the_four_presets_are_there():
-    assert preset_names() == ["cpu", "debug", "gpu", "seed"]
+    assert preset_names() == ["cpu", "debug", "gpu", "reference"]
+
+
+def test_the_reference_presets_earlier_name_still_means_it():
+    earlier, config = make_config("seed", "walker_walk"), make_config("reference", "walker_walk")
+    assert differences(earlier, config) == ["preset: seed -> reference"]
 
 
 @pytest.mark.parametrize(
@@ -37,8 +42,8 @@ def test_cpu_preset_uses_planet_action_repeats_and_trains_equally_per_frame(task
     assert make_config("gpu", task).env.render == "standard"
 
 
-def test_seed_preset_holds_the_seeds_figures():
-    config = make_config("seed")
+def test_the_reference_preset_holds_the_seed_documents_figures():
+    config = make_config("reference")
     model = config.world_model
     assert (model.latent_dim, model.hidden_dim, model.max_components) == (36, 512, 15)
     assert model.perceiver_config.context_dim == 256
