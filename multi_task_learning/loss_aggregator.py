@@ -95,5 +95,5 @@ def _weight(factors: tuple[float | str, ...], weights: dict[str, float]) -> floa
 def _mean(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() == 0:
         came = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"outputs[{name!r}]: came as {came}, expected a per-step loss tensor [B, T]")
+        raise ValueError(f"outputs[{name!r}]: got {came}, expected a per-step loss tensor [B, T]")
     return value.mean()

@@ -57,9 +57,9 @@ class RGB:
         every: int = 1,
     ) -> None:
         if method not in METHODS:
-            raise ValueError(f"method: came as {method!r}, expected one of {', '.join(METHODS)}")
+            raise ValueError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
         if not isinstance(every, int) or every < 1 or (every > 1 and method != "rgb"):
-            raise ValueError(f"every: came as {every} with method {method!r}, expected 1, or more with method 'rgb'")
+            raise ValueError(f"every: got {every} with method {method!r}, expected 1, or more with method 'rgb'")
         self.method, self.every = method, every
         self.task_num: int | None = None
         self.device: torch.device | str | None = None
@@ -123,7 +123,7 @@ class RGB:
         """Continue from `state_dict()` of another instance. Raises ValueError where keys are missing or unknown."""
         expected = {"aggregator", "frozen", "calls", "skipped", "metrics"}
         if set(state) != expected:
-            raise ValueError(f"state: came with the keys {sorted(state)}, expected {sorted(expected)}")
+            raise ValueError(f"state: got the keys {sorted(state)}, expected {sorted(expected)}")
         self.aggregator.load_state_dict(state["aggregator"])
         self._frozen = None if state["frozen"] is None else Frozen(**state["frozen"])
         self._calls = int(state["calls"])
@@ -134,11 +134,11 @@ class RGB:
         for index, loss in enumerate(losses):
             if not isinstance(loss, Tensor) or loss.ndim != 0:
                 came = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-                raise ValueError(f"task_losses[{index}]: came as {came}, expected a scalar tensor")
+                raise ValueError(f"task_losses[{index}]: got {came}, expected a scalar tensor")
         if not losses:
             raise ValueError("task_losses: came empty, expected at least one scalar tensor")
         if self.task_num is not None and self.task_num != len(losses):
-            raise ValueError(f"task_losses: came with {len(losses)} tasks, expected task_num = {self.task_num}")
+            raise ValueError(f"task_losses: got {len(losses)} tasks, expected task_num = {self.task_num}")
         return losses
 
     def _solve(self, losses: list[Tensor], params: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -183,9 +183,9 @@ class RGB:
         nothing else.
         """
         if self.rep is None:
-            raise ValueError("rep: came as None, expected this batch's representation, since rep_grad is True")
+            raise ValueError("rep: got None, expected this batch's representation, since rep_grad is True")
         if self.every > 1:
-            raise ValueError(f"every: came as {self.every}, expected 1, since rep_grad is True")
+            raise ValueError(f"every: got {self.every}, expected 1, since rep_grad is True")
         reps = [self.rep] if isinstance(self.rep, Tensor) else list(self.rep)
         self.rep = None  # it holds the graph
         matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(reps)), device)

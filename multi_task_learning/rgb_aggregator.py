@@ -55,15 +55,15 @@ class RGBAggregator(Aggregator, Stateful):
     ) -> None:
         super().__init__()
         if not 0.0 <= mu < 1.0:
-            raise ValueError(f"mu: came as {mu}, expected a number in [0, 1)")
+            raise ValueError(f"mu: got {mu}, expected a number in [0, 1)")
         if not 0.0 <= lambd < float("inf"):
-            raise ValueError(f"lambd: came as {lambd}, expected a finite number >= 0")
+            raise ValueError(f"lambd: got {lambd}, expected a finite number >= 0")
         if not isinstance(alpha_steps, int) or alpha_steps < 0:
-            raise ValueError(f"alpha_steps: came as {alpha_steps}, expected an integer >= 0")
+            raise ValueError(f"alpha_steps: got {alpha_steps}, expected an integer >= 0")
         if not 0.0 < lr_inner < float("inf"):
-            raise ValueError(f"lr_inner: came as {lr_inner}, expected a finite number > 0")
+            raise ValueError(f"lr_inner: got {lr_inner}, expected a finite number > 0")
         if scale not in get_args(Scale):
-            raise ValueError(f"scale: came as {scale!r}, expected one of {', '.join(get_args(Scale))}")
+            raise ValueError(f"scale: got {scale!r}, expected one of {', '.join(get_args(Scale))}")
         self.mu, self.lambd, self.alpha_steps, self.lr_inner, self.scale = mu, lambd, alpha_steps, lr_inner, scale
         self.register_buffer("d", torch.zeros(0))
         self.register_buffer("alpha", torch.zeros(0))
@@ -86,7 +86,7 @@ class RGBAggregator(Aggregator, Stateful):
         Raises ValueError where n or P changed, or the matrix is none.
         """
         if matrix.ndim != 2 or len(matrix) == 0:
-            raise ValueError(f"matrix: came with shape {list(matrix.shape)}, expected [tasks, params]")
+            raise ValueError(f"matrix: got shape {list(matrix.shape)}, expected [tasks, params]")
         self._fit_state(matrix)
         with torch.autocast(matrix.device.type, enabled=False):
             return self._balance(matrix.float(), is_valid)
@@ -134,7 +134,7 @@ class RGBAggregator(Aggregator, Stateful):
             self.alpha = torch.zeros(num_tasks, device=matrix.device)
         if (len(self.alpha), len(self.d)) != (num_tasks, num_params):
             expected = f"{[len(self.alpha), len(self.d)]} as before (or call reset())"
-            raise ValueError(f"matrix: came with shape {list(matrix.shape)}, expected {expected}")
+            raise ValueError(f"matrix: got shape {list(matrix.shape)}, expected {expected}")
         self.d, self.alpha = self.d.to(matrix.device), self.alpha.to(matrix.device)
         self.step = self.step.to(matrix.device)
 

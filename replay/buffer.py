@@ -64,15 +64,15 @@ class ReplayBuffer:
         numbers = {"capacity_steps": capacity_steps, "action_dim": action_dim, "num_envs": num_envs}
         for name, value in numbers.items():
             if value is not None and value < 1:
-                raise ValueError(f"{name}: came as {value}, expected at least 1")
+                raise ValueError(f"{name}: got {value}, expected at least 1")
         self.image_shape, self.action_dim, self.num_envs = tuple(image_shape), action_dim, num_envs
         self.row_bytes = row_bytes(self.image_shape, action_dim)
         if capacity_bytes is not None and capacity_bytes < self.row_bytes:
-            raise ValueError(f"capacity_bytes: came as {capacity_bytes}, expected at least one row of {self.row_bytes}")
+            raise ValueError(f"capacity_bytes: got {capacity_bytes}, expected at least one row of {self.row_bytes}")
         limits = [] if capacity_steps is None else [capacity_steps]
         limits += [] if capacity_bytes is None else [capacity_bytes // self.row_bytes]
         if not limits:
-            raise ValueError("capacity_steps: came as None like capacity_bytes, expected at least one of them")
+            raise ValueError("capacity_steps: got None like capacity_bytes, expected at least one of them")
         self.capacity = min(limits)
         if self.capacity < num_envs:
             raise ValueError(f"capacity: got room for {self.capacity} rows, expected at least num_envs ({num_envs})")
@@ -138,16 +138,16 @@ class ReplayBuffer:
         """
         chosen = range(self.num_envs) if envs is None else [int(env) for env in envs]
         if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(self.num_envs)):
-            raise ValueError(f"envs: came as {list(chosen)}, expected distinct numbers from 0 to {self.num_envs - 1}")
+            raise ValueError(f"envs: got {list(chosen)}, expected distinct numbers from 0 to {self.num_envs - 1}")
         check_rows(step, "step", len(chosen), self.image_shape, self.action_dim)
         for row, env in enumerate(chosen):
             length, is_first = int(self._lengths[env]), bool(step.is_first[row])
             if is_first == (length > 0):
                 expected = "False inside an episode" if length > 0 else "True at its start"
-                raise ValueError(f"step.is_first[{row}]: came as {is_first}, expected {expected}")
+                raise ValueError(f"step.is_first[{row}]: got {is_first}, expected {expected}")
             if length == self.longest:
                 expected = f"at most {self.longest} (the capacity over the number of environments)"
-                raise ValueError(f"episode: came with {length + 1} rows, expected {expected}")
+                raise ValueError(f"episode: got {length + 1} rows, expected {expected}")
         slots = self._take_slots(len(chosen))
         for name, rows in self._rows.items():
             rows[slots] = getattr(step, name)
@@ -162,7 +162,7 @@ class ReplayBuffer:
         check_episode(episode, self.image_shape, self.action_dim)
         length = len(episode.reward)
         if length > self.capacity:
-            raise ValueError(f"episode: came with {length} rows, expected at most the capacity of {self.capacity}")
+            raise ValueError(f"episode: got {length} rows, expected at most the capacity of {self.capacity}")
         self._write(episode, None if self._store is None else self._keep(self._store, episode))
 
     def finish_partial(self, envs: Iterable[int] | None = None) -> int:
@@ -196,10 +196,10 @@ class ReplayBuffer:
         Raises ValueError where `batch` is below 1 or there is no window of `length` rows.
         """
         if batch < 1:
-            raise ValueError(f"batch: came as {batch}, expected at least 1")
+            raise ValueError(f"batch: got {batch}, expected at least 1")
         if not self.can_sample(length):
             most = self._longest_window()
-            raise ValueError(f"length: came as {length}, expected 1 to {most} (the rows that follow one another)")
+            raise ValueError(f"length: got {length}, expected 1 to {most} (the rows that follow one another)")
         windows = np.maximum(np.array([self._size, *self._lengths]) - length + 1, 0)  # [1 + N], finished rows first
         ends = windows.cumsum()
         starts = self._rng.integers(0, ends[-1], size=batch)
@@ -230,7 +230,7 @@ class ReplayBuffer:
         sampled has no "rows"; one of its running episodes may exceed `longest`: ValueError.
         """
         if set(state) | {"rows"} != set(STATE_KEYS):
-            raise ValueError(f"state: came with the keys {sorted(state)}, expected {sorted(STATE_KEYS)}")
+            raise ValueError(f"state: got the keys {sorted(state)}, expected {sorted(STATE_KEYS)}")
         if self._size > 0 or self.num_staged > 0:
             raise ValueError(f"load_state_dict: came for a buffer with {self._size} rows, expected an empty one")
         if len(state["unfinished"]) == self.num_envs:
@@ -244,7 +244,7 @@ class ReplayBuffer:
         """Fill a buffer without finished rows with the newest episodes on disk, in their order -> rows read.
 
         After `load_state_dict` these are the very episodes that the buffer of that state held, so that sampling goes on
-        exactly as it would have. The store sets aside what is damaged, does not fit or is another episode.
+        exactly as it would have. The store quarantines what is damaged, does not fit or is another episode.
         """
         if self._size > 0:
             raise ValueError(f"restore: came for a buffer with {self._size} rows, expected an empty one")

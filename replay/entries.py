@@ -61,4 +61,4 @@ def check_unfinished(packed: Tensor, max_rows: int, image_shape: tuple[int, ...]
         return
     check_rows(rows, "rows", len(rows.reward), image_shape, action_dim)
     if not rows.is_first[0] or rows.is_first[1:].any() or rows.is_last.any():
-        raise ValueError("rows: came as something else, expected the beginning of one episode")
+        raise ValueError("rows: got something else, expected the beginning of one episode")

@@ -48,7 +48,7 @@ def encode(episode: Episode, metadata: dict[str, Any]) -> bytes:
     }
     text = json.dumps(header).encode()
     if len(text) > MAX_HEADER_BYTES:
-        raise ValueError(f"metadata: came as {len(text)} bytes of JSON, expected at most {MAX_HEADER_BYTES}")
+        raise ValueError(f"metadata: got {len(text)} bytes of JSON, expected at most {MAX_HEADER_BYTES}")
     body = PREFIX.pack(MAGIC, VERSION, len(text)) + text + payload
     return body + _digest(body)
 
@@ -94,12 +94,12 @@ def _read_into(reader: zstandard.ZstdDecompressionReader, raw: np.ndarray) -> in
 def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
     """Magic, version, checksum and JSON -> (header, where the payload starts)."""
     if len(data) < PREFIX.size + DIGEST_BYTES:
-        raise ValueError(f"file: came with {len(data)} bytes, expected at least {PREFIX.size + DIGEST_BYTES}")
+        raise ValueError(f"file: got {len(data)} bytes, expected at least {PREFIX.size + DIGEST_BYTES}")
     magic, version, header_bytes = PREFIX.unpack_from(data)
     if magic != MAGIC:
-        raise ValueError("magic: came as something else, expected an episode file")
+        raise ValueError("magic: got something else, expected an episode file")
     if version != VERSION:
-        raise ValueError(f"version: came as {version}, expected {VERSION}")
+        raise ValueError(f"version: got {version}, expected {VERSION}")
     start = PREFIX.size + header_bytes
     if header_bytes > MAX_HEADER_BYTES or start + DIGEST_BYTES > len(data):
         raise ValueError(f"header: declared as {header_bytes} bytes, the file has {len(data)}")
@@ -110,7 +110,7 @@ def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
     except (ValueError, RecursionError) as error:
         raise ValueError("header: is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("metadata"), dict):
-        raise ValueError("header: came without metadata, expected a JSON object with it")
+        raise ValueError("header: got no metadata, expected a JSON object with it")
     return header, start
 
 
@@ -119,18 +119,18 @@ def _check_header(header: dict[str, Any], payload_bytes: int) -> tuple[dict[str,
     fields, length = header.get("fields"), header.get("length")
     triples = [f for f in fields if isinstance(f, list) and len(f) == 3] if isinstance(fields, list) else []
     if not _is_size(length) or [field[0] for field in triples] != list(FIELD_ORDER):
-        raise ValueError(f"header: came with other fields, expected {', '.join(FIELD_ORDER)}")
+        raise ValueError(f"header: got other fields, expected {', '.join(FIELD_ORDER)}")
     shapes: dict[str, tuple[int, ...]] = {}
     for name, dtype, shape in triples:
         rank = {"image": 4, "action": 2}.get(name, 1)
         if dtype != str(DTYPES[name]) or not isinstance(shape, list) or len(shape) != rank:
-            raise ValueError(f"header: {name} came as {dtype} {shape}, expected {DTYPES[name]} of rank {rank}")
+            raise ValueError(f"header: {name}: got {dtype} {shape}, expected {DTYPES[name]} of rank {rank}")
         if not all(map(_is_size, shape)) or shape[0] != length:
-            raise ValueError(f"header: {name} came with shape {shape}, expected sizes above 0, {length} first")
+            raise ValueError(f"header: {name}: got shape {shape}, expected sizes above 0, {length} first")
         shapes[name] = tuple(shape)
     raw_bytes = sum(prod(shape) * DTYPES[name].itemsize for name, shape in shapes.items())
     if header.get("payload_bytes") != payload_bytes:
-        raise ValueError(f"header: payload came as {header.get('payload_bytes')} bytes, the file has {payload_bytes}")
+        raise ValueError(f"header: payload: got {header.get('payload_bytes')} bytes, the file has {payload_bytes}")
     if header.get("raw_bytes") != raw_bytes or raw_bytes > min(MAX_RAW_BYTES, MAX_EXPANSION * payload_bytes):
         raise ValueError(f"header: declares {raw_bytes} raw bytes, more than a payload of {payload_bytes} can hold")
     return shapes, raw_bytes
@@ -150,10 +150,10 @@ def read(path: Path, max_raw_bytes: int = MAX_RAW_BYTES) -> tuple[Episode, dict[
     try:
         if path.is_symlink() or not path.is_file():
             path.lstat()  # FileNotFoundError where there is nothing at all
-            raise ValueError("file: came as a link or a folder, expected a file")
+            raise ValueError("file: got a link or a folder, expected a file")
         size = path.stat().st_size
         if size > most:
-            raise ValueError(f"file: came with {size} bytes, expected at most {most}")
+            raise ValueError(f"file: got {size} bytes, expected at most {most}")
         return decode(path.read_bytes(), max_raw_bytes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -164,6 +164,6 @@ def digest_of(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(0, 2)
         if file.tell() < DIGEST_BYTES:
-            raise ValueError(f"{path}: file: came with {file.tell()} bytes, expected at least {DIGEST_BYTES}")
+            raise ValueError(f"{path}: file: got {file.tell()} bytes, expected at least {DIGEST_BYTES}")
         file.seek(-DIGEST_BYTES, 2)
         return file.read()

@@ -12,7 +12,7 @@ from typing import Any
 from replay import episode_file
 from replay.entries import Entry
 from replay.rows import Episode, check_episode
-from replay.writing import remove_rests, write_whole
+from replay.writing import remove_leftovers, write_whole
 
 NAME = re.compile(r"([0-9]{8,15})-([1-9][0-9]{0,11})\.ep(\.damaged)?")
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class EpisodeStore:
     def __init__(self, folder: Path | str, num_checkpoints: int = 1) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.damaged: list[Path] = []  # files that were set aside
+        self.damaged: list[Path] = []  # files in quarantine
         self.needed: deque[int] = deque(maxlen=num_checkpoints)  # number of the oldest episode that each one knows
         self._next = self._unused_number()
 
@@ -99,11 +99,11 @@ class EpisodeStore:
     ) -> Iterator[tuple[Entry, Episode]]:
         """The episodes of `entries`, one at a time, each the very one that the entry was made of, which passes `check`.
 
-        Others are set aside as `load_all` does, those that are not there logged. So are files with a number among those
+        Others are quarantined as `load_all` does, those that are not there logged. So are files with a number among those
         of the entries that are none of them. Rows of more than `row_bytes` are not read.
         """
         if entries:
-            self._set_strangers_aside(entries)
+            self._quarantine_unknown(entries)
         missing: list[Entry] = []
         for entry in entries:
             try:
@@ -118,7 +118,7 @@ class EpisodeStore:
             text = "%d episodes (%d rows) are missing in %s, the first is %s; the run goes on without them"
             logger.warning(text, len(missing), rows, self.folder, missing[0].name)
 
-    def _set_strangers_aside(self, entries: Sequence[Entry]) -> None:
+    def _quarantine_unknown(self, entries: Sequence[Entry]) -> None:
         known = {entry.name for entry in entries}
         for path in list(self.folder.iterdir()):
             match = NAME.fullmatch(path.name)
@@ -154,7 +154,7 @@ class EpisodeStore:
             logger.warning("passed over a damaged episode: %s (%s)", reason, error.strerror)
             return
         self.damaged.append(aside)
-        logger.warning("set aside a damaged episode: %s", reason)
+        logger.warning("quarantined a damaged episode: %s", reason)
 
     def remove_oldest(self, count: int = 1) -> list[Path]:
         """Delete the `count` oldest episodes -> their paths."""
@@ -166,7 +166,7 @@ class EpisodeStore:
         What a killed run left half written goes as well.
         """
         removed = _delete([path for path in self.paths() if episode_number(path) > number])
-        remove_rests(self.folder)
+        remove_leftovers(self.folder)
         self._next = self._unused_number()
         return removed
 
@@ -212,7 +212,7 @@ def _named(path: Path, check: Callable[[Episode], None], episode: Episode) -> No
 def _parse(path: Path) -> tuple[int, int]:
     match = NAME.fullmatch(path.name)
     if match is None:
-        raise ValueError(f"path: came as {path.name}, expected a name like 00000012-501.ep")
+        raise ValueError(f"path: got {path.name}, expected a name like 00000012-501.ep")
     return int(match[1]), int(match[2])
 
 

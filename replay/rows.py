@@ -60,15 +60,15 @@ def check_rows(rows: StepLike, name: str, num_rows: int, image_shape: tuple[int,
     for field, shape in field_shapes(image_shape, action_dim).items():
         array, expected = getattr(rows, field), (num_rows, *shape)
         if not isinstance(array, np.ndarray):
-            raise ValueError(f"{name}.{field}: came as {type(array).__name__}, expected a numpy array")
+            raise ValueError(f"{name}.{field}: got {type(array).__name__}, expected a numpy array")
         if array.dtype != DTYPES[field] or array.shape != expected:
             came, wanted = f"{array.dtype} {list(array.shape)}", f"{DTYPES[field]} {list(expected)}"
-            raise ValueError(f"{name}.{field}: came as {came}, expected {wanted}")
+            raise ValueError(f"{name}.{field}: got {came}, expected {wanted}")
     if not np.isfinite(rows.reward).all():
-        raise ValueError(f"{name}.reward: came with {_first_bad(rows.reward)}, expected finite numbers")
+        raise ValueError(f"{name}.reward: got {_first_bad(rows.reward)}, expected finite numbers")
     if not (np.abs(rows.action) <= 1.0).all():  # also False for NaN
         worst = rows.action[~(np.abs(rows.action) <= 1.0)][0]
-        raise ValueError(f"{name}.action: came with {worst}, expected numbers in [-1, 1]")
+        raise ValueError(f"{name}.action: got {worst}, expected numbers in [-1, 1]")
     if rows.reward[rows.is_first].any():
         raise ValueError(f"{name}.reward: came non-zero where is_first, expected r_t to arrive with x_t, so 0 there")
     if rows.action[rows.is_last].any():
@@ -81,7 +81,7 @@ def check_episode(episode: Episode, image_shape: tuple[int, ...] | None = None, 
     """That these rows are one whole episode, of any frame size and action_dim if None; ValueError names the field."""
     length = len(episode.reward)
     if length == 0:
-        raise ValueError("episode: came without rows, expected at least one")
+        raise ValueError("episode: got no rows, expected at least one")
     if image_shape is None:
         image_shape = (*np.shape(episode.image)[1:3], 3)
     if action_dim is None:

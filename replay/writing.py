@@ -21,7 +21,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write `parts` one after the other into a file that is, whatever happens, the one of before or all of the new one.
 
     It is written under another name, synced, then renamed, so it lasts when this returns. An OSError names `path`; a
-    process that is killed may leave the other name behind (`remove_rests`).
+    process that is killed may leave the other name behind (`remove_leftovers`).
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -39,7 +39,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         raise
 
 
-def remove_rests(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what writers that were killed have left in a folder; none may be writing there."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from agent.config.settings import Config
 from agent.learning.actor_critic import ActorCritic
-from agent.learning.behavior_learner import BehaviorLearner, Played
+from agent.learning.behavior_learner import BehaviorLearner, ReplayTargets
 from agent.learning.compiling import Compiled
 from agent.learning.errors import NotFinite
 from agent.learning.exploration import EXPLORATIONS
@@ -165,7 +165,7 @@ class Agent:
         if behavior:
             states = outputs["states"]
             start, root_continue = self._dream_starts(states, chunk.is_terminal)
-            played = Played(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
+            played = ReplayTargets(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
             metrics |= self.behavior_learner.update(start, root_continue, generator, played)
             metrics |= self.exploration.learn(played.features, chunk.action, chunk.is_first)
         self.updates += 1

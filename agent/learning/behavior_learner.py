@@ -30,7 +30,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-class Played(NamedTuple):
+class ReplayTargets(NamedTuple):
     """What really came: features [B, T, F] of posterior states, without gradient, and flags and rewards as in Chunk."""
 
     features: Tensor
@@ -76,7 +76,11 @@ class BehaviorLearner:
         self.optimizer = torch.optim.Adam(groups, eps=optimizer.behavior_eps, fused=True)
 
     def update(
-        self, start: State, root_continue: Tensor, generator: Generator | None = None, played: Played | None = None
+        self,
+        start: State,
+        root_continue: Tensor,
+        generator: Generator | None = None,
+        played: ReplayTargets | None = None,
     ) -> dict[str, Tensor]:
         """One gradient step from dream starts [N, ...] with the roots' real continue flags [N]; metrics as tensors.
 
@@ -136,7 +140,7 @@ class BehaviorLearner:
             "critic_grad_norm": critic_norm,
         }
 
-    def _replay_value_loss(self, played: Played) -> Tensor:
+    def _replay_value_loss(self, played: ReplayTargets) -> Tensor:
         """-ln p of the lambda-returns that were played (DreamerV3's replay value loss, which holds dreams to account).
 
         Dreams may find a catch that never comes; here the critic sees what came of the states that they start from.

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from replay.writing import remove_rests, write_whole
+from replay.writing import remove_leftovers, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def save_checkpoint(folder: Path, payload: dict[str, Any], updates: int, keep: i
     older = [p for p in checkpoint_paths(folder) if int(p.stem) <= updates]
     for stale in set(checkpoint_paths(folder)) - set(older[-keep:]):
         stale.unlink(missing_ok=True)
-    remove_rests(folder)
+    remove_leftovers(folder)
     return path
 
 

@@ -53,7 +53,7 @@ class Guard:
         self.skipped = self.in_a_row = 0
 
     def update(self, agent: Agent, chunk: Chunk) -> dict[str, Tensor]:
-        """Agent.update, watched; its metrics. NotFinite as the class says."""
+        """Agent.update, checked. NotFinite as the class says."""
         random = agent.generators["learn"].get_state()
         metrics = agent.update(chunk)
         self._waiting.append(_Update(agent.updates, chunk, random, *_flags(metrics)))
@@ -79,7 +79,7 @@ class Guard:
             return
         self.skipped += 1
         self.in_a_row += 1
-        fault = guilty(found)
+        fault = offending(found)
         if self.in_a_row == 1:
             path = self._dump(agent, update, fault)
             self._tell(f"update {update.number:,}: skipped, not finite: {fault}; its batch and the agent: {path}")
@@ -107,7 +107,7 @@ class Guard:
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
 
-def guilty(found: Mapping[str, float]) -> str:
+def offending(found: Mapping[str, float]) -> str:
     """The losses that are not finite among an update's flags and values; where all are, whose gradient is not."""
     losses = [name for name in _LOSSES if not math.isfinite(found.get(name, 0.0))]
     if losses:
@@ -124,7 +124,7 @@ def _is_flag(name: str) -> bool:
 
 
 def _flags(metrics: Mapping[str, Tensor]) -> tuple[list[str], Tensor, Any]:
-    """What `guilty` needs of an update's metrics, on its way to the host: names, values, the event of their arrival."""
+    """What `offending` needs of an update's metrics, on its way to the host: names, values, the event of their arrival."""
     names = [name for name in metrics if _is_flag(name) or name in _LOSSES or name in _NORMS]
     values = torch.stack([metrics[name].detach().float() for name in names])
     if values.device.type != "cuda":

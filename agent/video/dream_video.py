@@ -14,13 +14,13 @@ from agent.video.charts import Chart, line_chart, share_chart
 from agent.video.dreams import (
     DreamScores,
     Episode,
-    asleep,
     check_context,
     dream_on,
+    eval_mode,
+    inferred,
     play_and_keep,
     score,
     to_pictures,
-    watched,
 )
 from agent.video.picture import Caption, Picture, enlarge, overlay, stack, tile
 from envs import VideoWriter
@@ -63,10 +63,10 @@ def record_dream(
     episode = play_and_keep(agent, seed, mode, _MOST_STEPS, env)
     check_context(episode, context)
     length = episode.frames.shape[1]
-    with asleep(agent) as generator:
+    with eval_mode(agent) as generator:
         generator.manual_seed(seed)
         outputs = agent.model.forward_sequence(episode.frames, episode.actions, generator=generator, sample=False)
-        seen = watched(outputs, episode.actions)
+        seen = inferred(outputs, episode.actions)
         states = dream_on(agent, seen, [context - 1], length - context, generator)
         frames = torch.cat([outputs["reconstructions"][:, :context], agent.model.decode(states)], 1)
         panels = _panels(episode, outputs, to_pictures(frames[0]), context)

@@ -51,7 +51,7 @@ class Episode(NamedTuple):
     has_ended: bool
 
 
-class Watched(NamedTuple):
+class Inferred(NamedTuple):
     """What the model made of one episode, states [L, ...], and the actions taken [L, A]."""
 
     states: State
@@ -82,7 +82,7 @@ def check_context(episode: Episode, context: int) -> None:
 
 
 @contextmanager
-def asleep(agent: Agent) -> Iterator[Generator]:
+def eval_mode(agent: Agent) -> Iterator[Generator]:
     """Inside, the model is in eval mode and nothing keeps gradients; yields a generator for its dreams."""
     was_training = agent.model.training
     agent.model.eval()
@@ -93,12 +93,12 @@ def asleep(agent: Agent) -> Iterator[Generator]:
         agent.model.train(was_training)
 
 
-def watched(outputs: dict[str, Any], actions: Tensor, row: int = 0) -> Watched:
+def inferred(outputs: dict[str, Any], actions: Tensor, row: int = 0) -> Inferred:
     """One row of `forward_sequence`'s outputs, with the actions [B, L, A] that it was given."""
-    return Watched(outputs["states"].map(lambda x: x[row]), actions[row])
+    return Inferred(outputs["states"].map(lambda x: x[row]), actions[row])
 
 
-def dream_on(agent: Agent, episode: Watched, starts: list[int], horizon: int, generator: Generator) -> State:
+def dream_on(agent: Agent, episode: Inferred, starts: list[int], horizon: int, generator: Generator) -> State:
     """States [N, horizon, ...] dreamt from the posterior at each of N starts, under the logged actions."""
     logged = torch.stack([episode.actions[s : s + horizon] for s in starts])  # [N, horizon, A]
     following: Iterator[Tensor] = iter(logged.unbind(1))
@@ -107,7 +107,7 @@ def dream_on(agent: Agent, episode: Watched, starts: list[int], horizon: int, ge
     return dreamt.map(lambda x: x[:, 1:])  # the start itself was seen
 
 
-def open_loop(agent: Agent, episode: Watched, starts: list[int], horizon: int, generator: Generator) -> Tensor:
+def open_loop(agent: Agent, episode: Inferred, starts: list[int], horizon: int, generator: Generator) -> Tensor:
     """Frames [N, horizon, 3, 64, 64] of `dream_on`."""
     return agent.model.decode(dream_on(agent, episode, starts, horizon, generator))
 
@@ -121,7 +121,7 @@ def score(
     last_start = length - 1 - steps[-1]
     count = min(_MAX_STARTS, last_start - context + 2)
     starts = [int(s) for s in np.linspace(context - 1, last_start, count)]
-    dreams = open_loop(agent, watched(outputs, episode.actions), starts, steps[-1], generator)
+    dreams = open_loop(agent, inferred(outputs, episode.actions), starts, steps[-1], generator)
     ahead = {k: psnr(dreams[:, k - 1], frames[0, [s + k for s in starts]]) for k in steps}
     mean_frame = frames.mean(1, keepdim=True).expand_as(frames)
     return DreamScores(psnr(outputs["reconstructions"], frames), psnr(mean_frame, frames), ahead)

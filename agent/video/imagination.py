@@ -13,7 +13,7 @@ from torch import Generator
 
 from agent.evaluation.episodes import EnvSource, Mode
 from agent.learning.agent import Agent
-from agent.video.dreams import Episode, asleep, check_context, play_and_keep, to_pictures
+from agent.video.dreams import Episode, check_context, eval_mode, play_and_keep, to_pictures
 from agent.video.picture import Caption, Picture, darken, enlarge, stack, tile
 from envs import VideoWriter
 from world_model.state import State
@@ -35,7 +35,7 @@ class Imagination(NamedTuple):
     steps: int
 
 
-class Moment(NamedTuple):
+class DreamStep(NamedTuple):
     """One step of N dreams, [N] each but for pictures uint8 [N, 64, 64, 3]."""
 
     pictures: NDArray[np.uint8]
@@ -69,7 +69,7 @@ def record_imagination(
     check_context(episode, context)
     real = to_pictures(episode.frames[0])
     length = len(real)
-    with asleep(agent) as generator, VideoWriter(path, episode.fps) as video:
+    with eval_mode(agent) as generator, VideoWriter(path, episode.fps) as video:
         generator.manual_seed(seed)
         start = _belief(agent, episode, context)
         value = float(agent.actor_critic.critic.value(start.features)[0])
@@ -78,11 +78,11 @@ def record_imagination(
             video.add(layout.draw(t, real[t], None, np.zeros(dreams)))
         steps = length - context
         sums, compared = np.zeros(dreams), np.zeros(dreams)
-        for k, moment in enumerate(imagine(agent, start, horizon, dreams, mode, generator)):
-            sums += moment.rewards
-            compared += moment.rewards * (k < steps)
+        for k, step in enumerate(imagine(agent, start, horizon, dreams, mode, generator)):
+            sums += step.rewards
+            compared += step.rewards * (k < steps)
             t = context + k
-            video.add(layout.draw(t, real[t] if t < length else darken(real[-1]), moment, sums))
+            video.add(layout.draw(t, real[t] if t < length else darken(real[-1]), step, sums))
     came = float(episode.rewards[context:].sum())
     return Imagination(came, tuple(compared.tolist()), value, steps)
 
@@ -95,7 +95,7 @@ def _belief(agent: Agent, episode: Episode, context: int) -> State:
 
 def imagine(
     agent: Agent, start: State, horizon: int, dreams: int, mode: Mode, generator: Generator
-) -> Iterator[Moment]:
+) -> Iterator[DreamStep]:
     """Dream `dreams` times from state [1, ...] under the agent's policy, one step at a time: `horizon` Moments."""
     model, critic = agent.model, agent.actor_critic.critic
     act = partial(agent.choose, mode=mode, generator=generator)
@@ -106,7 +106,7 @@ def imagine(
         has_ended = has_ended | (model.continue_head.predict(state.features) < 0.5)
         figures = model.reward_head.predict(state.features), critic.value(state.features)
         rewards, values = (x.float().cpu().numpy() for x in figures)
-        yield Moment(to_pictures(model.decode(state)), rewards, values, has_ended.cpu().numpy())
+        yield DreamStep(to_pictures(model.decode(state)), rewards, values, has_ended.cpu().numpy())
 
 
 class _Grid:
@@ -123,20 +123,20 @@ class _Grid:
         self._rewards = episode.rewards.numpy()
         self._dreams = dreams
 
-    def draw(self, t: int, real: Picture, moment: Moment | None, sums: NDArray[np.floating]) -> Picture:
-        """The frame at row t; `moment` is None while the model watches."""
+    def draw(self, t: int, real: Picture, step: DreamStep | None, sums: NDArray[np.floating]) -> Picture:
+        """The frame at row t; `step` is None while the model watches."""
         ahead = t - self._context + 1
-        stage = f"dreaming, +{ahead} steps" if moment is not None else f"watching the first {self._context} frames"
+        stage = f"dreaming, +{ahead} steps" if step is not None else f"watching the first {self._context} frames"
         came = self._rewards[self._context : t + 1].sum()
         reward = f"reward {self._rewards[t]:z.2f}" if t < len(self._rewards) else "ended"
         cells = [self._cell(real, "real", "", reward, f"return {came:z.1f}")]
         for i in range(self._dreams):
-            if moment is None:
+            if step is None:
                 cells.append(self._cell(real, f"dream {i + 1}", "", "", ""))
                 continue
-            picture = darken(moment.pictures[i]) if moment.has_ended[i] else moment.pictures[i]
-            numbers = (f"reward {moment.rewards[i]:z.2f}", f"return {sums[i]:z.1f}")
-            cells.append(self._cell(picture, f"dream {i + 1}", f"value {moment.values[i]:z.1f}", *numbers))
+            picture = darken(step.pictures[i]) if step.has_ended[i] else step.pictures[i]
+            numbers = (f"reward {step.rewards[i]:z.2f}", f"return {sums[i]:z.1f}")
+            cells.append(self._cell(picture, f"dream {i + 1}", f"value {step.values[i]:z.1f}", *numbers))
         return stack([self._status.draw(stage, f"{t / self._fps:.2f} s"), tile(cells, self._columns)])
 
     def _cell(self, picture: Picture, *texts: str) -> Picture:

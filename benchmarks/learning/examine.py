@@ -27,7 +27,7 @@ from torch import Tensor
 from agent.evaluation.episodes import agent_env, play_episode, seeded
 from agent.learning.agent import Agent, Mode
 from agent.learning.frames import to_frames
-from agent.video.dreams import open_loop, psnr, watched
+from agent.video.dreams import inferred, open_loop, psnr
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.report import check_target, write_json
 from envs import Step
@@ -103,7 +103,7 @@ def open_loop_figures(
     starts = [int(s) for s in np.linspace(CONTEXT - 1, length - 1 - steps[-1], 16)]
     figures: dict[int, list[Tensor]] = {k: [] for k in steps}
     for b in range(len(data.frames)):
-        dream = open_loop(agent, watched(outputs, data.actions, b), starts, steps[-1], generator)
+        dream = open_loop(agent, inferred(outputs, data.actions, b), starts, steps[-1], generator)
         for k in steps:
             figures[k].append((dream[:, k - 1] - data.frames[b, [s + k for s in starts]]).square().mean())
     found = {f"open loop/+{k}": float(-10 * torch.stack(errors).mean().log10()) for k, errors in figures.items()}
@@ -151,7 +151,7 @@ def open_loop_picture(agent: Agent, outputs: dict[str, Any], data: HeldOut, gene
     rows = []
     for b in range(min(4, len(data.frames))):
         at = (length // 4) * b % (length - columns[-1] - CONTEXT) + CONTEXT - 1
-        dream = open_loop(agent, watched(outputs, data.actions, b), [at], columns[-1], generator)[0]
+        dream = open_loop(agent, inferred(outputs, data.actions, b), [at], columns[-1], generator)[0]
         rows.append([to_picture(data.frames[b, at + k]) for k in columns])
         rows.append([to_picture(dream[k - 1]) for k in columns])
     return grid(rows)

@@ -44,7 +44,7 @@ def test_figures_by_hand():
     assert "`cpu: cartpole_*` | `env.action_repeat` 8, `train.train_ratio` 128" in PAGE.read_text()
 
 
-@pytest.mark.parametrize("preset", ["cpu", "gpu", "seed"])
+@pytest.mark.parametrize("preset", ["cpu", "gpu", "reference"])
 def test_a_column_and_the_defaults_make_the_preset(preset):
     config = make_config(preset, "walker_walk")  # no row for a task fits it
     for key in ("behavior.gamma", "train.train_ratio", "losses.beta", "world_model.rgb_config.mu", "device"):

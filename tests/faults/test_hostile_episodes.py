@@ -1,4 +1,4 @@
-"""Episode files that are not what a checkpoint knows: set aside with a line; the others are restored."""
+"""Episode files that are not what a checkpoint knows: quarantined with a line; the others are restored."""
 
 import os
 import tracemalloc
@@ -63,11 +63,11 @@ def become_pipe(folder):
     os.mkfifo(path(folder, 1))
 
 
-HARM = {  # what is done, rows that are left, files set aside, what is said
+HARM = {  # what is done, rows that are left, files in quarantine, what is said
     "two changed places": (swap, 30, 2, "holds another episode than the one that the checkpoint knows"),
-    "a link": (link_out, 40, 1, "came as a link or a folder"),
-    "a folder": (become_folder, 40, 1, "came as a link or a folder"),
-    "a pipe": (become_pipe, 40, 1, "came as a link or a folder"),
+    "a link": (link_out, 40, 1, "got a link or a folder"),
+    "a folder": (become_folder, 40, 1, "got a link or a folder"),
+    "a pipe": (become_pipe, 40, 1, "got a link or a folder"),
     "gone": (lambda f: path(f, 1).unlink(), 40, 0, "1 episodes (10 rows) are missing"),
     "renamed": (lambda f: path(f, 1).rename(f / "00000001-11.ep"), 40, 1, "is no episode of this run"),
     "a number twice": (lambda f: (f / "00000001-9.ep").write_bytes(b"x"), 50, 1, "is no episode of this run"),
@@ -105,7 +105,7 @@ def test_without_a_checkpoint_what_does_not_fit_is_set_aside(saved, caplog):
     path(folder, 1).write_bytes(encode(make_episode(10, 1, action_dim=1), {}))
     buffer = ReplayBuffer(100, action_dim=2, image_shape=FRAME)
     assert buffer.restore(EpisodeStore(folder)) == 40
-    assert "episode.action: came as float32 [10, 1], expected float32 [10, 2]" in caplog.text
+    assert "episode.action: got float32 [10, 1], expected float32 [10, 2]" in caplog.text
 
 
 def test_files_that_vanish_while_they_are_read_are_told(saved, caplog, monkeypatch):

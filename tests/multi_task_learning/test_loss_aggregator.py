@@ -117,9 +117,9 @@ def test_what_must_be_there(name: str) -> None:
 
 
 def test_bad_terms_and_unknown_weights() -> None:
-    with pytest.raises(ValueError, match="came as shape"):
+    with pytest.raises(ValueError, match="got shape"):
         LossAggregator().compute_losses(make_outputs() | {"kl_z": torch.zeros(0, 4)})
-    with pytest.raises(ValueError, match="came as float"):
+    with pytest.raises(ValueError, match="got float"):
         LossAggregator().compute_losses({**make_outputs(), "kl_z": 1.0})
     with pytest.raises(TypeError, match="lambda_reward"):
         LossAggregator().compute_losses(make_outputs(), lambda_reward=1.0)  # type: ignore[call-arg]

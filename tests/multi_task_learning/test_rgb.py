@@ -213,27 +213,27 @@ def test_bad_input_is_one_line() -> None:
     with pytest.raises(ValueError, match=r"^get_share_params: gave no"):
         rgb.backward([point.sum()])
     rgb.get_share_params = lambda: [point]
-    with pytest.raises(ValueError, match=r"^task_losses\[0\]: came as shape \[2\]"):
+    with pytest.raises(ValueError, match=r"^task_losses\[0\]: got shape \[2\]"):
         rgb.backward([point])
-    with pytest.raises(ValueError, match=r"^task_losses\[1\]: came as float"):
+    with pytest.raises(ValueError, match=r"^task_losses\[1\]: got float"):
         rgb.backward([point.sum(), 1.0])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"^task_losses: came empty"):
         rgb.backward([])
     rgb.task_num = 3
-    with pytest.raises(ValueError, match="came with 1 tasks, expected task_num = 3"):
+    with pytest.raises(ValueError, match="got 1 tasks, expected task_num = 3"):
         rgb.backward([point.sum()])
     rgb.task_num, rgb.rep_grad = None, True
-    with pytest.raises(ValueError, match=r"^rep: came as None"):
+    with pytest.raises(ValueError, match=r"^rep: got None"):
         rgb.backward([point.sum()])
-    with pytest.raises(ValueError, match=r"^method: came as 'adam'"):
+    with pytest.raises(ValueError, match=r"^method: got 'adam'"):
         RGB(method="adam")
-    with pytest.raises(ValueError, match=r"^every: came as 0"):
+    with pytest.raises(ValueError, match=r"^every: got 0"):
         RGB(every=0)
-    with pytest.raises(ValueError, match=r"^every: came as 1.5"):
+    with pytest.raises(ValueError, match=r"^every: got 1.5"):
         RGB(every=1.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"^every: came as 2 with method 'mgda'"):
+    with pytest.raises(ValueError, match=r"^every: got 2 with method 'mgda'"):
         RGB(method="mgda", every=2)
-    with pytest.raises(ValueError, match=r"^state: came with the keys \['calls'\]"):
+    with pytest.raises(ValueError, match=r"^state: got the keys \['calls'\]"):
         RGB().load_state_dict({"calls": 1})
 
 

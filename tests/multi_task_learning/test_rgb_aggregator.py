@@ -241,10 +241,10 @@ def test_state_dict_round_trip_into_a_fresh_instance(calls: int) -> None:
 def test_reset_forgets_and_a_changed_shape_is_refused() -> None:
     aggregator = RGBAggregator()
     aggregator(random_matrix(0, 3, 6))
-    with pytest.raises(ValueError, match=r"matrix: came with shape \[2, 6\], expected \[3, 6\]"):
+    with pytest.raises(ValueError, match=r"matrix: got shape \[2, 6\], expected \[3, 6\]"):
         aggregator(random_matrix(0, 2, 6))
     for shape in ((6,), (0, 6), (1, 3, 6)):
-        with pytest.raises(ValueError, match=r"^matrix: came with shape .*, expected \[tasks, params\]$"):
+        with pytest.raises(ValueError, match=r"^matrix: got shape .*, expected \[tasks, params\]$"):
             aggregator.balance(torch.zeros(shape))
     aggregator.reset()
     matrix = random_matrix(1, 2, 4)
@@ -271,5 +271,5 @@ def test_autocast_does_not_reach_the_products() -> None:
     ],
 )
 def test_bad_settings_are_named_in_one_line(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: came as .*expected .*$"):
+    with pytest.raises(ValueError, match=f"^{name}: got .*expected .*$"):
         RGBAggregator(**{name: value})

@@ -19,20 +19,20 @@ def change(episode: Episode, field: str, index: Any, value: Any) -> Episode:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (change(make_episode(5), "reward", 2, np.nan), r"episode\.reward: came with nan"),
+        (change(make_episode(5), "reward", 2, np.nan), r"episode\.reward: got nan"),
         (change(make_episode(5), "reward", 0, 1.0), r"episode\.reward: came non-zero where is_first"),
-        (change(make_episode(5), "action", (1, 0), 1.5), r"episode\.action: came with 1\.5"),
-        (change(make_episode(5), "action", (1, 0), np.nan), r"episode\.action: came with nan"),
+        (change(make_episode(5), "action", (1, 0), 1.5), r"episode\.action: got 1\.5"),
+        (change(make_episode(5), "action", (1, 0), np.nan), r"episode\.action: got nan"),
         (change(make_episode(5), "action", (4, 1), 0.5), r"episode\.action: came non-zero where is_last"),
         (change(make_episode(5), "is_first", 2, True), r"episode\.is_first|episode\.reward"),
         (change(make_episode(5), "is_last", 4, False), r"episode\.is_last"),
         (change(make_episode(5), "is_terminal", 1, True), r"episode\.is_terminal"),
-        (make_episode(5)._replace(image=np.zeros((5, 4, 4, 3), np.float32)), r"episode\.image: came as float32"),
+        (make_episode(5)._replace(image=np.zeros((5, 4, 4, 3), np.float32)), r"episode\.image: got float32"),
         (make_episode(5)._replace(image=np.zeros((5, 8, 8, 3), np.uint8)), r"episode\.image: .*expected uint8 \[5, 4"),
-        (make_episode(5)._replace(action=np.zeros((5, 3), np.float32)), r"episode\.action: came as float32 \[5, 3\]"),
-        (make_episode(5)._replace(is_last=[False] * 5), r"episode\.is_last: came as list"),  # type: ignore[arg-type]
-        (Episode(*(field[:0] for field in make_episode(5))), r"episode: came without rows"),
-        (make_episode(101), r"episode: came with 101 rows, expected at most the capacity of 100"),
+        (make_episode(5)._replace(action=np.zeros((5, 3), np.float32)), r"episode\.action: got float32 \[5, 3\]"),
+        (make_episode(5)._replace(is_last=[False] * 5), r"episode\.is_last: got list"),  # type: ignore[arg-type]
+        (Episode(*(field[:0] for field in make_episode(5))), r"episode: got no rows"),
+        (make_episode(101), r"episode: got 101 rows, expected at most the capacity of 100"),
     ],
 )
 def test_bad_episodes_are_refused_and_leave_the_buffer_alone(bad: Episode, message: str) -> None:
@@ -46,42 +46,42 @@ def test_bad_episodes_are_refused_and_leave_the_buffer_alone(bad: Episode, messa
 def test_rows_out_of_order_are_refused() -> None:
     buffer = make_buffer(8, num_envs=2)
     steps = list(islice(ticks(2, lambda worker, episode: 20), 9))
-    with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: came as False, expected True at its start"):
+    with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: got False, expected True at its start"):
         buffer.add(steps[1])
     buffer.add(steps[0])
-    with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: came as True, expected False inside"):
+    with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: got True, expected False inside"):
         buffer.add(steps[0])
     one_env = Episode(*(field[:1] for field in steps[1]))
-    with pytest.raises(ValueError, match=r"^step\.image: came as uint8 \[1,"):
+    with pytest.raises(ValueError, match=r"^step\.image: got uint8 \[1,"):
         buffer.add(one_env)
     for step in steps[1:4]:
         buffer.add(step)
-    with pytest.raises(ValueError, match=r"^episode: came with 5 rows, expected at most 4 \(the capacity over the"):
+    with pytest.raises(ValueError, match=r"^episode: got 5 rows, expected at most 4 \(the capacity over the"):
         buffer.add(steps[4])
     assert buffer.num_staged == 8
 
 
 def test_bad_arguments_are_one_line() -> None:
-    with pytest.raises(ValueError, match=r"^capacity_steps: came as None"):
+    with pytest.raises(ValueError, match=r"^capacity_steps: got None"):
         ReplayBuffer(action_dim=2)
-    with pytest.raises(ValueError, match=r"^capacity_steps: came as 0"):
+    with pytest.raises(ValueError, match=r"^capacity_steps: got 0"):
         make_buffer(0)
-    with pytest.raises(ValueError, match=r"^capacity_bytes: came as 10"):
+    with pytest.raises(ValueError, match=r"^capacity_bytes: got 10"):
         ReplayBuffer(capacity_bytes=10, action_dim=2)
     with pytest.raises(ValueError, match=r"^capacity: got room for 2 rows, expected at least num_envs \(3\)$"):
         make_buffer(2, num_envs=3)
-    with pytest.raises(ValueError, match=r"^num_envs: came as 0"):
+    with pytest.raises(ValueError, match=r"^num_envs: got 0"):
         make_buffer(num_envs=0)
     buffer = make_buffer()
-    with pytest.raises(ValueError, match=r"^length: came as 1, expected 1 to 0"):
+    with pytest.raises(ValueError, match=r"^length: got 1, expected 1 to 0"):
         buffer.sample(1, 1)
     buffer.add_episode(make_episode(5))
     for length in (0, 6):
-        with pytest.raises(ValueError, match=f"^length: came as {length}, expected 1 to 5"):
+        with pytest.raises(ValueError, match=f"^length: got {length}, expected 1 to 5"):
             buffer.sample(1, length)
-    with pytest.raises(ValueError, match=r"^batch: came as 0"):
+    with pytest.raises(ValueError, match=r"^batch: got 0"):
         buffer.sample(0, 2)
-    with pytest.raises(ValueError, match=r"^state: came with the keys"):
+    with pytest.raises(ValueError, match=r"^state: got the keys"):
         make_buffer().load_state_dict({"rng": {}})
     with pytest.raises(ValueError, match=r"^load_state_dict: came for a buffer with 5 rows"):
         buffer.load_state_dict(buffer.state_dict())

@@ -72,7 +72,7 @@ def test_restore_goes_on_past_a_damaged_file(tmp_path: Path, caplog: pytest.LogC
     assert buffer.restore(store) == 10
     assert [row[1] for row in contents(buffer)] == [0] * 5 + [2] * 5
     assert [path.name for path in store.damaged] == ["00000001-5.ep.damaged"]
-    assert "set aside" in caplog.text
+    assert "quarantined" in caplog.text
 
 
 def test_finished_episodes_go_to_the_store_as_they_are(tmp_path: Path) -> None:

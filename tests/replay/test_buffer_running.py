@@ -34,7 +34,7 @@ def test_rows_are_sampled_from_the_first_chunk_on() -> None:
         buffer.add(step)
         assert buffer.can_sample(4) == (count >= 4)
     assert set(windows(buffer, 9, 50)) == {tuple((worker, 0, t) for t in range(9)) for worker in (0, 1)}
-    with pytest.raises(ValueError, match=r"^length: came as 10, expected 1 to 9 "):
+    with pytest.raises(ValueError, match=r"^length: got 10, expected 1 to 9 "):
         buffer.sample(1, 10)
 
 

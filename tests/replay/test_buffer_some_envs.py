@@ -33,18 +33,18 @@ def test_rows_go_to_the_environments_that_are_named(buffer):
 
 @pytest.mark.parametrize("envs", [[0, 0], [3], [-1, 0]])
 def test_numbers_that_name_no_environment_or_one_twice(buffer, envs):
-    with pytest.raises(ValueError, match=r"^envs: came as .*, expected distinct numbers from 0 to 2$"):
+    with pytest.raises(ValueError, match=r"^envs: got .*, expected distinct numbers from 0 to 2$"):
         buffer.add(row(*range(len(envs)), first=True), envs)
 
 
 def test_as_many_rows_as_environments(buffer):
-    with pytest.raises(ValueError, match=r"^step\.image: came as uint8 \[2, 2, 2, 3\], expected uint8 \[1, 2, 2, 3\]$"):
+    with pytest.raises(ValueError, match=r"^step\.image: got uint8 \[2, 2, 2, 3\], expected uint8 \[1, 2, 2, 3\]$"):
         buffer.add(row(1, 2, first=True), [0])
     assert buffer.num_staged == 0
 
 
 def test_every_environment_keeps_its_own_order(buffer):
     buffer.add(row(1, first=True), [1])
-    with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: came as True, expected False inside an episode$"):
+    with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: got True, expected False inside an episode$"):
         buffer.add(row(1, first=True), [1])
     buffer.add(row(1, 2, first=True), [0, 2])

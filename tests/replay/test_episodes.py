@@ -179,7 +179,7 @@ def test_a_payload_of_another_size_than_declared_is_refused(tmp_path: Path) -> N
     liar = header | {"payload_bytes": len(bomb)}
     cases = {
         "its own size": (liar, bomb),
-        "payload came as": (header, payload + b"more"),
+        "payload: got": (header, payload + b"more"),
         "payload: ": (header, b"x" * len(payload)),
     }
     for message, (forged, contents) in cases.items():
@@ -241,7 +241,7 @@ def test_other_versions_and_magics_are_refused(tmp_path: Path) -> None:
     path = store.append(make_episode(5))
     header, payload = parts(path.read_bytes())
     path.write_bytes(forge(header, payload, version=2))
-    with pytest.raises(ValueError, match="version: came as 2, expected 1"):
+    with pytest.raises(ValueError, match="version: got 2, expected 1"):
         store.load(path)
     path.write_bytes(forge(header, payload, magic=b"PK\x03\x04    "))
     with pytest.raises(ValueError, match="magic"):

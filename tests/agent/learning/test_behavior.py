@@ -6,7 +6,7 @@ import torch
 from agent.config.presets import make_config
 from agent.config.settings import BehaviorConfig, OptimizerConfig
 from agent.learning.actor_critic import ActorCritic
-from agent.learning.behavior_learner import BehaviorLearner, Played, frozen
+from agent.learning.behavior_learner import BehaviorLearner, ReplayTargets, frozen
 from world_model import DPGMMVariationalRecurrentAutoencoder
 
 
@@ -148,7 +148,7 @@ def test_the_critic_learns_what_was_really_played(weight, expected):
     start, generator = start_states(model, 12), torch.Generator().manual_seed(0)
     features = start.features.unflatten(0, (4, 3))
     flags = torch.zeros(4, 3, dtype=torch.bool)
-    played = Played(features, torch.full((4, 3), 2.0), flags, flags)
+    played = ReplayTargets(features, torch.full((4, 3), 2.0), flags, flags)
     for _ in range(600):
         metrics = learner.update(start, torch.zeros(12), generator, played)
     values = networks.critic.value(features[:, :-1])

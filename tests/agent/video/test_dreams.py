@@ -9,7 +9,7 @@ import torch
 from agent.evaluation.episodes import play_episode
 from agent.learning.agent import Agent
 from agent.video.dream_video import record_dream
-from agent.video.dreams import open_loop, play_and_keep, psnr, watched
+from agent.video.dreams import inferred, open_loop, play_and_keep, psnr
 from envs import make_env
 from tests.agent.learning.small_agent import make_agent
 from tests.agent.video.video_frames import read_back
@@ -123,7 +123,7 @@ def test_open_loop_sees_only_what_came_before_and_the_actions(agent):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             outputs = agent.model.forward_sequence(frames, actions, generator=generator, sample=False)
-            return open_loop(agent, watched(outputs, actions), starts, horizon, generator.manual_seed(1))
+            return open_loop(agent, inferred(outputs, actions), starts, horizon, generator.manual_seed(1))
 
     dreamt = dream(frames, actions, [4], 10)
     assert dreamt.shape == (1, 10, 3, 64, 64)
