@@ -99,8 +99,8 @@ class EpisodeStore:
     ) -> Iterator[tuple[Entry, Episode]]:
         """The episodes of `entries`, one at a time, each the very one that the entry was made of, which passes `check`.
 
-        Others are quarantined as `load_all` does, those that are not there logged. So are files with a number among those
-        of the entries that are none of them. Rows of more than `row_bytes` are not read.
+        Files that do not match are quarantined as `load_all` does, and so are unknown files whose number lies among
+        those of the entries; missing ones are logged. Rows of more than `row_bytes` are not read.
         """
         if entries:
             self._quarantine_unknown(entries)

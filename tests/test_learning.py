@@ -1,4 +1,4 @@
-"""The whole loop learns, all pillars on: replay, model, dream, behaviour (three seeds: benchmarks.learning.reaching)."""
+"""The whole loop learns with all pillars on: replay, model, dreams, behaviour."""
 
 from agent import Trainer, make_config
 from agent.evaluation.episodes import evaluate, random_evaluation

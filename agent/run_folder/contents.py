@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._device import _device_constructors
 
 from agent.config.settings import Config
 from agent.learning.agent import Agent
@@ -50,6 +49,7 @@ BASELINE = {
 PCG64 = {"bit_generator": str, "state": {"state": object, "inc": object}, "has_uint32": Count(), "uinteger": Count()}
 FRAME = (64, 64, 3)
 SPARE_BYTES, SPARE_TENSORS = 2**26, 2000  # that a model may take beside what is in its file
+_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange)
 
 
 def saved_config(payload: dict[str, Any]) -> Config:
@@ -152,11 +152,10 @@ class _Budget(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _device_constructors():
+        if func in _MAKERS:
+            described = {name: value for name, value in kwargs.items() if name != "generator"}
+            self._bytes -= func(*args, **described | {"device": "meta"}).nbytes
             self._tensors -= 1
-            if func in (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye):
-                described = {name: value for name, value in kwargs.items() if name != "generator"}
-                self._bytes -= func(*args, **described | {"device": "meta"}).nbytes
             if self._bytes < 0 or self._tensors < 0:
                 raise ValueError("config: got a model that is larger than its file, expected the one that was saved")
         return func(*args, **kwargs)

@@ -124,7 +124,7 @@ def _is_flag(name: str) -> bool:
 
 
 def _flags(metrics: Mapping[str, Tensor]) -> tuple[list[str], Tensor, Any]:
-    """What `offending` needs of an update's metrics, on its way to the host: names, values, the event of their arrival."""
+    """Return what `offending` needs of an update's metrics, copied to the host: names, values, the copy's event."""
     names = [name for name in metrics if _is_flag(name) or name in _LOSSES or name in _NORMS]
     values = torch.stack([metrics[name].detach().float() for name in names])
     if values.device.type != "cuda":
