@@ -7,7 +7,9 @@ from torch import Tensor
 
 # total -> term -> factors of its weight: a number times named weights of `compute_losses`.
 # Every term is in exactly one group; the order of the groups is the order of `task_losses`.
-GROUPS: dict[str, dict[str, tuple[float | str, ...]]] = {
+Groups = Mapping[str, Mapping[str, tuple[float | str, ...]]]
+
+SEED_GROUPS: Groups = {  # what `LossAggregator()` takes; a model hands over its own
     "total_elbo": {
         "recon_loss": ("lambda_recon",),
         "kl_z": ("beta",),
@@ -31,13 +33,37 @@ GROUPS: dict[str, dict[str, tuple[float | str, ...]]] = {
     },
 }
 REQUIRED = ("recon_loss", "kl_z")
+WEIGHTS = (
+    "beta",
+    "lambda_recon",
+    "lambda_att_dyn",
+    "lambda_gram",
+    "entropy_weight",
+    "hier_scale",
+    "lambda_context",
+)
 
 
 class LossAggregator:
-    """Groups the world model's per-step losses into its (at most) three tasks: ELBO, Perceiver, Predictive.
+    """Groups per-step losses into the task losses.
 
-    total = Σ_terms weight(term) · mean_{b,t} outputs[term], the terms and weights being those of `GROUPS`.
+    total = Σ_terms weight(term) · mean_{b,t} outputs[term], the terms and weights being those of `groups`.
+
+    groups: total -> term -> factors of its weight, numbers and names of `compute_losses`' weights. Given, they are
+    exact: a loss without a group and a term without a loss are errors. Without, they are the seed's three, ELBO,
+    Perceiver and Predictive, of which all terms but recon_loss and kl_z may be absent, and other outputs are ignored.
+    ValueError for a factor that is no weight.
     """
+
+    def __init__(self, groups: Groups | None = None) -> None:
+        self.groups = SEED_GROUPS if groups is None else groups
+        self._is_exact = groups is not None
+        for total, terms in self.groups.items():
+            for term, factors in terms.items():
+                for factor in factors:
+                    if isinstance(factor, str) and factor not in WEIGHTS:
+                        expected = f"expected a number or one of {', '.join(WEIGHTS)}"
+                        raise ValueError(f"groups: got the weight '{factor}' of {total}'s {term}, {expected}")
 
     def compute_losses(
         self,
@@ -52,8 +78,8 @@ class LossAggregator:
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Per-step losses [B, T] in `outputs` -> (dict of scalars: every term and every total, list of the totals).
 
-        A term whose pillar is switched off is absent from `outputs`; a group without terms is left out of both results.
-        Raises ValueError where recon_loss or kl_z is missing, or a term is not a non-empty tensor.
+        A group without terms is left out of both results. Raises ValueError where `outputs` and the groups do not fit
+        together, as the class says, or a term is not a non-empty tensor.
         """
         weights = {
             "beta": beta,
@@ -64,12 +90,10 @@ class LossAggregator:
             "hier_scale": hier_scale,
             "lambda_context": lambda_context,
         }
-        missing = [name for name in REQUIRED if name not in outputs]
-        if missing:
-            raise ValueError(f"outputs: lacks {', '.join(missing)}; expected at least {', '.join(REQUIRED)}")
+        self._check_names(outputs)
         losses: dict[str, Tensor] = {}
         totals: dict[str, Tensor] = {}
-        for total, terms in GROUPS.items():
+        for total, terms in self.groups.items():
             for name, factors in terms.items():
                 if name not in outputs:
                     continue
@@ -78,11 +102,26 @@ class LossAggregator:
                 totals[total] = totals[total] + weighted if total in totals else weighted
         return losses | totals, list(totals.values())
 
+    def _check_names(self, outputs: Mapping[str, Any]) -> None:
+        """ValueError where a loss has no group, or a group's term no loss; by default only the required ones count."""
+        if not self._is_exact:
+            missing = [name for name in REQUIRED if name not in outputs]
+            if missing:
+                raise ValueError(f"outputs: lacks {', '.join(missing)}; expected at least {', '.join(REQUIRED)}")
+            return
+        named = [term for terms in self.groups.values() for term in terms]
+        missing = [name for name in named if name not in outputs]
+        if missing:
+            raise ValueError(f"outputs: lacks {', '.join(missing)}; expected every term of the groups")
+        homeless = [name for name in outputs if name not in named]
+        if homeless:
+            raise ValueError(f"outputs: got {', '.join(homeless)} without a group, expected a group for every loss")
 
-def task_names(losses: Iterable[str]) -> list[str]:
+
+def task_names(losses: Iterable[str], groups: Groups = SEED_GROUPS) -> list[str]:
     """The names of the task losses among `compute_losses`' dict, in the order of its list."""
     present = set(losses)
-    return [total for total in GROUPS if total in present]
+    return [total for total in groups if total in present]
 
 
 def _weight(factors: tuple[float | str, ...], weights: dict[str, float]) -> float:

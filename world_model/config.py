@@ -4,7 +4,7 @@ One block per pillar; `enabled: false` (or the plain control named beside a key)
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from world_model.settings import Settings
 
@@ -33,9 +33,10 @@ class PerceiverConfig(Block):
 
 @dataclass(frozen=True)
 class PriorConfig(Block):
-    """Pillar 2: stick-breaking mixture prior and the KL to it. `max_components=1` is its Gaussian control."""
+    """Pillar 2: the prior over latents and the KL to it. `max_components=1` is the mixture's Gaussian control."""
 
-    trunk_dim: int = 256  # hidden layer between the carry and the mixture
+    kind: str = "mixture"  # a name in world_model.parts.PRIORS: mixture, gaussian, or one of your own
+    trunk_dim: int = 256  # hidden layer between the carry and the prior
     unimix: float = 0.0  # share of the uniform distribution mixed into the component weights
     min_std: float = 0.1  # of a component
     max_std: float = 2.0  # of a component
@@ -115,11 +116,13 @@ class WorldModelConfig(Block):
     hidden_dim: int = 512  # H, width of the carry
     action_dim: int = 6  # A; a run takes it from the task
     n_lstm_layers: int = 1  # layers of the LSTM; the top one is the carry
+    dynamics: str = "orthogonal_lstm"  # a name in world_model.parts.DYNAMICS: the recurrence that carries the state
     use_orthogonal: bool = True  # orthogonal recurrent matrices at the start
     context_mode: Literal["closed", "teacher", "none"] = "closed"  # the LSTM reads ĉ; c in training; none
     recurrence_noise: float = 1.0  # share of the posterior's std that the recurrence's z is drawn with; 0: its mean
     dream_noise: float = 1.0  # share of a component's std that a dream's z is drawn with; 0: its mean
     use_rgb: bool = True  # False: the plain sum of the task losses
+    extra_losses: dict[str, float] = field(default_factory=dict)  # weights of losses in world_model.parts.EXTRA_LOSSES
     perceiver_config: PerceiverConfig = field(default_factory=PerceiverConfig)
     prior_config: PriorConfig = field(default_factory=PriorConfig)
     encoder_config: EncoderConfig = field(default_factory=EncoderConfig)
@@ -134,18 +137,16 @@ class WorldModelConfig(Block):
             channels = getattr(self, name).base_channels
             if channels % 8:
                 raise ValueError(f"{name}.base_channels: got {channels}, expected a positive multiple of 8")
-        encoder, decoder, prior, heads = self.encoder_config, self.decoder_config, self.prior_config, self.head_config
+        encoder, prior = self.encoder_config, self.prior_config
         if not 0 < encoder.min_std < encoder.max_std:
             stds = (encoder.min_std, encoder.max_std)
             raise ValueError(f"encoder_config.min_std, max_std: got {stds}, expected 0 < min_std < max_std")
         if not 0 <= encoder.gram_fraction <= 1:
             raise ValueError(f"encoder_config.gram_fraction: got {encoder.gram_fraction}, expected [0, 1]")
-        for name, fraction in (
-            ("perceiver", self.perceiver_config.train_fraction),
-            ("decoder", decoder.train_fraction),
-        ):
+        for name in ("perceiver_config", "decoder_config"):
+            fraction = getattr(self, name).train_fraction
             if not 0 < fraction <= 1:
-                raise ValueError(f"{name}_config.train_fraction: got {fraction}, expected (0, 1]")
+                raise ValueError(f"{name}.train_fraction: got {fraction}, expected (0, 1]")
         share = self.attention_config.prior_share
         if not 0 <= share <= 1:
             raise ValueError(f"attention_config.prior_share: got {share}, expected [0, 1]")
@@ -155,15 +156,16 @@ class WorldModelConfig(Block):
         for name in ("recurrence_noise", "dream_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected [0, 1]")
-        if heads.num_bins < 2:
-            raise ValueError(f"head_config.num_bins: got {heads.num_bins}, expected at least 2")
+        num_bins = self.head_config.num_bins
+        if num_bins < 2:
+            raise ValueError(f"head_config.num_bins: got {num_bins}, expected at least 2")
 
     @property
     def feature_dim(self) -> int:
         """Width of the agent feature f = [g, z]."""
         return self.hidden_dim + self.latent_dim
 
-
-def arguments(block: Any, *names: str, keep: bool = False) -> dict[str, Any]:
-    """The fields of a settings block as keyword arguments, less those named (`keep`: only those named)."""
-    return {name: value for name, value in vars(block).items() if (name in names) == keep}
+    @property
+    def dynamics_dim(self) -> int:
+        """Width of what the recurrence reads, [z, ĉ, a]."""
+        return self.latent_dim + self.perceiver_config.context_dim + self.action_dim

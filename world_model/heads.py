@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from world_model.config import HeadConfig
 from world_model.distributions import twohot_log_prob, twohot_mean
 from world_model.layers import head
 
@@ -9,9 +10,9 @@ from world_model.layers import head
 class RewardHead(nn.Module):
     """Two-hot distribution over symlog rewards: features [..., F] -> logits [..., bins]. Zero-initialised output."""
 
-    def __init__(self, feature_dim: int, hidden_dim: int, num_layers: int, num_bins: int) -> None:
+    def __init__(self, feature_dim: int, config: HeadConfig) -> None:
         super().__init__()
-        self.net = head(feature_dim, hidden_dim, num_layers, num_bins, zero_init=True)
+        self.net = head(feature_dim, config.hidden_dim, config.num_layers, config.num_bins, zero_init=True)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.net(features)
@@ -28,9 +29,9 @@ class RewardHead(nn.Module):
 class ContinueHead(nn.Module):
     """Bernoulli logit of n_t = 1 - is_terminal_t: features [..., F] -> [...]."""
 
-    def __init__(self, feature_dim: int, hidden_dim: int, num_layers: int) -> None:
+    def __init__(self, feature_dim: int, config: HeadConfig) -> None:
         super().__init__()
-        self.net = head(feature_dim, hidden_dim, num_layers, 1, zero_init=True)
+        self.net = head(feature_dim, config.hidden_dim, config.num_layers, 1, zero_init=True)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.net(features).squeeze(-1)

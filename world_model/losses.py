@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from world_model.config import PriorConfig
 from world_model.distributions import at_least_float32, full_precision
-from world_model.generative_prior import PriorParams, mixture_kl_and_responsibilities
+from world_model.prior import PriorParameters
 
 
 def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
@@ -37,27 +37,23 @@ def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
     return at_least_float32(target - prediction).square().sum((-3, -2, -1))
 
 
-def latent_kl(mean: Tensor, std: Tensor, prior: PriorParams, settings: PriorConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Bound J on KL(q ‖ mixture): (loss, J, responsibilities) of shapes [B, T], [B, T], [B, T, K].
+def latent_kl(
+    mean: Tensor, std: Tensor, prior: PriorParameters, settings: PriorConfig
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """KL(q ‖ prior) as it is trained: (loss [B, T], J [B, T], the prior's responsibilities or None).
 
-    Balanced: max(free, J(sg q, p)) + scale * max(free', J(q, sg p)), each entry clipped by itself (DreamerV3).
+    J is the prior's own `kl`, exact or a bound. Balanced: max(free, J(sg q, p)) + scale * max(free', J(q, sg p)), each
+    entry clipped by itself (DreamerV3).
     """
-    weights, means, stds = prior.log_weights, prior.means, prior.stds
     free_nats = settings.free_nats
     if not settings.kl_balance:
-        bound, responsibilities = mixture_kl_and_responsibilities(mean, std, weights, means, stds)
+        bound, responsibilities = prior.kl(mean, std)
         return bound.clamp_min(free_nats) if free_nats > 0 else bound, bound, responsibilities
-    dynamics, responsibilities = mixture_kl_and_responsibilities(mean.detach(), std.detach(), weights, means, stds)
-    representation, _ = mixture_kl_and_responsibilities(mean, std, weights.detach(), means.detach(), stds.detach())
+    dynamics, responsibilities = prior.kl(mean.detach(), std.detach())
+    representation, _ = prior.detach().kl(mean, std)
     representation = representation.clamp_min(settings.representation_free_nats)
     loss = dynamics.clamp_min(free_nats) + settings.representation_scale * representation
     return loss, dynamics, responsibilities
-
-
-def usage_entropy(responsibilities: Tensor) -> Tensor:
-    """Entropy of the mean responsibilities [B, T, K] -> []: how evenly the *data* use the components, in [0, ln K]."""
-    usage = responsibilities.flatten(0, -2).mean(0).clamp_min(1e-8)  # an unused component's gradient stays finite
-    return -(usage * usage.log()).sum()
 
 
 def next_token_loss(logits: Tensor, indices: Tensor, is_first: Tensor, chosen: Tensor) -> Tensor:

@@ -16,19 +16,22 @@ from torch import Generator, Tensor, nn
 
 from multi_task_learning import LossAggregator
 from world_model import losses, terms
-from world_model.attention_schema import AttentionSchema
+from world_model.attention_schema import AttentionOutput, AttentionSchema
 from world_model.checks import check_chunk, check_frames
-from world_model.config import WorldModelConfig, arguments
+from world_model.config import WorldModelConfig
 from world_model.distributions import standard_normal
 from world_model.encoder_decoder import Decoder, Posterior
 from world_model.frame_norm import FrameNorm
-from world_model.generative_prior import DPGMMPrior, MixtureNoise
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
+from world_model.loss_groups import ALWAYS, OF_PART, OF_TARGET, Groups, select
+from world_model.output import ModelOutput
+from world_model.parts import extra_groups, extra_losses, make_dynamics, make_prior
 from world_model.perceiver_io import CausalPerceiver
+from world_model.prior import Noise
 from world_model.settings import from_mapping
-from world_model.state import Memory, Observed, State, stack_states
-from world_model.temporal_dynamics import ContextPredictor, OrthogonalLSTM
+from world_model.state import Inputs, Memory, Observed, State, stack_states
+from world_model.temporal_dynamics import ContextPredictor
 from world_model.trunk import ConvTrunk, SlowTrunk
 
 
@@ -47,39 +50,39 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         carry_dim, latent_dim, context_dim = config.hidden_dim, config.latent_dim, perceiver.context_dim
         self.context_mode = config.context_mode if perceiver.enabled else "none"
         self.num_slots, self.context_dim = attention.num_slots, context_dim
+        self.extra_groups = extra_groups(config.extra_losses)
 
         self.frame_norm = FrameNorm()
         self.trunk = ConvTrunk(encoder.base_channels, encoder.residual, encoder.stem_stride)
         channels = self.trunk.out_channels
-        self.perceiver: CausalPerceiver | None = None  # pillar 1
-        if perceiver.enabled:
-            self.perceiver = CausalPerceiver(
-                channels, config.action_dim, **arguments(perceiver, "enabled", "train_fraction")
-            )
-        sizes = arguments(encoder, "base_channels", "residual", "stem_stride", "gram_fraction")
-        self.posterior = Posterior(channels, context_dim, carry_dim, latent_dim, **sizes)
-        self.prior = DPGMMPrior(  # pillar 2
-            carry_dim,
-            latent_dim,
-            config.max_components,
-            std_range=(config.prior_config.min_std, config.prior_config.max_std),
-            **arguments(config.prior_config, "trunk_dim", "unimix", "prior_shape", "prior_rate", keep=True),
-        )
-        inputs = latent_dim + context_dim + config.action_dim
-        self.dynamics = OrthogonalLSTM(inputs, carry_dim, config.n_lstm_layers, config.use_orthogonal)  # pillar 3
+        self.perceiver: CausalPerceiver | None = None
+        if perceiver.enabled:  # pillar 1
+            self.perceiver = CausalPerceiver(channels, config.action_dim, perceiver)
+        self.posterior = Posterior(channels, context_dim, carry_dim, latent_dim, encoder)
+        self.prior = make_prior(config)  # pillar 2
+        self.dynamics = make_dynamics(config)  # pillar 3
         self.context_predictor: ContextPredictor | None = None
         if self.context_mode != "none":
             self.context_predictor = ContextPredictor(carry_dim, latent_dim, context_dim, encoder.hidden_dim)
-        self.attention: AttentionSchema | None = None  # pillar 4
-        if attention.enabled:
-            sizes = arguments(attention, "enabled", "prior_share")
-            self.attention = AttentionSchema(channels, carry_dim, latent_dim, **sizes)
+        self.attention: AttentionSchema | None = None
+        if attention.enabled:  # pillar 4
+            self.attention = AttentionSchema(channels, carry_dim, latent_dim, attention)
         base = config.decoder_config.base_channels
         self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride)
-        heads = config.head_config
-        self.reward_head = RewardHead(config.feature_dim, heads.hidden_dim, heads.num_layers, heads.num_bins)
-        self.continue_head = ContinueHead(config.feature_dim, heads.hidden_dim, heads.num_layers)
+        self.reward_head = RewardHead(config.feature_dim, config.head_config)
+        self.continue_head = ContinueHead(config.feature_dim, config.head_config)
         self.teacher = SlowTrunk(self.trunk, encoder.gram_fraction) if encoder.gram_fraction > 0 else None
+
+    def loss_groups(self, rewards: bool = True, is_terminal: bool = True) -> Groups:
+        """Pillar 5: the groups, terms and weights of all losses of the parts that are on, with these targets given."""
+        names = {*ALWAYS, *self.prior.loss_names}
+        for part, of_part in OF_PART.items():
+            if getattr(self, part) is not None:
+                names.update(of_part)
+        for target, is_given in (("rewards", rewards), ("is_terminal", is_terminal)):
+            if is_given:
+                names.update(OF_TARGET[target])
+        return select(names, self.extra_groups)
 
     # ---------------------------------------------------------------- the one step function, in its two halves
 
@@ -182,6 +185,85 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         next_carry, mean, std = (torch.stack(parts, 1) for parts in (carries, means, stds))
         return stack_states(states, 1), next_carry, mean, std
 
+    def forward(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        is_first: Tensor | None = None,
+        rewards: Tensor | None = None,
+        is_terminal: Tensor | None = None,
+        generator: Generator | None = None,
+        sample: bool = True,
+    ) -> ModelOutput:
+        """Distributions, predictions and every per-step loss [B, T] of a chunk.
+
+        Shapes as in `observe`; rewards and is_terminal [B, T]: without them their two losses are absent. In train mode
+        the codebook moves at the very end, when all outputs exist.
+        """
+        dtype, targets = self.frame_norm.mean.dtype, {"rewards": rewards, "is_terminal": is_terminal}
+        is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, **targets)
+        inputs = Inputs(observations, actions, is_first, rewards, is_terminal)
+        observed = self.observe(observations, actions, is_first, generator, sample)
+
+        attention, maps, found = self._attend(inputs, observed, generator)
+        share = self._share(self.config.decoder_config.train_fraction)
+        frames, of_frames = terms.reconstruction_terms(
+            self.decode, observations, observed.drawn, maps, share, generator
+        )
+        prior, of_prior = terms.prior_terms(self.prior, self.config.prior_config, observed, generator)
+        found |= of_frames | of_prior
+        scalars = dict(prior.report.scalars)
+        if self.perceiver is not None and observed.perceived is not None:
+            share = self._share(self.config.perceiver_config.train_fraction)
+            found |= terms.perceiver_terms(
+                self.perceiver, observed.perceived, self.frame_norm, inputs, share, generator
+            )
+            scalars["vq_perplexity"] = self.perceiver.perplexity(observed.perceived.indices)
+        predicted_context = self._predicted_context(observed.states)
+        if predicted_context is not None:
+            found["context_nll"] = losses.context_nll(observed.context, predicted_context)
+        if self.teacher is not None:
+            found["gram_enc_loss"] = self.teacher.loss(observed.features, self.frame_norm(observations), generator)
+        found |= self._target_losses(inputs, observed.drawn.features)
+
+        output = ModelOutput(inputs, observed, prior, attention, maps, frames, predicted_context, found, scalars)
+        found |= extra_losses(self.config.extra_losses, output)
+        if self.training and self.perceiver is not None and observed.perceived is not None:
+            self.perceiver.update_codebook(observed.perceived, generator)
+        self.frame_norm.update(observations.flatten(0, 1))
+        return output
+
+    def _share(self, train_fraction: float) -> float:
+        """The share of frames that a loss is taken on: all of them in eval mode."""
+        return train_fraction if self.training else 1.0
+
+    def _attend(
+        self, inputs: Inputs, observed: Observed, generator: Generator | None
+    ) -> tuple[AttentionOutput | None, Tensor, dict[str, Tensor]]:
+        """Pillar 4: its output (None where it is off), the maps that the decoder sees, and its losses."""
+        drawn = observed.drawn
+        if self.attention is None:
+            return None, self.prior_maps(drawn), {}
+        attention = self.attention(observed.features, drawn.carry, drawn.latent)
+        found = self.attention.losses(attention, inputs.is_first)
+        prior_share = self._share(self.config.attention_config.prior_share)
+        return attention, terms.decoder_maps(attention, prior_share, generator), found
+
+    def _predicted_context(self, states: State) -> Tensor | None:
+        """ĉ [B, T, C]; in teacher mode the states have c instead of it."""
+        if self.context_predictor is None:
+            return None
+        return self.context_predictor(states.carry, states.latent) if self.context_mode == "teacher" else states.context
+
+    def _target_losses(self, inputs: Inputs, features: Tensor) -> dict[str, Tensor]:
+        """What the two heads lose on the targets that are given."""
+        found = {}
+        if inputs.rewards is not None:
+            found["reward_nll"] = self.reward_head.nll(features, inputs.rewards)
+        if inputs.is_terminal is not None:
+            found["continue_nll"] = losses.continue_nll(self.continue_head(features), inputs.is_terminal)
+        return found
+
     def forward_sequence(
         self,
         observations: Tensor,
@@ -192,46 +274,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         sample: bool = True,
     ) -> dict[str, Any]:
-        """Process a chunk and return predictions, distributions' parameters and every per-step loss [B, T].
-
-        Shapes as in `observe`; rewards and is_terminal [B, T]: without them their two losses are absent. The keys are
-        listed in docs/world_model.md. In train mode the codebook moves at the very end, when all outputs exist.
-        """
-        dtype, targets = self.frame_norm.mean.dtype, {"rewards": rewards, "is_terminal": is_terminal}
-        is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, **targets)
-        seen = self.observe(observations, actions, is_first, generator, sample)
-        states, drawn, perceived = seen.states, seen.drawn, seen.perceived
-        outputs: dict[str, Any] = {"observations": observations, "is_first": is_first, "states": states}
-        outputs |= terms.state_terms(seen)
-        if self.attention is None:
-            maps = self.prior_maps(drawn)
-        else:
-            attention = self.attention(seen.features, drawn.carry, drawn.latent)
-            outputs |= terms.attention_terms(self.attention, attention, is_first)
-            share = self.config.attention_config.prior_share if self.training else 1.0
-            maps = terms.decoder_maps(attention, share, generator)
-        outputs["decoder_maps"] = maps
-        fraction = self.config.decoder_config.train_fraction if self.training else 1.0
-        outputs |= terms.reconstruction_terms(self.decode, observations, drawn, maps, fraction, generator)
-        outputs |= terms.prior_terms(self.prior, self.config.prior_config, seen, generator)
-        if self.perceiver is not None and perceived is not None:
-            fraction = self.config.perceiver_config.train_fraction if self.training else 1.0
-            inputs = (self.frame_norm, observations, actions, is_first)
-            outputs |= terms.perceiver_terms(self.perceiver, perceived, *inputs, fraction, generator)
-        if self.context_predictor is not None:
-            teacher = self.context_mode == "teacher"
-            predicted = self.context_predictor(states.carry, states.latent) if teacher else states.context
-            outputs |= {"context_pred": predicted, "context_nll": losses.context_nll(seen.context, predicted)}
-        if self.teacher is not None:
-            outputs["gram_enc_loss"] = self.teacher.loss(seen.features, self.frame_norm(observations), generator)
-        if rewards is not None:
-            outputs["reward_nll"] = self.reward_head.nll(drawn.features, rewards)
-        if is_terminal is not None:
-            outputs["continue_nll"] = losses.continue_nll(self.continue_head(drawn.features), is_terminal)
-        if self.training and self.perceiver is not None and perceived is not None:
-            self.perceiver.update_codebook(perceived, generator)
-        self.frame_norm.update(observations.flatten(0, 1))
-        return outputs
+        """The seed's view of `forward`: one dict, whose keys are listed in docs/world_model.md."""
+        return self(observations, actions, is_first, rewards, is_terminal, generator, sample).as_dict()
 
     def compute_total_loss(
         self,
@@ -243,25 +287,27 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         **weights: float,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """`forward_sequence` and `LossAggregator.compute_losses(outputs, **weights)`: (losses with totals, outputs)."""
-        outputs = self.forward_sequence(observations, actions, is_first, rewards, is_terminal, generator)
-        return LossAggregator().compute_losses(outputs, **weights)[0], outputs
+        """Every loss and every total as scalars, weighted by `LossAggregator`, and `forward_sequence`'s dict."""
+        output = self(observations, actions, is_first, rewards, is_terminal, generator)
+        aggregator = LossAggregator(self.loss_groups(rewards is not None, is_terminal is not None))
+        return aggregator.compute_losses(output.losses, **weights)[0], output.as_dict()
 
     @torch.no_grad()
-    def after_update(self, outputs: dict[str, Any], generator: Generator | None = None) -> None:
-        """Once behind every optimizer step: move the gram teacher and re-seed components that died."""
+    def after_update(self, output: ModelOutput, generator: Generator | None = None) -> None:
+        """Once behind every optimizer step: move the gram teacher; the mixture re-seeds components that died."""
         if self.teacher is not None:
             self.teacher.follow(self.trunk)
-        self.prior.update_usage(outputs["responsibilities"], outputs["z_mean"], outputs["carry"], generator)
+        observed = output.observed
+        self.prior.after_update(observed.mean, observed.states.carry, output.prior.responsibilities, generator)
 
     # ---------------------------------------------------------------- dreaming
 
-    def imagine_step(self, state: State, action: Tensor, noise: MixtureNoise | None = None) -> State:
-        """One step of a dream: the transition of training, then z' ~ prior(g'). Gradients pass by straight-through."""
+    def imagine_step(self, state: State, action: Tensor, noise: Noise | None = None) -> State:
+        """One step of a dream: the transition of training, then z' ~ prior(g')."""
         hidden, cell = self.advance(state, action)
-        prior = self.prior(hidden[:, -1])
-        prior = prior._replace(stds=self.config.dream_noise * prior.stds)
-        latent = self.prior.sample(prior, straight_through=torch.is_grad_enabled(), noise=noise)
+        if noise is None:
+            noise = self.prior.draw_noise(state.latent.shape, state.latent)
+        latent = self.prior(hidden[:, -1]).sample(noise, self.config.dream_noise)
         return self._state(hidden, cell, latent)
 
     def imagine(
@@ -270,7 +316,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         policy: Callable[[State], Tensor],
         horizon: int,
         generator: Generator | None = None,
-        noise: MixtureNoise | None = None,
+        noise: Noise | None = None,
     ) -> tuple[State, Tensor]:
         """Dream from state [N, ...]: states [N, horizon + 1, ...] (the start first), actions [N, horizon, A].
 
@@ -280,7 +326,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if noise is None:
             noise = self.prior.draw_noise((horizon, *state.latent.shape), state.latent, generator)
         states, actions = [state], []
-        for step_noise in map(MixtureNoise, *noise):
+        for step_noise in zip(*noise, strict=True):
             actions.append(policy(states[-1]))
             states.append(self.imagine_step(states[-1], actions[-1], step_noise))
         return stack_states(states, 1), torch.stack(actions, 1)

@@ -44,6 +44,16 @@ class Memory(NamedTuple):
     cache: Cache | None  # the Perceiver's keys and values; None where pillar 1 is off
 
 
+class Inputs(NamedTuple):
+    """A chunk as the model takes it, checked; is_first has its first index set."""
+
+    observations: Tensor  # [B, T, 3, 64, 64] in [0, 1]
+    actions: Tensor  # [B, T, A]
+    is_first: Tensor  # bool [B, T]
+    rewards: Tensor | None = None  # [B, T]
+    is_terminal: Tensor | None = None  # [B, T]
+
+
 class Observed(NamedTuple):
     """What a pass over a chunk infers; every tensor is [B, T, ...]."""
 

@@ -1,4 +1,4 @@
-"""What a training forward reports, part by part: outputs and per-step losses [B, T] by their public names."""
+"""What a training forward makes of a chunk, part by part: the part's output, and its losses [B, T] by name."""
 
 from collections.abc import Callable
 
@@ -6,86 +6,50 @@ import torch
 from torch import Generator, Tensor
 
 from world_model import losses
-from world_model.attention_schema import AttentionOutput, AttentionSchema
+from world_model.attention_schema import AttentionOutput
 from world_model.config import PriorConfig
 from world_model.frame_norm import FrameNorm
-from world_model.generative_prior import DPGMMPrior
+from world_model.output import PriorOutput
 from world_model.perceiver_io import CausalPerceiver, PerceiverOutput
-from world_model.state import Observed, State
+from world_model.prior import Prior
+from world_model.state import Inputs, Observed, State
 
-Terms = dict[str, Tensor]
-
-
-def state_terms(seen: Observed) -> Terms:
-    """Carries and latents of the pass."""
-    return {
-        "carry": seen.states.carry,
-        "h_t": seen.next_carry,
-        "z_mean": seen.mean,
-        "z_logvar": 2 * seen.std.log(),
-        "z_posterior": seen.drawn.latent,
-    }
+Losses = dict[str, Tensor]
 
 
 def perceiver_terms(
     perceiver: CausalPerceiver,
     perceived: PerceiverOutput,
     frame_norm: FrameNorm,
-    observations: Tensor,
-    actions: Tensor,
-    is_first: Tensor,
+    inputs: Inputs,
     fraction: float,
     generator: Generator | None,
-) -> Terms:
-    """Pillar 1: tokens, context, and what tokenizer and next-token prediction lose on a `fraction` of the frames."""
+) -> Losses:
+    """Pillar 1: what tokenizer and next-token prediction lose on a `fraction` of the frames."""
+    is_first = inputs.is_first
     shape = is_first.shape
     chosen = losses.choose_frames(shape, fraction, generator, is_first.device)
     drawn = frame_norm.restore(perceiver.reconstruct(perceived.values.flatten(0, 1)[chosen]))
-    error = losses.squared_error(observations.flatten(0, 1)[chosen], drawn)
-    logits = perceiver.next_token_logits(perceived.context.flatten(0, 1)[chosen], actions.flatten(0, 1)[chosen])
+    error = losses.squared_error(inputs.observations.flatten(0, 1)[chosen], drawn)
+    actions = inputs.actions.flatten(0, 1)[chosen]
+    logits = perceiver.next_token_logits(perceived.context.flatten(0, 1)[chosen], actions)
     return {
-        "context": perceived.context,
-        "vq_indices": perceived.indices,
-        "vq_perplexity": perceiver.perplexity(perceived.indices),
         "vq_recon": losses.spread(error, chosen, shape),
         "vq_commit": perceived.commitment,
         "next_token_ce": losses.next_token_loss(logits, perceived.indices, is_first, chosen),
     }
 
 
-def prior_terms(prior: DPGMMPrior, settings: PriorConfig, seen: Observed, generator: Generator | None) -> Terms:
-    """Pillar 2: the mixture of every carry, a sample of it, and the posterior's distance from it."""
-    params = prior(seen.states.carry)
-    concentration = prior.infer_concentration(params)
-    kl_z, bound, responsibilities = losses.latent_kl(seen.mean, seen.std, params, settings)
-    usage_entropy = losses.usage_entropy(responsibilities)
-    return {
-        "z_prior": prior.sample(params, generator),
-        "pi": params.log_weights.exp(),
-        "mu_k": params.means,
-        "sigma_k": params.stds,
-        "log_a": params.log_a,
-        "log_b": params.log_b,
-        "alpha": concentration.shape / concentration.rate,
-        "responsibilities": responsibilities,
-        "effective_components": usage_entropy.exp(),
-        "kl_bound": bound,
-        "kl_z": kl_z,
-        "hierarchical_kl": concentration.kl,
-        "cluster_entropy": usage_entropy.expand_as(kl_z),
-    }
-
-
-def attention_terms(schema: AttentionSchema, attention: AttentionOutput, is_first: Tensor) -> Terms:
-    """Pillar 4: maps, their prior, the foreseen movement with its precision, and the losses."""
-    return {
-        "attention_maps": attention.maps,
-        "prior_attention_maps": attention.prior_maps,
-        "slot_responsibilities": attention.responsibilities,
-        "attention_precision": attention.log_precision.exp(),
-        "predicted_movement": attention.predicted_movement,
-        **schema.losses(attention, is_first),
-    }
+def prior_terms(
+    prior: Prior, settings: PriorConfig, observed: Observed, generator: Generator | None
+) -> tuple[PriorOutput, Losses]:
+    """Pillar 2: the prior of every carry, a sample of it, and the posterior's distance from it."""
+    mean, std = observed.mean, observed.std
+    params = prior(observed.states.carry)
+    kl_z, bound, responsibilities = losses.latent_kl(mean, std, params, settings)
+    report = prior.report(params, responsibilities)
+    sample = params.sample(prior.draw_noise(mean.shape, mean, generator))
+    return PriorOutput(params, sample, bound, responsibilities, report), {"kl_z": kl_z, **report.losses}
 
 
 def decoder_maps(attention: AttentionOutput, prior_share: float, generator: Generator | None) -> Tensor:
@@ -103,14 +67,14 @@ def reconstruction_terms(
     maps: Tensor,
     fraction: float,
     generator: Generator | None,
-) -> Terms:
-    """x̂ [B, T, 3, 64, 64] and its loss [B, T], for a random `fraction` of the frames; the others stay 0 in x̂."""
+) -> tuple[Tensor, Losses]:
+    """x̂ [B, T, 3, 64, 64] and its loss, for a random `fraction` of the frames; the others stay 0 in x̂."""
     if fraction == 1.0:
         frames = decode(states, maps)
-        return {"reconstructions": frames, "recon_loss": losses.squared_error(observations, frames)}
+        return frames, {"recon_loss": losses.squared_error(observations, frames)}
     shape, targets = observations.shape[:2], observations.flatten(0, 1)
     chosen = losses.choose_frames(shape, fraction, generator, observations.device)
     part = decode(states.map(lambda x: x.flatten(0, 1)[chosen]), maps.flatten(0, 1)[chosen])
     frames = torch.zeros_like(targets).index_copy(0, chosen, part.detach().to(targets.dtype))
     loss = losses.spread(losses.squared_error(targets[chosen], part), chosen, shape)
-    return {"reconstructions": frames.unflatten(0, shape), "recon_loss": loss}
+    return frames.unflatten(0, shape), {"recon_loss": loss}

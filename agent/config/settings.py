@@ -54,7 +54,7 @@ class LossConfig(Settings):
     lambda_att_dyn: Schedule = 0.1  # of attention_dynamics_loss
     lambda_gram: Schedule = 0.05  # of gram_enc_loss
     entropy_weight: Schedule = 0.1  # of cluster_entropy, which is rewarded
-    hier_scale: Schedule = 0.1  # of hierarchical_kl, times beta
+    hier_scale: Schedule = 1.0  # of hierarchical_kl, times beta
     lambda_context: Schedule = 0.1  # of context_nll
 
 

@@ -152,7 +152,7 @@ class Agent:
         chunk = chunk.to(self.device)
         generator = self.generators["learn"]
         frames = to_frames(chunk.image)
-        outputs, metrics = self.model_learner.update(
+        output, metrics = self.model_learner.update(
             frames,
             chunk.action,
             chunk.is_first,
@@ -163,7 +163,7 @@ class Agent:
             monitor=(self.updates + 1) % self.config.train.log_every == 0,
         )
         if behavior:
-            states = outputs["states"]
+            states = output.observed.states
             start, root_continue = self._dream_starts(states, chunk.is_terminal)
             played = ReplayTargets(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
             metrics |= self.behavior_learner.update(start, root_continue, generator, played)

@@ -13,7 +13,7 @@ from agent.learning.exploration import Exploration
 from agent.learning.policies import Policy
 from agent.learning.returns import dream_weights, lambda_returns, played_returns
 from world_model import DPGMMVariationalRecurrentAutoencoder
-from world_model.generative_prior import MixtureNoise
+from world_model.prior import Noise
 from world_model.state import State
 
 
@@ -177,7 +177,7 @@ class BehaviorLearner:
         continues = self.model.continue_head.predict(features[:, 1:])
         return Dream(features, rewards, continues, self.actor_critic.critic.value(features), kind(*parameters), raws)
 
-    def roll(self, start: State, noise: MixtureNoise, action_noise: Tensor) -> tuple[Tensor, ...]:
+    def roll(self, start: State, noise: Noise, action_noise: Tensor) -> tuple[Tensor, ...]:
         """The sequential part of a dream, a function of its arguments: noise [H, N, ...], action_noise [H, N, A].
 
         Features [N, H + 1, F], raw samples [N, H, A] without gradient, and the policy's parameters [N, H, A] each.

@@ -14,8 +14,7 @@ from agent.config.settings import LossConfig, OptimizerConfig
 from multi_task_learning import RGB, LossAggregator, task_names
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.monitors import measure
-
-_MONITORS = ("vq_perplexity", "effective_components")
+from world_model.output import ModelOutput
 
 
 class ModelLearner:
@@ -29,7 +28,7 @@ class ModelLearner:
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.model, self.losses, self.clip, self.autocast = model, losses, optimizer.model_clip, autocast
-        self.aggregator = LossAggregator()
+        self.aggregator = LossAggregator(model.loss_groups())
         settings = asdict(model.config.rgb_config)
         if not model.config.use_rgb:
             settings["method"] = "sum"
@@ -50,20 +49,20 @@ class ModelLearner:
         generator: Generator | None = None,
         updates: int = 0,
         monitor: bool = False,
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """One gradient step on a chunk: frames [B, T, 3, 64, 64], the others as in Chunk; (outputs, metrics).
+    ) -> tuple[ModelOutput, dict[str, Tensor]]:
+        """One gradient step on a chunk: frames [B, T, 3, 64, 64], the others as in Chunk; (output, metrics).
 
         updates: how many were made before, for weights on a schedule. monitor: measure the health monitors too.
         """
         self.model.train()
         with self.autocast():
-            outputs = self.model.forward_sequence(frames, actions, is_first, rewards, is_terminal, generator)
+            output = self.model(frames, actions, is_first, rewards, is_terminal, generator)
         monitors: dict[str, Tensor] = {}
         if monitor:  # noise of its own, the same each time: a run does not depend on what is logged about it
             noise = Generator(frames.device).manual_seed(0)
-            monitors = measure(self.model, outputs, actions, rewards, noise)
+            monitors = measure(self.model, output, noise)
         weights = {name: value_at(schedule, updates) for name, schedule in asdict(self.losses).items()}
-        terms, task_losses = self.aggregator.compute_losses(outputs, **weights)
+        terms, task_losses = self.aggregator.compute_losses(output.losses, **weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.rgb.task_num = len(task_losses)
         self.rgb.backward(task_losses)
@@ -71,13 +70,13 @@ class ModelLearner:
         # Fused Adam skips a broken step on the device: weights, moments and step count stay as they were.
         self.optimizer.found_inf = self.rgb.last_metrics["found_inf"]  # type: ignore[attr-defined]
         self.optimizer.step()
-        self.model.after_update(outputs, generator)
+        self.model.after_update(output, generator)
         metrics = {name: value.detach() for name, value in terms.items()}
-        metrics |= {name: outputs[name].detach() for name in _MONITORS if name in outputs}
-        metrics |= self._balance_metrics(task_names(terms)) | monitors
+        metrics |= {name: value.detach() for name, value in output.scalars.items()}
+        metrics |= self._balance_metrics(task_names(terms, self.aggregator.groups)) | monitors
         scheduled = [name for name, schedule in vars(self.losses).items() if isinstance(schedule, list)]
         metrics |= {name: torch.tensor(weights[name]) for name in scheduled}
-        return outputs, metrics | {"model_grad_norm": norm, "kl_bound": outputs["kl_bound"].detach().mean()}
+        return output, metrics | {"model_grad_norm": norm, "kl_bound": output.prior.bound.detach().mean()}
 
     def _balance_metrics(self, totals: list[str]) -> dict[str, Tensor]:
         """Gradient norms, rotation angles and pairwise cosines of the tasks at the last solve, and who was not finite.

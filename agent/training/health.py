@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.config.settings import Config
-from multi_task_learning.loss_aggregator import GROUPS
+from world_model.loss_groups import GROUPS
 
 
 @dataclass(frozen=True)

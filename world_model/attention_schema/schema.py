@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from world_model.attention_schema.attention_prior import AttentionExpected, AttentionPrior
 from world_model.attention_schema.slot_attention import GRID, SlotAttention
+from world_model.config import AttentionConfig
 from world_model.layers import check_sizes
 
 
@@ -23,29 +24,23 @@ class AttentionOutput(NamedTuple):
 class AttentionSchema(nn.Module):
     """Bottom-up slot attention and its top-down prediction; nothing recurrent depends on it, so all frames go at once.
 
-    Raises ValueError for sizes below 1 or a map_mix outside (0, 1).
+    Raises ValueError for widths below 1 or a map_mix outside (0, 1).
     """
 
-    def __init__(
-        self,
-        feature_channels: int,
-        carry_dim: int,
-        latent_dim: int,
-        num_slots: int = 5,
-        slot_dim: int = 64,
-        iterations: int = 3,
-        prior_dim: int = 256,
-        map_mix: float = 0.01,
-        use_precision: bool = True,
-    ) -> None:
+    def __init__(self, feature_channels: int, carry_dim: int, latent_dim: int, config: AttentionConfig) -> None:
         super().__init__()
         check_sizes(carry_dim=carry_dim, latent_dim=latent_dim)
+        num_slots, map_mix = config.num_slots, config.map_mix
         if not 0.0 < map_mix < 1.0:
             raise ValueError(f"map_mix: got {map_mix}, expected a number in (0, 1)")
-        self.feature_channels, self.carry_dim = feature_channels, carry_dim
-        self.num_slots, self.use_precision = num_slots, use_precision
-        self.posterior = SlotAttention(feature_channels, carry_dim, num_slots, slot_dim, iterations, map_mix)
-        self.prior = AttentionPrior(carry_dim + latent_dim, num_slots, prior_dim, map_mix)
+        self.feature_channels = feature_channels
+        self.carry_dim = carry_dim
+        self.num_slots = num_slots
+        self.use_precision = config.use_precision
+        self.posterior = SlotAttention(
+            feature_channels, carry_dim, num_slots, config.slot_dim, config.iterations, map_mix
+        )
+        self.prior = AttentionPrior(carry_dim + latent_dim, num_slots, config.prior_dim, map_mix)
 
     def forward(self, features: Tensor, carry: Tensor, latent: Tensor) -> AttentionOutput:
         """Maps of chunks: features [B, T, Cf, 8, 8], carry [B, T, H], latent [B, T, D]; frames are independent."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from world_model.config import EncoderConfig
 from world_model.distributions import at_least_float32
 from world_model.layers import bounded_std
 
@@ -20,27 +21,19 @@ class Posterior(nn.Module):
     """
 
     def __init__(
-        self,
-        feature_channels: int,
-        context_dim: int,
-        carry_dim: int,
-        latent_dim: int,
-        embedding_dim: int = 512,
-        hidden_dim: int = 512,
-        min_std: float = 0.05,
-        max_std: float = 2.0,
-        uses_carry: bool = True,
+        self, feature_channels: int, context_dim: int, carry_dim: int, latent_dim: int, config: EncoderConfig
     ) -> None:
         super().__init__()
+        embedding_dim, hidden_dim = config.embedding_dim, config.hidden_dim
         squeezed = max(feature_channels // 4, 1)
         self.squeeze = nn.Sequential(nn.Conv2d(feature_channels, squeezed, 1), nn.SiLU())
         self.embed = nn.Sequential(nn.Linear(squeezed * 64, embedding_dim), nn.LayerNorm(embedding_dim), nn.SiLU())
         self.frame_part = nn.Linear(embedding_dim + context_dim, hidden_dim)
-        self.carry_part = nn.Linear(carry_dim, hidden_dim, bias=False) if uses_carry else None
+        self.carry_part = nn.Linear(carry_dim, hidden_dim, bias=False) if config.uses_carry else None
         self.norm = nn.LayerNorm(hidden_dim)
         self.out = nn.Linear(hidden_dim, 2 * latent_dim)
         nn.init.constant_(self.out.bias.data[latent_dim:], START_STD_LOGIT)
-        self.std_range = (min_std, max_std)
+        self.std_range = (config.min_std, config.max_std)
 
     def project(self, features: Tensor, context: Tensor) -> Tensor:
         lead = features.shape[:-3]

@@ -1,7 +1,8 @@
-"""Pillar 2: a Dirichlet-process Gaussian-mixture prior with stick-breaking weights."""
+"""Pillar 2: a Dirichlet-process Gaussian-mixture prior with stick-breaking weights, and its Gaussian control."""
 
-from world_model.generative_prior.component_usage import effective_components, usage_metrics
+from world_model.generative_prior.component_usage import effective_components, usage_entropy, usage_metrics
 from world_model.generative_prior.dpgmm_prior import DPGMMPrior
+from world_model.generative_prior.gaussian_prior import GaussianParams, GaussianPrior
 from world_model.generative_prior.kumaraswamy import Kumaraswamy, expected_neg_log1m
 from world_model.generative_prior.mixture_kl import (
     MixtureBound,
@@ -11,6 +12,7 @@ from world_model.generative_prior.mixture_kl import (
     mixture_kl_upper_bound,
     responsibilities,
 )
+from world_model.generative_prior.mixture_monitors import mixture_monitors
 from world_model.generative_prior.mixture_sampling import MixtureNoise, PriorParams
 from world_model.generative_prior.stick_breaking import (
     Concentration,
@@ -27,6 +29,8 @@ from world_model.generative_prior.stick_breaking import (
 __all__ = [
     "Concentration",
     "DPGMMPrior",
+    "GaussianParams",
+    "GaussianPrior",
     "Kumaraswamy",
     "MixtureBound",
     "MixtureNoise",
@@ -42,9 +46,11 @@ __all__ = [
     "mixture_kl_lower_bound",
     "mixture_kl_monte_carlo",
     "mixture_kl_upper_bound",
+    "mixture_monitors",
     "responsibilities",
     "sample_stick_log_weights",
     "stick_breaking_log_weights",
     "stick_breaking_weights",
+    "usage_entropy",
     "usage_metrics",
 ]

@@ -25,6 +25,12 @@ def effective_components(weights: Tensor) -> dict[str, Tensor]:
     }
 
 
+def usage_entropy(responsibilities: Tensor) -> Tensor:
+    """Entropy of the mean responsibilities [B, T, K] -> []: how evenly the *data* use the components, in [0, ln K]."""
+    usage = responsibilities.flatten(0, -2).mean(0).clamp_min(1e-8)  # an unused component's gradient stays finite
+    return -(usage * usage.log()).sum()
+
+
 def usage_metrics(responsibilities: Tensor) -> dict[str, Tensor]:
     """Return scalar metrics of responsibilities [..., K]: the three counts of their mean over all leading axes
     (`usage_entropy`, `usage_inverse_simpson`, `usage_coverage`), `conditional_entropy` = mean H(r) and

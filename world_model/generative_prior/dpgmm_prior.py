@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.generative_prior.component_usage import effective_components, usage_metrics
-from world_model.generative_prior.mixture_kl import mixture_log_prob
+from world_model.generative_prior.component_usage import effective_components, usage_entropy, usage_metrics
+from world_model.generative_prior.mixture_monitors import mixture_monitors
 from world_model.generative_prior.mixture_sampling import PriorParams, draw_noise, mixture_mode, sample_mixture
 from world_model.generative_prior.stick_breaking import (
     Concentration,
@@ -15,6 +15,7 @@ from world_model.generative_prior.stick_breaking import (
     expected_stick_log_weights,
     infer_concentration,
 )
+from world_model.prior import PriorReport
 
 USAGE_DECAY = 0.99
 DEAD_USAGE = 1e-3
@@ -51,6 +52,7 @@ class DPGMMPrior(nn.Module):
         torch.Size([8, 16, 36])
     """
 
+    loss_names = ("hierarchical_kl", "cluster_entropy")
     usage: Tensor
     dead_updates: Tensor
 
@@ -141,7 +143,7 @@ class DPGMMPrior(nn.Module):
     @staticmethod
     def log_prob(params: PriorParams, z: Tensor) -> Tensor:
         """Return ln p(z | carry) in nats: z [..., D] -> [...]."""
-        return mixture_log_prob(z, params.log_weights, params.means, params.stds)
+        return params.log_prob(z)
 
     def infer_concentration(self, params: PriorParams) -> Concentration:
         """Return the hierarchical KL in nats, and shape and rate of q(α), [...] each, in one quadrature."""
@@ -155,6 +157,45 @@ class DPGMMPrior(nn.Module):
         """Return the concentration's posterior mean A/R, [...]."""
         shape, rate = self.concentration(params)
         return shape / rate
+
+    def report(self, params: PriorParams, responsibilities: Tensor | None) -> PriorReport:
+        """Return the mixture by its public names, the KL of sticks and concentration, and how evenly data use it."""
+        assert responsibilities is not None
+        concentration = self.infer_concentration(params)
+        entropy = usage_entropy(responsibilities)
+        parameters = {
+            "pi": params.log_weights.exp(),
+            "mu_k": params.means,
+            "sigma_k": params.stds,
+            "log_a": params.log_a,
+            "log_b": params.log_b,
+            "alpha": concentration.shape / concentration.rate,
+        }
+        losses = {"hierarchical_kl": concentration.kl, "cluster_entropy": entropy.expand_as(concentration.kl)}
+        return PriorReport(parameters, losses, {"effective_components": entropy.exp()})
+
+    def monitors(
+        self,
+        params: PriorParams,
+        mean: Tensor,
+        std: Tensor,
+        responsibilities: Tensor | None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Return `mixture_monitors`."""
+        assert responsibilities is not None
+        return mixture_monitors(params, mean, std, responsibilities, generator)
+
+    def after_update(
+        self,
+        mean: Tensor,
+        carry: Tensor,
+        responsibilities: Tensor | None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Follow the components' usage: `update_usage`."""
+        assert responsibilities is not None
+        self.update_usage(responsibilities, mean, carry, generator)
 
     @torch.no_grad()
     def update_usage(

@@ -1,4 +1,4 @@
-"""Samples and the mode of state-conditioned Gaussian mixtures, as pure functions of parameters and noise."""
+"""The parameters of state-conditioned Gaussian mixtures; samples and the mode as pure functions of them and noise."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,40 @@ import torch
 from torch import Tensor
 
 from world_model.distributions import standard_normal
+from world_model.generative_prior.mixture_kl import mixture_kl_and_responsibilities, mixture_log_prob
 
 
 class PriorParams(NamedTuple):
-    """A mixture per state: sticks log_a, log_b [..., K-1], log_weights [..., K], means and stds [..., K, D]."""
+    """A mixture per state: sticks log_a, log_b [..., K-1], log_weights [..., K], means and stds [..., K, D].
+
+    Its methods are those of `world_model.prior.PriorParameters`.
+    """
 
     log_a: Tensor
     log_b: Tensor
     log_weights: Tensor
     means: Tensor
     stds: Tensor
+
+    def kl(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the bound J on KL(N(mean, diag std²) ‖ mixture), [...], and the responsibilities, [..., K]."""
+        return mixture_kl_and_responsibilities(mean, std, self.log_weights, self.means, self.stds)
+
+    def sample(self, noise: tuple[Tensor, ...], spread: float = 1.0) -> Tensor:
+        """Return `sample_mixture` at `spread` times every standard deviation; straight-through where gradients are on.
+
+        noise as from `draw_noise`.
+        """
+        narrowed = self._replace(stds=spread * self.stds)
+        return sample_mixture(narrowed, straight_through=torch.is_grad_enabled(), noise=MixtureNoise(*noise))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return ln p(z | carry) in nats: z [..., D] -> [...]."""
+        return mixture_log_prob(z, self.log_weights, self.means, self.stds)
+
+    def detach(self) -> "PriorParams":
+        """Return the same mixture without gradient."""
+        return PriorParams(*(parameter.detach() for parameter in self))
 
 
 class MixtureNoise(NamedTuple):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_model.config import PerceiverConfig
 from world_model.layers import check_sizes
 from world_model.perceiver_io.attention import (
     LatentBlock,
@@ -42,41 +43,30 @@ class CausalPerceiver(nn.Module):
     """
 
     def __init__(
-        self,
-        feature_channels: int,
-        action_dim: int,
-        codebook_size: int = 256,
-        code_dim: int = 64,
-        context_dim: int = 256,
-        num_latents: int = 8,
-        width: int = 256,
-        num_heads: int = 4,
-        num_blocks: int = 2,
-        window: int = 32,
-        mlp_ratio: float = 2.0,
+        self, feature_channels: int, action_dim: int, config: PerceiverConfig, mlp_ratio: float = 2.0
     ) -> None:
         super().__init__()
-        check_sizes(
-            action_dim=action_dim,
-            context_dim=context_dim,
-            num_latents=num_latents,
-            width=width,
-            num_heads=num_heads,
-            num_blocks=num_blocks,
-            window=window,
-        )
+        check_sizes(action_dim=action_dim)
+        width, num_heads, num_latents = config.width, config.num_heads, config.num_latents
+        codebook_size, code_dim, context_dim = config.codebook_size, config.code_dim, config.context_dim
         if width % (2 * num_heads):
             raise ValueError(f"width: got {width}, expected a multiple of 2 * num_heads = {2 * num_heads}")
         if int(mlp_ratio * width) < 1:
             raise ValueError(f"mlp_ratio: got {mlp_ratio}, expected mlp_ratio * width to be at least 1")
-        self.num_latents, self.num_heads, self.window = num_latents, num_heads, window
-        self.feature_channels, self.action_dim, self.context_dim = feature_channels, action_dim, context_dim
+        self.feature_channels = feature_channels
+        self.action_dim = action_dim
+        self.context_dim = context_dim
+        self.num_latents = num_latents
+        self.num_heads = num_heads
         self.head_dim = width // num_heads
+        self.window = config.window
         self.tokenizer = Tokenizer(feature_channels, codebook_size, code_dim)
         self.cell_embedding = nn.Parameter(0.02 * torch.randn(NUM_CELLS, code_dim))
         self.read_tokens = QueryAttention(num_latents, NUM_CELLS, code_dim, width, num_heads, width)
         self.latent_block = LatentBlock(width, num_heads, mlp_ratio)
-        self.temporal_blocks = nn.ModuleList(TemporalBlock(width, num_heads, mlp_ratio) for _ in range(num_blocks))
+        self.temporal_blocks = nn.ModuleList(
+            TemporalBlock(width, num_heads, mlp_ratio) for _ in range(config.num_blocks)
+        )
         self.read_context = QueryAttention(1, num_latents, width, width, num_heads, context_dim)
         self.from_context = nn.Linear(context_dim, num_latents * width)
         self.embed_action = nn.Linear(action_dim, width)

@@ -1,0 +1,56 @@
+"""The world model's losses by name: their groups, which are the tasks of pillar 5, and the weight of each.
+
+total -> term -> factors of its weight: a number times weights of `LossAggregator.compute_losses`. Every term is in
+exactly one group; the order of the groups is the order of the task losses.
+"""
+
+from collections.abc import Collection, Mapping
+
+Groups = Mapping[str, Mapping[str, tuple[float | str, ...]]]
+
+GROUPS: Groups = {
+    "total_elbo": {
+        "recon_loss": ("lambda_recon",),
+        "kl_z": ("beta",),
+        "hierarchical_kl": ("beta", "hier_scale"),
+        "cluster_entropy": (-1.0, "entropy_weight"),
+        "gram_enc_loss": ("lambda_gram",),
+    },
+    "perceiver_loss": {
+        "vq_recon": (1.0,),
+        "vq_commit": (0.25,),
+        "next_token_ce": (1.0,),
+    },
+    "total_predictive": {
+        "attention_kl": ("beta",),
+        "attention_dynamics_loss": ("lambda_att_dyn",),
+        "attention_diversity": (1.0,),
+        "slot_recon": (1.0,),
+        "context_nll": ("lambda_context",),
+        "reward_nll": (1.0,),
+        "continue_nll": (1.0,),
+    },
+}
+# Losses that come with a part of the model, or with a target
+ALWAYS = ("recon_loss", "kl_z")
+OF_PART = {
+    "perceiver": ("vq_recon", "vq_commit", "next_token_ce"),
+    "context_predictor": ("context_nll",),
+    "attention": ("attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"),
+    "teacher": ("gram_enc_loss",),
+}
+OF_TARGET = {"rewards": ("reward_nll",), "is_terminal": ("continue_nll",)}
+
+
+def terms(groups: Groups) -> list[str]:
+    """The names of all losses in groups, in their order."""
+    return [term for group in groups.values() for term in group]
+
+
+def select(names: Collection[str], extra: Groups) -> Groups:
+    """Groups of the losses in `names`, then `extra` ones; a group without any is left out."""
+    chosen = {
+        total: {term: factors for term, factors in group.items() if term in names} | dict(extra.get(total, {}))
+        for total, group in GROUPS.items()
+    }
+    return {total: group for total, group in chosen.items() if group}

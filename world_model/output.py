@@ -1,0 +1,66 @@
+"""What a forward over a chunk returns: what was inferred, the distributions and predictions, and the losses apart."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from world_model.attention_schema import AttentionOutput
+from world_model.prior import PriorReport
+from world_model.state import Inputs, Observed
+
+
+class PriorOutput(NamedTuple):
+    """Pillar 2 on a chunk: p(z_t|g_t) of every carry, a sample of it, and the posterior's distance from it."""
+
+    params: Any  # PriorParameters of the prior's own kind
+    sample: Tensor  # [B, T, D]
+    bound: Tensor  # [B, T], KL(q‖p) in nats or a bound from above, before balancing and free nats
+    responsibilities: Tensor | None  # [B, T, K] of a prior with components
+    report: PriorReport  # parameters by their public names, the prior's own losses and scalars
+
+
+class ModelOutput(NamedTuple):
+    """Everything that the model makes of a chunk."""
+
+    inputs: Inputs
+    observed: Observed  # pillars 1 and 3 and the posterior: context, states, next carries, mean and std of q
+    prior: PriorOutput  # pillar 2
+    attention: AttentionOutput | None  # pillar 4; None where it is off
+    decoder_maps: Tensor  # [B, T, S, 8, 8], the maps that the decoder saw
+    reconstructions: Tensor  # [B, T, 3, 64, 64]; zeros at frames that were left out
+    predicted_context: Tensor | None  # ĉ [B, T, C]; None without a context
+    losses: dict[str, Tensor]  # [B, T] each: all that is trained, by name
+    scalars: dict[str, Tensor]  # figures to log that are no losses
+
+    def as_dict(self) -> dict[str, Any]:
+        """The seed's flat view: public name -> tensor (docs/world_model.md), without those of parts that are off."""
+        observed, prior = self.observed, self.prior
+        view: dict[str, Any] = {
+            "observations": self.inputs.observations,
+            "is_first": self.inputs.is_first,
+            "states": observed.states,
+            "carry": observed.states.carry,
+            "h_t": observed.next_carry,
+            "z_mean": observed.mean,
+            "z_logvar": 2 * observed.std.log(),
+            "z_posterior": observed.drawn.latent,
+            "z_prior": prior.sample,
+            "kl_bound": prior.bound,
+            "decoder_maps": self.decoder_maps,
+            "reconstructions": self.reconstructions,
+        }
+        if prior.responsibilities is not None:
+            view["responsibilities"] = prior.responsibilities
+        if observed.perceived is not None:
+            view |= {"context": observed.context, "vq_indices": observed.perceived.indices}
+        if self.predicted_context is not None:
+            view["context_pred"] = self.predicted_context
+        if self.attention is not None:
+            view |= {
+                "attention_maps": self.attention.maps,
+                "prior_attention_maps": self.attention.prior_maps,
+                "slot_responsibilities": self.attention.responsibilities,
+                "attention_precision": self.attention.log_precision.exp(),
+                "predicted_movement": self.attention.predicted_movement,
+            }
+        return view | prior.report.parameters | self.scalars | self.losses
