@@ -1,9 +1,9 @@
 """The parts that a user can swap or add by name; docs/extending.md has a recipe for each.
 
-    setting                               registry        what it is
-    world_model.prior_config.kind         PRIORS          settings -> prior p(z|g), an nn.Module like `PlainPrior`
-    world_model.dynamics                  DYNAMICS        settings -> recurrence, an nn.Module like `Dynamics`
-    world_model.extra_losses              EXTRA_LOSSES    a function of the model's output, with its group
+setting                               registry        what it is
+world_model.prior_config.kind         PRIORS          settings -> prior p(z|g), an nn.Module like `PlainPrior`
+world_model.dynamics                  DYNAMICS        settings -> recurrence, an nn.Module like `Dynamics`
+world_model.extra_losses              EXTRA_LOSSES    a function of the model's output, with its group
 """
 
 from collections.abc import Callable, Mapping

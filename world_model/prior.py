@@ -37,11 +37,11 @@ class PriorParameters(Protocol):
 
 
 class PriorReport(NamedTuple):
-    """What a prior adds to the model's output; all empty by default."""
+    """What a prior adds to the model's output, each by its public name."""
 
-    parameters: dict[str, Tensor] = {}  # of the distribution, by their public names, [B, T, ...]
-    losses: dict[str, Tensor] = {}  # its own, [B, T] each: those that its `loss_names` promise
-    scalars: dict[str, Tensor] = {}  # figures to log at every update
+    parameters: dict[str, Tensor]  # of the distribution, [B, T, ...]
+    losses: dict[str, Tensor]  # its own, [B, T] each: those that its `loss_names` promise
+    scalars: dict[str, Tensor]  # figures to log at every update
 
 
 class Prior(Protocol):
@@ -90,7 +90,7 @@ class PlainPrior(nn.Module):
 
     def report(self, params: Any, responsibilities: Tensor | None) -> PriorReport:
         """Nothing."""
-        return PriorReport()
+        return PriorReport({}, {}, {})
 
     def monitors(
         self,

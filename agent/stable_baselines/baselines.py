@@ -26,7 +26,6 @@ from agent.stable_baselines.envs import task_envs
 from envs.spaces import OneHot, one_hot
 from envs.wording import one_line
 from replay import check_budget
-from world_model.config import arguments
 
 STACK = 3  # frames of an observation
 ROW_BYTES = 2 * STACK * 3 * 64 * 64  # of SAC's replay: an observation and the next one
@@ -126,7 +125,7 @@ def make_model(config: Config, env: VecEnv, device: torch.device, buffer_rows: i
         return PPO("CnnPolicy", env, **shared, **vars(config.ppo))
     check_budget(buffer_rows * ROW_BYTES, None, None, "sac.buffer_gb (in GiB)", unit_bytes=2**30)
     prefill = config.replay.prefill_frames // config.env.action_repeat
-    settings = arguments(config.sac, "buffer_gb")
+    settings = {name: value for name, value in vars(config.sac).items() if name != "buffer_gb"}
     return SAC("CnnPolicy", env, buffer_size=buffer_rows, learning_starts=prefill, **shared, **settings)
 
 

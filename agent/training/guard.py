@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from agent.learning.agent import Agent
 from agent.learning.errors import NotFinite
 from agent.run_folder.checkpoint import checkpoint_paths, write_checkpoint
-from multi_task_learning.loss_aggregator import GROUPS
 from replay import Chunk
+from world_model.loss_groups import terms
 
 KEPT_DUMPS = 3
 _LATE = 4  # updates after which a GPU's flags are read: by then they lie in host memory, and nothing waits
-_LOSSES = [*(term for terms in GROUPS.values() for term in terms), "actor_loss", "critic_loss"]
+_BEHAVIOR_LOSSES = ("actor_loss", "critic_loss")
 _NORMS = {"actor_grad_norm": "actor", "critic_grad_norm": "critic"}
 _TASK_FLAG, _BEHAVIOR_FLAG = "rgb_nonfinite/", "behavior_skipped"
 
@@ -56,7 +56,8 @@ class Guard:
         """Agent.update, checked. NotFinite as the class says."""
         random = agent.generators["learn"].get_state()
         metrics = agent.update(chunk)
-        self._waiting.append(_Update(agent.updates, chunk, random, *_flags(metrics)))
+        losses = {*terms(agent.model.loss_groups()), *_BEHAVIOR_LOSSES}
+        self._waiting.append(_Update(agent.updates, chunk, random, *_flags(metrics, losses)))
         late = self._late if self._late is not None else _LATE * (agent.device.type == "cuda")
         while len(self._waiting) > late:
             self._judge(agent, self._waiting.popleft())
@@ -109,7 +110,8 @@ class Guard:
 
 def offending(found: Mapping[str, float]) -> str:
     """The losses that are not finite among an update's flags and values; where all are, whose gradient is not."""
-    losses = [name for name in _LOSSES if not math.isfinite(found.get(name, 0.0))]
+    values = {name: value for name, value in found.items() if not _is_flag(name) and name not in _NORMS}
+    losses = [name for name, value in values.items() if not math.isfinite(value)]
     if losses:
         more = f" and {len(losses) - 3} more" if len(losses) > 3 else ""
         return ", ".join(losses[:3]) + more
@@ -123,9 +125,9 @@ def _is_flag(name: str) -> bool:
     return name.startswith(_TASK_FLAG) or name == _BEHAVIOR_FLAG
 
 
-def _flags(metrics: Mapping[str, Tensor]) -> tuple[list[str], Tensor, Any]:
+def _flags(metrics: Mapping[str, Tensor], losses: Collection[str]) -> tuple[list[str], Tensor, Any]:
     """Return what `offending` needs of an update's metrics, copied to the host: names, values, the copy's event."""
-    names = [name for name in metrics if _is_flag(name) or name in _LOSSES or name in _NORMS]
+    names = [name for name in metrics if _is_flag(name) or name in losses or name in _NORMS]
     values = torch.stack([metrics[name].detach().float() for name in names])
     if values.device.type != "cuda":
         return names, values, None

@@ -79,9 +79,10 @@ def record_dream(
         name: np.pad(values.cpu().numpy(), (length - len(values), 0), constant_values=np.nan)
         for name, values in expected.items()
     }
-    shares = outputs["responsibilities"][0].float().cpu().numpy()
     charts = [line_chart("reward:", lines, _WIDTH, _REWARDS)]
-    if shares.shape[-1] > 1:
+    responsibilities = outputs.get("responsibilities")  # of a prior with components
+    if responsibilities is not None and responsibilities.shape[-1] > 1:
+        shares = responsibilities[0].float().cpu().numpy()
         charts.append(share_chart("component of the mixture:", shares, _WIDTH, _COMPONENTS))
     _write(path, panels, charts)
     return scores if episode.has_ended else replace(scores, cut_at=length - 1)

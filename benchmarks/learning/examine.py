@@ -5,7 +5,8 @@
 
 The agent plays held-out episodes; every figure is of them, none of training data. "policy" figures: the mean reward k
 steps after a frame, as it came and as dreams under the same policy have it. Pictures: open_loop.jpg, dream.jpg (50
-steps under the policy from 32 starts, every tenth), attention.jpg (where attention is on), components.jpg.
+steps under the policy from 32 starts, every tenth), attention.jpg (where attention is on), components.jpg
+(of a mixture).
 """
 
 import argparse
@@ -214,12 +215,11 @@ def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path |
     """All figures of held-out episodes that were played in a mode; the pictures go into a folder."""
     agent.model.eval()
     generator = torch.Generator(agent.device).manual_seed(seed)
-    outputs = agent.model.forward_sequence(
-        data.frames, data.actions, None, data.rewards, data.is_terminal, generator, sample=False
-    )
+    output = agent.model(data.frames, data.actions, None, data.rewards, data.is_terminal, generator, sample=False)
+    outputs = output.as_dict()
     found = reconstruction_figures(agent, outputs, data.frames) | open_loop_figures(agent, outputs, data, generator)
     found |= policy_figures(agent, outputs, data, mode, generator)
-    measured = monitors.measure(agent.model, outputs, data.actions, data.rewards, generator)
+    measured = monitors.measure(agent.model, output, generator)
     found |= {name: float(value) for name, value in measured.items()}
     found |= {name: float(outputs[name].mean()) for name in SHOWN if name in outputs}
     if pictures is not None:
@@ -227,8 +227,9 @@ def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path |
         drawn = {
             "open_loop": open_loop_picture(agent, outputs, data, generator),
             "dream": dream_picture(agent, outputs, mode, generator),
-            "components": components_picture(outputs, data.rewards),
         }
+        if "responsibilities" in outputs:
+            drawn["components"] = components_picture(outputs, data.rewards)
         if agent.model.attention is not None:
             drawn["attention"] = attention_picture(outputs, data.frames)
         for name, picture in drawn.items():

@@ -87,8 +87,9 @@ def judge(agent: Agent, episodes: Sequence[Episode]) -> dict[str, float]:
     generator = torch.Generator(agent.device).manual_seed(0)
     with agent.average.swapped():
         frames = to_frames(field("image"))
-        outputs = model.forward_sequence(frames, action, None, reward, field("is_terminal"), generator)
-        measured = monitors.measure(model, outputs, action, reward, generator)
+        output = model(frames, action, None, reward, field("is_terminal"), generator)
+        measured = monitors.measure(model, output, generator)
+    outputs = output.as_dict()
     return {name: float(outputs[name].mean()) for name in LOSSES} | {n: float(x) for n, x in measured.items()}
 
 

@@ -22,10 +22,10 @@ from agent.learning.actor_critic import Critic
 from agent.learning.policies import Gaussian
 from agent.learning.agent import Agent
 from envs.reaching import ReachingEnv
-from multi_task_learning.loss_aggregator import GROUPS
 from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.loss_groups import GROUPS, terms
 
-MODEL_LOSSES = tuple(term for terms in GROUPS.values() for term in terms)
+MODEL_LOSSES = tuple(terms(GROUPS))
 LOSSES = (*MODEL_LOSSES, "actor_loss", "critic_loss")
 NAN = float("nan")
 
@@ -34,14 +34,16 @@ NAN = float("nan")
 def nan_in_loss(name: str, calls: range) -> Iterator[list[int]]:
     """The loss is not a number at the updates in `calls`, counted from 1; yields those of them that came."""
     places: dict[str, tuple[type, str]] = {"actor_loss": (Gaussian, "entropy"), "critic_loss": (Critic, "nll")}
-    owner, method = places.get(name, (DPGMMVariationalRecurrentAutoencoder, "forward_sequence"))
+    owner, method = places.get(name, (DPGMMVariationalRecurrentAutoencoder, "forward"))
     found: list[int] = []
 
     def spoil(count: int, result: Any) -> Any:
-        if count not in calls or (name not in places and name not in result):
+        if count not in calls or (name not in places and name not in result.losses):
             return result
         found.append(count)
-        return result * NAN if name in places else result | {name: result[name] * NAN}
+        if name in places:
+            return result * NAN
+        return result._replace(losses=result.losses | {name: result.losses[name] * NAN})
 
     with after_call(owner, method, spoil):
         yield found

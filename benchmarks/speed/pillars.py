@@ -101,12 +101,12 @@ def calls(owner: Any, *names: str) -> list[Call]:
 
 
 def forward_parts(model: DPGMMVariationalRecurrentAutoencoder) -> list[Part]:
-    """The parts of `forward_sequence`; one that is switched off is left out."""
+    """The parts of `forward`; one that is switched off is left out."""
     trunk, norm, perceiver, predictor = model.trunk, model.frame_norm, model.perceiver, model.context_predictor
     seeing = calls(trunk, "forward") + calls(norm, "forward", "initialise", "update")
     reading = calls(perceiver, "forward", "reconstruct", "update_codebook") + calls(terms, "perceiver_terms")
     scan = calls(model, "observe") + calls(predictor, "forward")  # trunk and Perceiver run in it, on their own rows
-    attending = calls(model.attention, "forward") + calls(terms, "attention_terms", "decoder_maps")
+    attending = calls(model.attention, "forward", "losses") + calls(terms, "decoder_maps")
     judging = calls(model.reward_head, "nll") + calls(model.continue_head, "forward") + calls(losses, "continue_nll")
     parts = [
         Part("trunk, frame norm", [trunk, norm], seeing),
@@ -126,7 +126,7 @@ def update_parts(learner: ModelLearner) -> list[Part]:
     stepping = calls(nn.utils, "clip_grad_norm_") + calls(learner.optimizer, "zero_grad", "step")
     return [
         *forward_parts(learner.model),
-        Part(OTHER_OF_FORWARD, [], calls(learner.model, "forward_sequence")),
+        Part(OTHER_OF_FORWARD, [], calls(learner.model, "forward")),
         Part(BACKWARD, [], calls(learner.rgb, "backward")),
         Part("optimizer step, clipping", [], stepping),
         Part("component usage, teacher's step", [], calls(learner.model, "after_update")),

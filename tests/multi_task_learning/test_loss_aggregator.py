@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from multi_task_learning import LossAggregator, task_names
-from multi_task_learning.loss_aggregator import GROUPS
+from multi_task_learning.loss_aggregator import SEED_GROUPS
 
 # the table of ALGORITHM.md section 2, written out a second time with the default weights
 DEFAULT_WEIGHTS = {
@@ -85,7 +85,7 @@ def test_every_weight_reaches_its_terms(weight: str, terms: dict[str, float]) ->
 
 def test_every_named_factor_is_a_weight_and_every_weight_is_used() -> None:
     parameters = set(inspect.signature(LossAggregator.compute_losses).parameters) - {"self", "outputs"}
-    named = {f for terms in GROUPS.values() for factors in terms.values() for f in factors if isinstance(f, str)}
+    named = {f for terms in SEED_GROUPS.values() for factors in terms.values() for f in factors if isinstance(f, str)}
     assert named == parameters
 
 
@@ -114,6 +114,36 @@ def test_task_names_are_those_of_the_list() -> None:
 def test_what_must_be_there(name: str) -> None:
     with pytest.raises(ValueError, match=f"^outputs: lacks {name}; expected"):
         LossAggregator().compute_losses(make_outputs(name))
+
+
+def test_groups_of_a_model_are_the_tasks_in_their_order() -> None:
+    groups = {"second": {"b": (2.0, "beta"), "c": ("hier_scale",)}, "first": {"a": (-1.0,)}}
+    outputs = {"a": torch.full((2, 3), 5.0), "b": torch.full((2, 3), 7.0), "c": torch.ones(2, 3)}
+    losses, tasks = LossAggregator(groups).compute_losses(outputs, beta=10.0, hier_scale=0.5)
+    assert list(losses) == ["b", "c", "a", "second", "first"]
+    assert [task.item() for task in tasks] == [2 * 10 * 7 + 0.5, -5]
+    assert task_names(losses, groups) == ["second", "first"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("a", "outputs: lacks b, c; expected every term of the groups"),
+        ("abcd", "outputs: got d without a group, expected a group for every loss"),
+        ("bcxy", "outputs: lacks a; expected every term of the groups"),
+    ],
+)
+def test_losses_and_given_groups_must_fit(names: str, message: str) -> None:
+    aggregator = LossAggregator({"one": {"a": (1.0,), "b": (1.0,)}, "two": {"c": (1.0,)}})
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        aggregator.compute_losses({name: torch.zeros(2, 3) for name in names})
+
+
+def test_a_factor_that_is_no_weight() -> None:
+    with pytest.raises(
+        ValueError, match=r"^groups: got the weight 'bata' of one's a, expected a number or one of beta, "
+    ):
+        LossAggregator({"one": {"a": ("bata",)}})
 
 
 def test_bad_terms_and_unknown_weights() -> None:

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from multi_task_learning import LossAggregator
 from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.output import ModelOutput
 
 SMALL: dict[str, Any] = {
     "max_components": 4,
@@ -29,6 +31,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "no context": {"context_mode": "none"},
     "teacher context": {"context_mode": "teacher"},
     "Gaussian prior": {"max_components": 1},
+    "exact Gaussian prior": {"prior_config": {"kind": "gaussian"}},
     "balanced KL": {"prior_config": {"kl_balance": True, "free_nats": 1.0, "unimix": 0.01}},
     "posterior without carry": {"encoder_config": {"uses_carry": False}},
     "plain trunk, no teacher": {"encoder_config": {"residual": False, "gram_fraction": 0.0}},
@@ -93,6 +96,14 @@ def make_sample(
 def rng(seed: int = 0) -> torch.Generator:
     """A fresh generator."""
     return torch.Generator().manual_seed(seed)
+
+
+def training_losses(
+    model: DPGMMVariationalRecurrentAutoencoder, sample: Sample, generator: torch.Generator
+) -> tuple[dict[str, Tensor], ModelOutput]:
+    """Every loss and total of a sample as the learner has them, and the output they are of."""
+    output = model(*sample, generator)
+    return LossAggregator(model.loss_groups()).compute_losses(output.losses)[0], output
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:

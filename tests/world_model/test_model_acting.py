@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.world_model.small_model import make_model, make_sample, rng
+from world_model.generative_prior import PriorParams
 from world_model.state import State
 
 WINDOW = 4  # of the toy model's Perceiver
@@ -21,7 +22,7 @@ def test_a_dream_of_posterior_latents_is_the_training_pass_bit_for_bit(
     model, sample = make_model(**changes), make_sample(steps=6)
     seen = model.observe(sample.observations, sample.actions, generator=rng())
     latents = iter(seen.states.latent[:, 1:].unbind(1))
-    monkeypatch.setattr(model.prior, "sample", lambda *_, **__: next(latents))
+    monkeypatch.setattr(PriorParams, "sample", lambda *_: next(latents))
     actions = iter(sample.actions[:, :-1].unbind(1))
     start = seen.states.map(lambda x: x[:, 0].contiguous())
     dream, _ = model.imagine(start, lambda _: next(actions), horizon=5)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tests.world_model.small_model import SWITCHES, make_model, make_sample, rng, total
+from tests.world_model.small_model import SWITCHES, make_model, make_sample, rng, total, training_losses
 
 
 def blobs(batch: int, steps: int) -> Tensor:
@@ -21,19 +21,19 @@ def test_one_chunk_is_learned_by_heart() -> None:
     generator = rng()
     first = last = float("inf")
     for step in range(500):
-        losses, outputs = model.compute_total_loss(*sample, generator)
+        losses, output = training_losses(model, sample, generator)
         optimizer.zero_grad()
         total(losses).backward()
         optimizer.step()
-        model.after_update(outputs, generator)
+        model.after_update(output, generator)
         last = losses["recon_loss"].item()
         first = last if step == 0 else first
         if last < first / 10:
             break
     assert last < first / 10
-    states = outputs["states"]
+    states = output.observed.states
     for swapped in (states._replace(latent=states.latent.flip(0)), states.map(lambda x: x.flip(0))):
-        frames = model.decode(swapped, outputs["decoder_maps"])
+        frames = model.decode(swapped, output.decoder_maps)
         wrong = (frames - sample.observations).square().sum((2, 3, 4)).mean()
         assert wrong > 2 * last  # another sequence's latent, and all the more its whole state, draws another frame
 
@@ -52,16 +52,18 @@ def test_extreme_chunks_stay_finite(frames: str) -> None:
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(5):
-        losses, outputs = model.compute_total_loss(*sample, rng())
+        losses, output = training_losses(model, sample, rng())
         optimizer.zero_grad()
         total(losses).backward()
         optimizer.step()
-        model.after_update(outputs, rng())
+        model.after_update(output, rng())
         for name, loss in losses.items():
             assert loss.isfinite(), name
     for name, parameter in model.named_parameters():
         assert parameter.isfinite().all(), name
-    dream, _ = model.imagine(outputs["states"].map(lambda x: x[:, -1]), lambda state: state.features[:, :2].sign(), 10)
+    dream, _ = model.imagine(
+        output.observed.states.map(lambda x: x[:, -1]), lambda state: state.features[:, :2].sign(), 10
+    )
     assert dream.features.isfinite().all()
     assert model.reward_head.predict(dream.features).isfinite().all()
 
@@ -70,9 +72,9 @@ def test_extreme_chunks_stay_finite(frames: str) -> None:
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_chunk_of_one_frame_trains(name: str, batch: int) -> None:
     model, sample = make_model(**SWITCHES[name]), make_sample(batch=batch, steps=1)
-    losses, outputs = model.compute_total_loss(*sample, rng())
+    losses, output = training_losses(model, sample, rng())
     total(losses).backward()
-    model.after_update(outputs, rng())
+    model.after_update(output, rng())
     assert all(loss.isfinite() for loss in losses.values())
     for parameter_name, parameter in model.named_parameters():
         assert parameter.isfinite().all(), parameter_name

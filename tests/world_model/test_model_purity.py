@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.world_model.small_model import make_model, make_sample, rng, total
+from tests.world_model.small_model import make_model, make_sample, rng, total, training_losses
 
 
 def buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -20,9 +20,9 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
 def test_inputs_are_left_alone() -> None:
     model, sample = make_model(), make_sample(resets=(3,))
     kept = [x.clone() for x in sample]
-    losses, outputs = model.compute_total_loss(*sample, rng())
+    losses, output = training_losses(model, sample, rng())
     total(losses).backward()
-    model.after_update(outputs, rng())
+    model.after_update(output, rng())
     for name, now, then in zip(sample._fields, sample, kept, strict=True):
         assert torch.equal(now, then), name
     memory = model.initial(2)
@@ -70,24 +70,24 @@ def test_a_broken_batch_leaves_nothing_behind(where: str) -> None:
     model.forward_sequence(*sample, rng())
     broken = sample._replace(**{where: getattr(sample, where).clone()})
     getattr(broken, where)[0, 2] = torch.nan
-    losses, outputs = model.compute_total_loss(*broken, rng())
+    losses, output = training_losses(model, broken, rng())
     assert not total(losses).isfinite()
-    model.after_update(outputs, rng())
+    model.after_update(output, rng())
     for name, value in model.state_dict().items():
         assert value.isfinite().all(), name
-    losses, outputs = model.compute_total_loss(*sample, rng())
-    model.after_update(outputs, rng())
+    losses, output = training_losses(model, sample, rng())
+    model.after_update(output, rng())
     assert all(loss.isfinite() for loss in losses.values())
 
 
 def test_after_update_moves_the_teacher_a_little_towards_the_trunk() -> None:
     model, sample = make_model(), make_sample()
-    outputs = model.forward_sequence(*sample, rng())
+    output = model(*sample, rng())
     with torch.no_grad():
         for parameter in model.trunk.parameters():
             parameter.add_(1.0)
     before = buffers(model)
-    model.after_update(outputs, rng())
+    model.after_update(output, rng())
     moved = changed(model, before)
     assert {name for name in moved if not name.startswith("prior.")} == {n for n in before if n.startswith("teacher.")}
     for name in (n for n in moved if n.startswith("teacher.")):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.world_model.small_model import make_model, make_sample, rng
+from world_model.config import EncoderConfig
 from world_model.encoder_decoder import Posterior
 from world_model.temporal_dynamics import ContextPredictor, OrthogonalLSTM
 
@@ -85,7 +86,7 @@ def test_the_lstm_is_torch_s_own_stacked_lstm() -> None:
 
 def test_posterior_starts_informative_and_its_std_stays_in_range() -> None:
     torch.manual_seed(0)
-    posterior = Posterior(8, 4, 16, 6, embedding_dim=32, hidden_dim=32, min_std=0.05, max_std=2.0)
+    posterior = Posterior(8, 4, 16, 6, EncoderConfig(embedding_dim=32, hidden_dim=32, min_std=0.05, max_std=2.0))
     projected = posterior.project(torch.randn(50, 8, 8, 8), torch.randn(50, 4))
     mean, std = posterior(projected, torch.randn(50, 16))
     assert std.mean().item() == pytest.approx(0.05 + 1.95 / (1 + math.exp(2)), rel=0.15)

@@ -3,20 +3,20 @@
 import pytest
 import torch
 
-from tests.world_model.small_model import SWITCHES, TOTALS, make_model, make_sample, rng, total
+from tests.world_model.small_model import SWITCHES, TOTALS, make_model, make_sample, rng, total, training_losses
 
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_it_trains_dreams_and_acts(name: str) -> None:
     model, sample = make_model(**SWITCHES[name]), make_sample(steps=5, resets=(3,))
-    losses, outputs = model.compute_total_loss(*sample, rng())
+    losses, output = training_losses(model, sample, rng())
     total(losses).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), parameter_name
-    model.after_update(outputs, rng())
+    model.after_update(output, rng())
     for loss_name, loss in losses.items():
         assert loss.isfinite(), loss_name
-    start = outputs["states"].map(lambda x: x.detach().flatten(0, 1))
+    start = output.observed.states.map(lambda x: x.detach().flatten(0, 1))
     dream, _ = model.imagine(start, lambda state: state.features[:, :2].tanh(), 3, rng())
     frames = model.decode(dream)
     assert frames.shape == (10, 4, 3, 64, 64)

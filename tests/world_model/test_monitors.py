@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.world_model.small_model import SWITCHES, make_model, make_sample, rng
 from world_model import monitors
-from world_model.generative_prior import PriorParams
-from world_model.state import State
+from world_model.attention_schema import AttentionOutput
+from world_model.generative_prior import PriorParams, mixture_monitors
+from world_model.state import Observed, State
 
 COUNTS = ("entropy", "inverse_simpson", "coverage")
 MIXTURE = {f"components_{kind}/{count}" for kind in ("used", "open") for count in COUNTS} | {
@@ -24,9 +25,9 @@ GAPS = {f"imag_gap_{name}/{k}" for name in ("carry", "kl", "reward") for k in (1
 
 
 def measured(model, sample, rewards=True):
-    """Outputs of a training forward and its monitors."""
-    outputs = model.train().forward_sequence(*sample, generator=rng())
-    return outputs, monitors.measure(model, outputs, sample.actions, sample.rewards if rewards else None, rng(1))
+    """Output of a training forward and its monitors."""
+    output = model.train()(*(sample if rewards else sample._replace(rewards=None)), generator=rng())
+    return output, monitors.measure(model, output, rng(1))
 
 
 @pytest.mark.parametrize(
@@ -52,16 +53,16 @@ def test_without_rewards_nothing_is_said_of_them():
 
 def test_looking_changes_nothing_and_the_same_noise_gives_the_same_figures():
     model, sample = make_model().train(), make_sample()
-    outputs = model.forward_sequence(*sample, generator=rng())
+    output = model(*sample, generator=rng())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    left, right = (monitors.measure(model, outputs, sample.actions, sample.rewards, rng(1)) for _ in range(2))
+    left, right = (monitors.measure(model, output, rng(1)) for _ in range(2))
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert outputs["recon_loss"].requires_grad
+    assert output.losses["recon_loss"].requires_grad
 
 
 class NoWaiting(TorchDispatchMode):
@@ -75,18 +76,18 @@ class NoWaiting(TorchDispatchMode):
 
 def test_nothing_waits_for_the_device():
     model, sample = make_model().train(), make_sample(resets=(3,))
-    outputs = model.forward_sequence(*sample, generator=rng())
+    output = model(*sample, generator=rng())
     with NoWaiting():
-        monitors.measure(model, outputs, sample.actions, sample.rewards, rng())
+        monitors.measure(model, output, rng())
         with pytest.raises(AssertionError, match="_local_scalar_dense"):
-            outputs["recon_loss"].mean().item()
+            output.losses["recon_loss"].mean().item()
 
 
 # ---------------------------------------------------------------- pillar 2
 
 
-def mixture_outputs(rows, responsibilities, weights, means, stds):
-    """What `mixture_monitors` reads: q = N(0, 1) in one dimension under the same mixture in every row."""
+def mixture_figures(rows, responsibilities, weights, means, stds):
+    """Its monitors of q = N(0, 1) in one dimension under the same mixture in every row."""
     components = len(means)
     params = PriorParams(
         torch.zeros(0),
@@ -96,21 +97,13 @@ def mixture_outputs(rows, responsibilities, weights, means, stds):
         torch.tensor(stds).view(components, 1).expand(1, rows, components, 1),
     )
     mean = torch.zeros(1, rows, 1)
-    return {
-        "responsibilities": responsibilities,
-        "pi": params.log_weights.exp(),
-        "mu_k": params.means,
-        "sigma_k": params.stds,
-        "z_mean": mean,
-        "z_logvar": torch.zeros(1, rows, 1),
-        "kl_bound": monitors._bound(mean, torch.ones_like(mean), params),
-    }
+    return mixture_monitors(params, mean, torch.ones_like(mean), responsibilities, rng())
 
 
 def test_components_that_the_data_use_and_those_that_the_gate_keeps_open():
     """Two of four components are used, each row by one; the gate keeps all four open equally."""
     responsibilities = torch.eye(4)[[0, 2] * 50].unsqueeze(0)
-    found = monitors.mixture_monitors(mixture_outputs(100, responsibilities, [0.25] * 4, [0.0] * 4, [1.0] * 4), rng())
+    found = mixture_figures(100, responsibilities, [0.25] * 4, [0.0] * 4, [1.0] * 4)
     for count in COUNTS:
         assert found[f"components_used/{count}"] == pytest.approx(2, rel=1e-5)
         assert found[f"components_open/{count}"] == pytest.approx(4, rel=1e-5)
@@ -119,9 +112,7 @@ def test_components_that_the_data_use_and_those_that_the_gate_keeps_open():
 
 
 def test_interchangeable_components_carry_no_information():
-    found = monitors.mixture_monitors(
-        mixture_outputs(10, torch.full((1, 10, 4), 0.25), [0.25] * 4, [0.0] * 4, [2.0] * 4), rng()
-    )
+    found = mixture_figures(10, torch.full((1, 10, 4), 0.25), [0.25] * 4, [0.0] * 4, [2.0] * 4)
     assert found["components_used/entropy"] == pytest.approx(4, rel=1e-5)
     assert found["component_mutual_information"] == pytest.approx(0, abs=1e-5)
 
@@ -132,12 +123,12 @@ def test_mixture_gap_is_the_slack_of_the_bound_by_quadrature():
     ratio = quad(
         lambda z: norm.pdf(z) * (norm.logpdf(z) - math.log(0.5 * norm.pdf(z, c) + 0.5 * norm.pdf(z, -c))), -9, 9
     )[0]
-    outputs = mixture_outputs(rows, torch.full((1, rows, 2), 0.5), [0.5, 0.5], [c, -c], [1.0, 1.0])
+    found = mixture_figures(rows, torch.full((1, rows, 2), 0.5), [0.5, 0.5], [c, -c], [1.0, 1.0])
     expected = 1 - ratio / (c**2 / 2)
     assert expected > 0.3
-    assert monitors.mixture_monitors(outputs, rng())["mixture_gap"] == pytest.approx(expected, abs=0.01)
-    alone = mixture_outputs(rows, torch.ones(1, rows, 1), [1.0], [c], [1.0])
-    assert monitors.mixture_monitors(alone, rng())["mixture_gap"] == pytest.approx(0, abs=0.02)
+    assert found["mixture_gap"] == pytest.approx(expected, abs=0.01)
+    alone = mixture_figures(rows, torch.ones(1, rows, 1), [1.0], [c], [1.0])
+    assert alone["mixture_gap"] == pytest.approx(0, abs=0.02)
 
 
 # ---------------------------------------------------------------- pillars 1 and 4, reward head
@@ -145,10 +136,10 @@ def test_mixture_gap_is_the_slack_of_the_bound_by_quadrature():
 
 def test_dead_codes_are_counted_by_their_share():
     model, sample = make_model().train(), make_sample()
-    outputs = model.forward_sequence(*sample, generator=rng())
+    output = model(*sample, generator=rng())
     quantizer = model.perceiver.tokenizer.quantizer
     quantizer.counts.copy_(torch.tensor([1.0] * 12 + [1e-4] * 4))  # 16 codes, 4 of them below 3 % of the mean
-    found = monitors.measure(model, outputs, sample.actions)
+    found = monitors.measure(model, output)
     assert found["vq_dead_share"] == 0.25
     assert found["vq_ema_perplexity"] == pytest.approx(12, rel=0.01)
 
@@ -162,7 +153,7 @@ def test_context_ratio_is_0_for_the_truth_and_1_for_the_mean():
 
 
 def moving_slots(steps=4):
-    """Slot 0 moves one cell to the right a frame, slot 1 stays: maps, responsibilities, true movement."""
+    """Slot 0 moves one cell to the right a frame, slot 1 stays: what attention made of it, the movement foreseen."""
     maps = torch.zeros(1, steps, 2, 8, 8)
     for t in range(steps):
         maps[0, t, 0, 3, 2 + t] = 1
@@ -170,32 +161,27 @@ def moving_slots(steps=4):
     responsibilities = torch.cat([torch.full((1, steps, 1, 8, 8), 0.75), torch.full((1, steps, 1, 8, 8), 0.25)], 2)
     movement = torch.zeros(1, steps, 2, 2)
     movement[0, :, 0, 0] = 0.25  # a cell is a quarter of half a frame
-    return maps, responsibilities, movement
+    some = torch.zeros(1, steps, 2)
+    return AttentionOutput(maps, maps, responsibilities, some, movement, some, torch.zeros(1, steps))
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, 0.0), (0.0, 1.0), (-1.0, 4.0), (0.5, 0.25)])
 def test_movement_is_judged_against_standing_still(factor, expected):
-    maps, responsibilities, movement = moving_slots()
-    outputs = {
-        "attention_maps": maps,
-        "slot_responsibilities": responsibilities,
-        "predicted_movement": factor * movement,
-        "is_first": torch.tensor([[True, False, False, False]]),
-    }
-    found = monitors.attention_monitors(outputs)
+    attention = moving_slots()
+    foreseen = attention._replace(predicted_movement=factor * attention.predicted_movement)
+    found = monitors.attention_monitors(foreseen, torch.tensor([[True, False, False, False]]))
     assert found["attention_movement_ratio"] == pytest.approx(expected, abs=0.02)
     assert found["attention_mass_max"] == pytest.approx(0.75)
 
 
 def test_still_maps_are_no_failure_of_foresight():
-    maps, responsibilities, movement = moving_slots()
-    outputs = {
-        "attention_maps": maps[:, :1].expand(-1, 4, -1, -1, -1),
-        "slot_responsibilities": responsibilities,
-        "predicted_movement": 1e-3 * movement,
-        "is_first": torch.zeros(1, 4, dtype=torch.bool),
-    }
-    assert monitors.attention_monitors(outputs)["attention_movement_ratio"] == pytest.approx(1, abs=0.01)
+    attention = moving_slots()
+    still = attention._replace(
+        maps=attention.maps[:, :1].expand(-1, 4, -1, -1, -1),
+        predicted_movement=1e-3 * attention.predicted_movement,
+    )
+    found = monitors.attention_monitors(still, torch.zeros(1, 4, dtype=torch.bool))
+    assert found["attention_movement_ratio"] == pytest.approx(1, abs=0.01)
 
 
 def test_reward_error_on_the_largest_rewards():
@@ -216,21 +202,21 @@ def test_reward_error_on_the_largest_rewards():
 @pytest.mark.parametrize("resets", [(), (3,)])
 def test_one_step_of_a_dream_is_the_step_of_training(switch, resets):
     model, sample = make_model(**SWITCHES[switch]), make_sample(resets=resets)
-    outputs, found = measured(model, sample)
+    output, found = measured(model, sample)
     assert found["imag_gap_carry/1"] < 1e-6
     inside = [t for t in range(1, 6) if t not in resets]
-    expected = outputs["kl_bound"][:, inside].mean().item()
+    expected = output.prior.bound[:, inside].mean().item()
     assert found["imag_gap_kl/1"] == pytest.approx(expected, rel=1e-4)
     assert torch.isfinite(found["imag_gap_kl/5"]) == (resets == ())  # no dream of 5 steps fits beside the reset
 
 
 def test_a_transition_that_is_not_that_of_training_is_seen():
     model, sample = make_model().train(), make_sample()
-    outputs = model.forward_sequence(*sample, generator=rng())
+    output = model(*sample._replace(rewards=None), generator=rng())
     with torch.no_grad():
         for parameter in model.dynamics.parameters():
             parameter.mul_(1.5)
-    found = monitors.measure(model, outputs, sample.actions, generator=rng())
+    found = monitors.measure(model, output, rng())
     assert found["imag_gap_carry/1"] > 0.05
 
 
@@ -262,10 +248,10 @@ def test_dreams_are_compared_at_the_right_index_under_the_right_actions(wrong):
     latent = torch.zeros(batch, steps, 1)
     is_first = torch.zeros(batch, steps, dtype=torch.bool)
     is_first[:, 0] = True
-    outputs = {"states": State(carry[:, :, None], carry[:, :, None], latent, latent), "is_first": is_first,
-               "z_mean": latent, "z_logvar": latent}  # fmt: skip
+    states = State(carry[:, :, None], carry[:, :, None], latent, latent)
+    observed = Observed(latent, None, latent, states, states, carry, mean=latent, std=torch.ones_like(latent))
     logged = actions.roll(1, dims=1) if wrong else actions
-    found = monitors.imagination_gap(CountingModel(), outputs, logged, rewards)
+    found = monitors.imagination_gap(CountingModel(), observed, is_first, logged, rewards)
     assert set(found) == {f"imag_gap_{name}/{k}" for name in ("carry", "kl", "reward") for k in (1, 5, 15)}
     for k in (1, 5, 15):
         if wrong:

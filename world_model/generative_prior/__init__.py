@@ -1,6 +1,6 @@
 """Pillar 2: a Dirichlet-process Gaussian-mixture prior with stick-breaking weights, and its Gaussian control."""
 
-from world_model.generative_prior.component_usage import effective_components, usage_entropy, usage_metrics
+from world_model.generative_prior.component_usage import cluster_entropy, effective_components, usage_metrics
 from world_model.generative_prior.dpgmm_prior import DPGMMPrior
 from world_model.generative_prior.gaussian_prior import GaussianParams, GaussianPrior
 from world_model.generative_prior.kumaraswamy import Kumaraswamy, expected_neg_log1m
@@ -35,6 +35,7 @@ __all__ = [
     "MixtureBound",
     "MixtureNoise",
     "PriorParams",
+    "cluster_entropy",
     "concentration_kl",
     "concentration_posterior",
     "effective_components",
@@ -51,6 +52,5 @@ __all__ = [
     "sample_stick_log_weights",
     "stick_breaking_log_weights",
     "stick_breaking_weights",
-    "usage_entropy",
     "usage_metrics",
 ]

@@ -25,7 +25,7 @@ def effective_components(weights: Tensor) -> dict[str, Tensor]:
     }
 
 
-def usage_entropy(responsibilities: Tensor) -> Tensor:
+def cluster_entropy(responsibilities: Tensor) -> Tensor:
     """Entropy of the mean responsibilities [B, T, K] -> []: how evenly the *data* use the components, in [0, ln K]."""
     usage = responsibilities.flatten(0, -2).mean(0).clamp_min(1e-8)  # an unused component's gradient stays finite
     return -(usage * usage.log()).sum()

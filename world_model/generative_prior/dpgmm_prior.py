@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.generative_prior.component_usage import effective_components, usage_entropy, usage_metrics
+from world_model.generative_prior.component_usage import cluster_entropy, effective_components, usage_metrics
 from world_model.generative_prior.mixture_monitors import mixture_monitors
 from world_model.generative_prior.mixture_sampling import PriorParams, draw_noise, mixture_mode, sample_mixture
 from world_model.generative_prior.stick_breaking import (
@@ -162,7 +162,7 @@ class DPGMMPrior(nn.Module):
         """Return the mixture by its public names, the KL of sticks and concentration, and how evenly data use it."""
         assert responsibilities is not None
         concentration = self.infer_concentration(params)
-        entropy = usage_entropy(responsibilities)
+        entropy = cluster_entropy(responsibilities)
         parameters = {
             "pi": params.log_weights.exp(),
             "mu_k": params.means,

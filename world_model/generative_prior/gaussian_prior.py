@@ -64,4 +64,4 @@ class GaussianPrior(PlainPrior):
 
     def report(self, params: GaussianParams, responsibilities: Tensor | None) -> PriorReport:
         """Return its parameters by their public names."""
-        return PriorReport({"prior_mean": params.mean, "prior_std": params.std})
+        return PriorReport({"prior_mean": params.mean, "prior_std": params.std}, {}, {})

@@ -42,9 +42,7 @@ class CausalPerceiver(nn.Module):
     Cost per frame is O(64 L + L^2 + L window). Raises ValueError for sizes that do not fit together.
     """
 
-    def __init__(
-        self, feature_channels: int, action_dim: int, config: PerceiverConfig, mlp_ratio: float = 2.0
-    ) -> None:
+    def __init__(self, feature_channels: int, action_dim: int, config: PerceiverConfig, mlp_ratio: float = 2.0) -> None:
         super().__init__()
         check_sizes(action_dim=action_dim)
         width, num_heads, num_latents = config.width, config.num_heads, config.num_latents

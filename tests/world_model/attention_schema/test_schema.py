@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from world_model.attention_schema import AttentionSchema, attention_kl, centre_of_mass, diversity, movement_loss
+from world_model.config import AttentionConfig
 
 B, T, CHANNELS, CARRY, LATENT, SLOTS = 2, 6, 6, 10, 4, 3
 
@@ -16,7 +17,7 @@ B, T, CHANNELS, CARRY, LATENT, SLOTS = 2, 6, 6, 10, 4, 3
 def make(**options: float) -> AttentionSchema:
     torch.manual_seed(0)
     sizes = {"num_slots": SLOTS, "slot_dim": 8, "prior_dim": 16}
-    return AttentionSchema(CHANNELS, CARRY, LATENT, **(sizes | options))  # type: ignore[arg-type]
+    return AttentionSchema(CHANNELS, CARRY, LATENT, AttentionConfig(**(sizes | options)))  # type: ignore[arg-type]
 
 
 def make_data(resets: tuple[int, ...] = ()) -> tuple[Tensor, Tensor, Tensor, Tensor]:

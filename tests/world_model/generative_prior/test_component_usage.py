@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from world_model.generative_prior import effective_components, usage_metrics
+from world_model.generative_prior import cluster_entropy, effective_components, usage_metrics
 
 
 def test_uniform_use_of_n_counts_n_and_one_hot_counts_one():
@@ -36,3 +36,13 @@ def test_interchangeable_components_carry_none():
     assert metrics["conditional_entropy"].item() == pytest.approx(math.log(4))
     assert metrics["mutual_information"].item() == pytest.approx(0, abs=1e-6)
     assert all(value.shape == () for value in metrics.values())
+
+
+def test_cluster_entropy_between_one_component_and_all():
+    one = torch.zeros(2, 3, 4)
+    one[..., 2] = 1.0
+    each = torch.eye(4).view(2, 2, 4).requires_grad_()  # every entry sure of its own component
+    assert cluster_entropy(one).item() == pytest.approx(0.0, abs=1e-6)
+    assert cluster_entropy(each).item() == pytest.approx(math.log(4))
+    (gradient,) = torch.autograd.grad(cluster_entropy(one.requires_grad_()), one)
+    assert gradient.isfinite().all()

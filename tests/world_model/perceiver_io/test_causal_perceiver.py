@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from world_model.config import PerceiverConfig
 from world_model.perceiver_io import CausalPerceiver, PerceiverOutput
 
 B, T, CHANNELS, ACTIONS, WINDOW = 3, 12, 8, 2, 5
 
 
-def make(window: int = WINDOW, **sizes: int) -> CausalPerceiver:
+def make(window: int = WINDOW, mlp_ratio: float = 2.0, **sizes: int) -> CausalPerceiver:
     torch.manual_seed(0)
     defaults = {"codebook_size": 32, "code_dim": 8, "context_dim": 12, "num_latents": 3, "width": 16, "num_heads": 2}
-    return CausalPerceiver(CHANNELS, ACTIONS, window=window, **(defaults | sizes))
+    return CausalPerceiver(CHANNELS, ACTIONS, PerceiverConfig(window=window, **(defaults | sizes)), mlp_ratio)
 
 
 def make_data(length: int = T, resets: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
