@@ -51,6 +51,13 @@ def test_pillars_do_not_know_each_other_and_only_the_model_balances(path: Path):
         assert not any(module[0] == "multi_task_learning" for module in modules)
 
 
+def test_only_the_registry_knows_which_priors_there_are():
+    """What else meets a prior does so by `world_model.prior`'s Protocol."""
+    outside = {name: path for name, path in FILES.items() if not name.startswith("world_model.generative_prior")}
+    known_to = [name for name, path in outside.items() if any("generative_prior" in x for x in imported(path))]
+    assert known_to == ["world_model.parts"]
+
+
 @EACH
 def test_files_and_functions_are_short_and_no_attic(path: Path):
     assert path.stem not in {"utils", "util", "tools", "misc", "common", "helpers"}

@@ -6,6 +6,8 @@ x_t -> trunk -> Perceiver IO -> c_t                        pillar 1   perceiver_
 x_t, g_t -> slot attention -> A_t ; its prior in dreams    pillar 4   attention_schema/
 losses -> three task gradients -> rotation                 pillar 5   multi_task_learning/
 [z_t, g_t, prior maps] -> decoder -> x̂_t
+
+Prior, recurrence and extra losses are chosen by name: parts.py. What `forward` returns: output.py.
 """
 
 from collections.abc import Callable
@@ -92,9 +94,11 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """Reset where an episode starts, then z_t ~ q(z|x_t, c_t, g_t): state, mean [N, D], std [N, D]."""
         fresh_hidden, fresh_cell = self.dynamics.initial(len(hidden))
         reset = is_first[:, None, None]
-        hidden, cell = torch.where(reset, fresh_hidden, hidden), torch.where(reset, fresh_cell, cell)
+        hidden = torch.where(reset, fresh_hidden, hidden)
+        cell = torch.where(reset, fresh_cell, cell)
         mean, std = self.posterior(projected, hidden[:, -1])
-        return self._state(hidden, cell, mean + self.config.recurrence_noise * std * noise, context), mean, std
+        latent = mean + self.config.recurrence_noise * std * noise
+        return self._state(hidden, cell, latent, context), mean, std
 
     def advance(self, state: State, action: Tensor) -> tuple[Tensor, Tensor]:
         """g_{t+1}, κ_{t+1} = LSTM([z_t, ĉ_t, a_t], (g_t, κ_t)): hidden and cell [N, L, H] after action [N, A]."""
@@ -142,7 +146,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         state, _, _ = self._infer(memory.hidden, memory.cell, projected, context, is_first, noise)
         return state, memory._replace(cache=cache)
 
-    # ---------------------------------------------------------------- training
+    # ---------------------------------------------------------------- inferring a chunk
 
     def observe(
         self,
@@ -184,6 +188,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             carries.append(hidden[:, -1])
         next_carry, mean, std = (torch.stack(parts, 1) for parts in (carries, means, stds))
         return stack_states(states, 1), next_carry, mean, std
+
+    # ---------------------------------------------------------------- training
 
     def forward(
         self,
