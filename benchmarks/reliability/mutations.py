@@ -39,7 +39,6 @@ from rich.table import Table
 from agent import Trainer, load, make_config
 from agent.commands.evaluate import trained_frames
 from agent.run_folder.load import run_config
-from agent.training.snapshot import take_snapshot
 from benchmarks.harness.command import Command, Report
 from benchmarks.reliability.damage import KINDS, MUTATIONS, mutate
 
@@ -85,7 +84,7 @@ def resume(logdir: Path) -> str:
     trainer = Trainer(replace(config, env_frames=1000), logdir, resume=payload is not None, quiet=True)
     try:
         trainer.started = 0.0  # as its run() would have it: a clock, which the fingerprint leaves out
-        state = take_snapshot(trainer)
+        state = trainer.state_dict()
         return fingerprint([state, trainer.replay.sample(1, len(trainer.replay))])
     finally:
         trainer.close()
