@@ -33,7 +33,7 @@ REPEAT_2 = ("DrQ-v2", "TD-MPC2 (pixels, authors)", "dreamerv3-torch (NM512)")
 PLANET_COLUMNS = {name: name for name in REPEAT_PLANET} | {ORIENTATION: DREAMER_V3}
 COLUMNS = {"DreamerV3": DREAMER_V3} | {name: name for name in REPEAT_2}
 NOTES = (
-    "Ours: mean over runs [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes a "
+    "Ours: mean over runs [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes per "
     "run. Training: episodes that ended in (T - 10k, T + 10k], at 1M in (980k, 1M]. updates/s and hours: of the "
     "last stage.",
     "*Published*: mean ± std over seeds. DreamerV3: training returns; the others: evaluations. CURL's authors took "
