@@ -68,8 +68,9 @@ def test_what_can_be_taken_is_trained_on(tmp_path, name):
 
 
 @pytest.mark.parametrize(("backend", "name"), [
-    ("glfw", "cartpole_swingup"), ("glfw", "gym:HalfCheetah-v5"),
-    ("nonsense", "cartpole_swingup"), ("nonsense", "gym:HalfCheetah-v5"),
+    ("glfw", "cartpole_swingup"), ("nonsense", "gym:HalfCheetah-v5"),
+    pytest.param("nonsense", "cartpole_swingup", marks=pytest.mark.slow),
+    pytest.param("glfw", "gym:HalfCheetah-v5", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_gl_backend_that_cannot_draw_is_one_line(tmp_path, backend, name):
     status, text = run(tmp_path / "run", *TRAIN, "--task", name, MUJOCO_GL=backend, DISPLAY="", WAYLAND_DISPLAY="")

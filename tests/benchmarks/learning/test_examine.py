@@ -2,15 +2,12 @@
 
 import json
 
-import run_agent
 from benchmarks.learning import examine
 
 
-def test_the_rewards_of_dreams_stand_beside_those_that_came(tmp_path):
-    run = ["--preset", "debug", "--logdir", str(tmp_path / "run"), "--env_frames", "120", "--train.video_frames", "0"]
-    assert run_agent.main(["train", *run]) == 0
+def test_the_rewards_of_dreams_stand_beside_those_that_came(finished_run, tmp_path):
     options = ["--episodes", "2", "--mode", "deterministic", "--dream_noise", "0", "--json", str(tmp_path / "out.json")]
-    assert examine.main([str(tmp_path / "run"), *options]) == 0
+    assert examine.main([str(finished_run), *options]) == 0
     report = json.loads((tmp_path / "out.json").read_text())
     assert (report["settings"]["mode"], report["run"]["dream_noise"]) == ("deterministic", 0.0)
     # `counting` pays t for frame t, 1 to 10, whatever is done: five frames are seen, the last of them frame 4

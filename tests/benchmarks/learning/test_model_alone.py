@@ -1,19 +1,22 @@
 """model_alone: arms of a run's own settings, trained on its episodes, judged on those held out."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-import run_agent
 from benchmarks.learning import model_alone
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    logdir = tmp_path_factory.mktemp("model_alone") / "run"
-    command = ["train", "--preset", "debug", "--logdir", str(logdir), "--env_frames", "120"]
-    assert run_agent.main([*command, "--train.video_frames", "0", "--world_model.latent_dim", "5"]) == 0
+def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run with a latent of its own in its config; only that and its episodes are read here."""
+    logdir = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("model_alone") / "run"))
+    settings = yaml.safe_load((logdir / "config.yaml").read_text())
+    settings["world_model"]["latent_dim"] = 5
+    (logdir / "config.yaml").write_text(yaml.safe_dump(settings))
     return logdir
 
 

@@ -22,6 +22,16 @@ def in_process(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch):
+    """The same with two episodes at a stage, for tests of how runs are trained."""
+
+    def call(command: list[str], _: int) -> None:
+        run_agent.main([word.replace("--episodes=10", "--episodes=2") for word in command[1:]])
+
+    monkeypatch.setattr(runs, "call", call)
+
+
+@pytest.fixture
 def here(tmp_path: Path) -> list[str]:
     """Options that keep a run inside tmp_path."""
     return ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
@@ -75,6 +85,7 @@ def rows_of(markdown: str) -> list[dict[str, str]]:
     return rows
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_run_is_trained_by_stages_and_goes_on(tmp_path, here, capfd):
     arguments = [*RUN, *here, "--name", "mini", "--set", "train.video_frames=0", "--stages"]
     assert runs.main([*arguments, "200"]) == 0
@@ -111,20 +122,10 @@ def test_a_run_is_trained_by_stages_and_goes_on(tmp_path, here, capfd):
     assert path.stat().st_mtime_ns == before
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("quick")
 def test_sac_stops_at_the_limit_and_goes_on(tmp_path, here):
-    arguments = [
-        *RUN,
-        *here,
-        "--arms",
-        "sac",
-        "--name",
-        "quick",
-        "--set",
-        "sac.batch_size=4",
-        "train.eval_episodes=1",
-        "--stages",
-    ]
+    options = ["--arms", "sac", "--name", "quick", "--set", "sac.batch_size=4", "train.eval_episodes=1", "--stages"]
+    arguments = [*RUN, *here, *options]
     assert runs.main([*arguments, "104", "--max_minutes", "1e-9"]) == 0
     stopped = result_of(tmp_path, "counting-quick-sac-s0")
     assert stopped["status"] == "stopped: wall-clock limit at 0 env_frames"
@@ -135,25 +136,15 @@ def test_sac_stops_at_the_limit_and_goes_on(tmp_path, here):
     assert result["status"] == "finished"
     # One update an agent step after 100 of prefill.
     assert [(stage["env_frames"], stage["updates"]) for stage in result["stages"]] == [(104, 4), (108, 8)]
-    assert result["stages"][1]["deterministic"] == {"mean": 55.0, "std": 0.0, "returns": [55.0] * 10}
+    assert result["stages"][1]["deterministic"] == {"mean": 55.0, "std": 0.0, "returns": [55.0] * 2}
     assert result["training"] == [[frames, 55.0] for frames in range(20, 101, 20) for _ in range(2)]
     assert (result["config"]["algo"], result["config"]["sac"]["batch_size"]) == ("sac", 4)
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("quick")
 def test_final_updates_come_at_the_last_stage_alone_and_are_made_up_for(tmp_path, here, monkeypatch):
-    arguments = [
-        *RUN,
-        *here,
-        "--name",
-        "mini",
-        "--set",
-        "train.video_frames=0",
-        "train.final_updates=9",
-        "--stages",
-        "200",
-        "304",
-    ]
+    options = ["--name", "mini", "--set", "train.video_frames=0", "train.final_updates=9", "--stages", "200", "304"]
+    arguments = [*RUN, *here, *options]
     plain = [(200 - 100) * 2 // 16, (304 - 100) * 2 // 16]  # 2 trained frames a decision, batches of 2 x 8
     update = Trainer._update
 
@@ -177,6 +168,7 @@ def test_final_updates_come_at_the_last_stage_alone_and_are_made_up_for(tmp_path
 def test_a_run_that_fails_is_recorded_and_the_next_one_starts(tmp_path, here, capsys, monkeypatch):
     with pytest.raises(RuntimeError, match=r"^two$"):
         runs.call(["-c", r"import sys; sys.exit('one\ntwo')"], 1)
+    runs.call([str(runs.RUN_AGENT), "--version"], 1)
     with pytest.raises(RuntimeError, match="exit status -9"):
         runs.call(["-c", "import os; os.kill(os.getpid(), 9)"], 1)
 

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 
+import pytest
 import torch
 import yaml
 
@@ -13,7 +14,8 @@ from tests.faults.golden_run import tamper, unpack
 CASES = 31  # every mutation of every kind of file once
 
 
-def test_every_kind_of_damage(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_every_kind_of_damage(tmp_path):
     path = unpack(tmp_path / "run")
     older = load_checkpoint(path)
     older["counters"]["updates"] = older["agent"]["updates"] = 0

@@ -11,6 +11,7 @@ from benchmarks.harness.timing import clock
 from benchmarks.speed import growth
 
 
+@pytest.mark.slow
 def test_growth_reports_every_axis_and_draws_it(monkeypatch, tmp_path, capsys):
     axes = {"length": [4, 8], "batch": [1, 2], "components": [2, 4], "hidden": [8, 16], "envs": [1, 3]}
     monkeypatch.setattr(growth, "AXES", axes)

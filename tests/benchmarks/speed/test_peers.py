@@ -88,7 +88,7 @@ def test_peers_compares_processes_that_take_turns(checkout, tmp_path, capsys):
 
 def test_a_peer_that_fails_is_said_in_one_line(checkout, capfd):
     (checkout / "models.py").write_text("raise ImportError('no such package')")
-    assert peers.main([*SMALL, "--size", "10m", "--checkout", str(checkout)]) == 1
+    assert peers.main([*SMALL, "--size", "10m", "--work", "as preset", "--checkout", str(checkout)]) == 1
     error = capfd.readouterr().err
     assert "no such package" in error  # its own words
     assert error.splitlines()[-1].startswith(
