@@ -1,7 +1,7 @@
 # The two commands of the README: `make train` and `make test`. Each makes .venv where it is missing, installs, runs.
 #
 #   make train [TASK=walker_walk] [PRESET=cpu] [LOGDIR=runs/demo] [ARGS="--env_frames 100000 --seed 1"]
-#   make test  [ARGS="-k checkpoint"]
+#   make test  [ARGS="-k checkpoint"]       all but the slow tests; those: make test ARGS="-m slow"
 #   make lint
 #
 # PYTHON=python3.12 names another interpreter; pip's own settings (PIP_INDEX_URL and so on) are respected.

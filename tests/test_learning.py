@@ -1,10 +1,13 @@
 """The whole loop learns with all pillars on: replay, model, dreams, behaviour."""
 
+import pytest
+
 from agent import Trainer, make_config
 from agent.evaluation.episodes import evaluate, random_evaluation
 from envs.reaching import best_return
 
 
+@pytest.mark.slow
 def test_reaching_is_solved_from_pixels(tmp_path):
     """Uniformly random actions get a tenth of the optimum."""
     overrides = {"threads": 1, "train.eval_every": 10_000, "train.eval_episodes": 1, "train.video_frames": 0}

@@ -1,10 +1,8 @@
-"""What a benchmark's figures belong to: hardware, versions, commit; and whose time they are."""
+"""What a benchmark's figures belong to: hardware, versions, commit."""
 
 import os
 import platform
 import subprocess
-import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,36 +10,15 @@ import torch
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "mujoco", "dm-control")
 
-Meter = Callable[[], float]  # only ever rises: a clock, or FLOPs so far
 
-
-def uses_processor_time(device: torch.device, threads: int) -> bool:
-    """Whether `clock` counts the time of this process alone; that of several threads would be their sum."""
-    return device.type == "cpu" and threads == 1
-
-
-def clock(device: torch.device, threads: int) -> Meter:
-    """Milliseconds: of the processor for one thread on a CPU, so that a busy machine counts for little; else wall.
-
-    A device's own work is included: parts wait for it, so on a GPU they do not overlap.
-    """
-    seconds = time.process_time if uses_processor_time(device, threads) else time.perf_counter
-
-    def read() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return 1000 * seconds()
-
-    return read
-
-
-def describe_machine(device: torch.device, threads: int) -> dict[str, str]:
-    """Name -> line of text. The load is that of the last minute: figures from a busy machine are too low."""
+def describe_machine(device: torch.device, threads: int, load: float | None = None) -> dict[str, str]:
+    """Name -> line of text. The load, by default that of the last minute: figures from a busy machine are too low."""
+    load = os.getloadavg()[0] if load is None else load
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     libraries = [f"{name} {version(name)}" for name in LIBRARIES]
     return {
-        "cpu": f"{cpu_name()}, {cores} cores usable, {threads} threads used, load {os.getloadavg()[0]:.1f}",
+        "cpu": f"{cpu_name()}, {cores} cores usable, {threads} threads used, load {load:.1f}",
         **gpu,
         "gl": os.environ.get("MUJOCO_GL", "unused"),
         "versions": ", ".join([f"Python {platform.python_version()}", *libraries]),

@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from agent import load
 from agent.evaluation.episodes import agent_env, play_episode, seeded
 from agent.learning.agent import Agent, Mode
 from agent.learning.frames import to_frames
 from agent.video.dreams import inferred, open_loop, psnr
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.report import check_target, write_json
+from benchmarks.harness.command import Command, Report
 from envs import Step
 from world_model import monitors
 from world_model.losses import squared_error
@@ -159,7 +159,7 @@ def open_loop_picture(agent: Agent, outputs: dict[str, Any], data: HeldOut, gene
 
 
 def attention_picture(outputs: dict[str, Any], frames: Tensor) -> Picture:
-    """Frames of one episode; below, who owns each cell (a colour a slot); then each slot's map over its prior's."""
+    """Frames of one episode; below, who owns each cell (one colour per slot); then each slot's map over its prior's."""
     shown = torch.linspace(CONTEXT, frames.shape[1] - 1, 10).long()
     share = outputs["slot_responsibilities"][0, shown].cpu().numpy()
     colours = COLOURS[: share.shape[1]] / 255
@@ -237,37 +237,35 @@ def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path |
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logdir", type=Path)
-    parser.add_argument("--episodes", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=500_000, help="of the first held-out episode")
-    parser.add_argument("--mode", choices=("sample", "deterministic"), default="sample", help="of the actions")
-    parser.add_argument("--dream_noise", type=float, help="instead of the run's own world_model.dream_noise")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--pictures", type=Path)
-    options = parser.parse_args(argv)
-    if options.episodes < 2:
-        parser.error(f"--episodes: got {options.episodes}, expected at least 2 (z is swapped between them)")
-    try:
-        check_target("json", options.json)
-        agent = load(options.logdir)
-        if options.dream_noise is not None:
-            agent.model.config = replace(agent.model.config, dream_noise=options.dream_noise)
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    data = play(agent, options.episodes, options.seed, options.mode)
-    found = examine(agent, data, options.seed, options.mode, options.pictures)
-    run = {"task": agent.config.task, "updates": agent.updates, "episodes": options.episodes, "seed": options.seed}
-    run |= {"mode": options.mode, "dream_noise": agent.model.config.dream_noise}
-    run["return"] = float(data.rewards.sum(1).mean())
-    table = Table("figure", "value", title=f"{run['task']} after {run['updates']} updates")
-    for name, value in found.items():
+def measure(given: argparse.Namespace) -> Report:
+    """Play and examine -> {"run", "figures"}."""
+    agent = load(given.logdir)
+    if given.dream_noise is not None:
+        agent.model.config = replace(agent.model.config, dream_noise=given.dream_noise)
+    data = play(agent, given.episodes, given.seed, given.mode)
+    figures = examine(agent, data, given.seed, given.mode, given.pictures)
+    run = {"task": agent.config.task, "updates": agent.updates, "dream_noise": agent.model.config.dream_noise}
+    return {"run": run | {"return": float(data.rewards.sum(1).mean())}, "figures": figures}
+
+
+def show(console: Console, report: Report) -> None:
+    """Print the figures as a table."""
+    table = Table("figure", "value", title=f"{report['run']['task']} after {report['run']['updates']} updates")
+    for name, value in report["figures"].items():
         table.add_row(name, f"{value:.3g}")
-    Console().print(table)
-    machine = describe_machine(agent.device, torch.get_num_threads())
-    write_json(options.json, {"run": run, "machine": machine, "figures": found})
-    return 0
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play, examine, print, write."""
+    command = Command("learning.examine", __doc__)
+    command.add_argument("logdir", type=Path)
+    command.add_number("episodes", 8, "at least two: z is swapped between them", least=2)
+    command.add_argument("--seed", type=int, default=500_000, help="of the first held-out episode")
+    command.add_argument("--mode", choices=("sample", "deterministic"), default="sample", help="of the actions")
+    command.add_argument("--dream_noise", type=float, help="instead of the run's own world_model.dream_noise")
+    command.add_argument("--pictures", type=Path, help="folder for pictures")
+    return command.run(arguments, measure, show)
 
 
 if __name__ == "__main__":

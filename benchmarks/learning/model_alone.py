@@ -25,11 +25,10 @@ from agent.config.files import load_config
 from agent.config.nested import flatten, merge
 from agent.config.presets import parse_overrides
 from agent.config.settings import Config
-from agent.learning.agent import Agent, choose_device
+from agent.learning.agent import Agent
 from agent.learning.frames import to_frames
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.report import check_target, parse_settings, print_lines, write_json
-from benchmarks.learning.table import ARMS
+from benchmarks.harness.command import Command, Report, parse_settings
+from benchmarks.learning.results import ARMS
 from replay import EpisodeStore, ReplayBuffer
 from replay.rows import Episode
 from world_model import monitors
@@ -93,48 +92,44 @@ def judge(agent: Agent, episodes: Sequence[Episode]) -> dict[str, float]:
     return {name: float(outputs[name].mean()) for name in LOSSES} | {n: float(x) for n, x in measured.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logdir", type=Path)
-    parser.add_argument("--arms", nargs="+", choices=MODEL_ARMS, default=["aime"])
-    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="of every arm; the arm's own win")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--updates", type=int, default=500)
-    parser.add_argument("--held_out", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(argv)
-    for name in ("updates", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}: got {getattr(options, name)}, expected at least 1")
-    try:
-        check_target("json", options.json)
-        base = load_config(options.logdir / "config.yaml")
-        runs = [(arm, seed, arm_config(base, arm, options.set, seed)) for arm in options.arms for seed in options.seeds]
-        training, held_out = load_episodes(
-            options.logdir, options.held_out, max(config.replay.batch_length for *_, config in runs)
-        )
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    torch.set_num_threads(options.threads)
-    console, rows = Console(), []
+def measure(given: argparse.Namespace) -> Report:
+    """Train and judge every arm with every seed -> {"run", "results"}."""
+    base = load_config(given.logdir / "config.yaml")
+    runs = [(arm, seed, arm_config(base, arm, given.set, seed)) for arm in given.arms for seed in given.seeds]
+    length = max(config.replay.batch_length for *_, config in runs)
+    training, held_out = load_episodes(given.logdir, given.held_out, length)
+    rows = []
     for arm, seed, config in runs:
         begun = time.monotonic()
-        figures = judge(train(config, training, options.updates), held_out)
+        figures = judge(train(config, training, given.updates), held_out)
         rows.append({"arm": arm, "seed": seed, "seconds": round(time.monotonic() - begun, 1), "figures": figures})
-        console.print(f"{arm} {seed}: {rows[-1]['seconds']} s")
-    shown = [name for name in SHOWN if name in rows[0]["figures"]]  # short episodes have no long dreams
+        print(f"{arm} {seed}: {rows[-1]['seconds']} s", flush=True)
+    return {"run": {"task": base.task, "preset": base.preset, "episodes": len(training)}, "results": rows}
+
+
+def show(console: Console, report: Report) -> None:
+    """Print the figures as a table with a column for each arm and seed."""
+    rows = report["results"]
     columns = (f"{row['arm']}, seed {row['seed']}" for row in rows)
-    table = Table("figure", *columns, title=f"{base.task} after {options.updates:,} updates")
-    for name in shown:
-        table.add_row(name, *(f"{row['figures'][name]:.3g}" for row in rows))
-    machine = describe_machine(choose_device(base.device), options.threads)
+    title = f"{report['run']['task']} after {report['settings']['updates']:,} updates"
+    table = Table("figure", *columns, title=title)
+    for name in SHOWN:
+        if name in rows[0]["figures"]:  # short episodes have no long dreams
+            table.add_row(name, *(f"{row['figures'][name]:.3g}" for row in rows))
     console.print(table)
-    print_lines(console, machine)
-    setting = {"task": base.task, "preset": base.preset, "set": options.set, "updates": options.updates}
-    setting |= {"episodes": len(training), "held_out": options.held_out}
-    write_json(options.json, {"run": setting, "machine": machine, "results": rows})
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, judge, print, write."""
+    command = Command("learning.model_alone", __doc__)
+    command.add_argument("logdir", type=Path)
+    command.add_argument("--arms", nargs="+", choices=MODEL_ARMS, default=["aime"])
+    command.add_argument("--set", nargs="+", default=[], metavar="key=value", help="of every arm; the arm's own win")
+    command.add_argument("--seeds", type=int, nargs="+", default=[0])
+    command.add_number("updates", 500)
+    command.add_number("held_out", 12)
+    command.add_number("threads", 1)
+    return command.run(arguments, measure, show)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from rich.table import Table
 
 from agent import Trainer, make_config
 from agent.evaluation.episodes import evaluate, random_evaluation
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.report import check_target, print_lines, write_json
+from benchmarks.harness.command import Command, Report, rows_table
 from envs.reaching import best_return
 
 EPISODES, FIRST_SEED, GOAL = 20, 500_000, 0.8
@@ -55,30 +52,27 @@ def train(seed: int, env_frames: int | None, threads: int) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--env_frames", type=int, help="budget of each seed (the preset's by default)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(argv)
-    try:
-        check_target("json", options.json)
-    except ValueError as error:
-        parser.error(str(error))
+def measure(given: argparse.Namespace) -> Report:
+    """A row for each seed, told as it comes."""
     rows = []
-    for seed in options.seeds:
-        rows.append(train(seed, options.env_frames, options.threads))
+    for seed in given.seeds:
+        rows.append(train(seed, given.env_frames, given.threads))
         print(json.dumps(rows[-1]), flush=True)
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    machine = describe_machine(torch.device("cpu"), options.threads)
-    console = Console()
-    console.print(table)
-    print_lines(console, machine)
-    write_json(options.json, {"machine": machine, "results": rows})
-    return 0 if all(row["share"] >= GOAL for row in rows) else 1
+    return {"results": rows}
+
+
+def show(console: Console, report: Report) -> None:
+    """Print the rows as a table."""
+    console.print(rows_table(report["results"]))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, evaluate, print, write; exit status 1 where a seed is below the goal."""
+    command = Command("learning.reaching", __doc__)
+    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    command.add_argument("--env_frames", type=int, help="budget of each seed (the preset's by default)")
+    command.add_number("threads", 2)
+    return command.run(arguments, measure, show, lambda report: all(row["share"] >= GOAL for row in report["results"]))
 
 
 if __name__ == "__main__":

@@ -1,52 +1,58 @@
-"""Learning curves of our agent, its ablations and SAC, and a table of them beside published scores.
+"""Learning curves of our agent, its ablations and SAC: trained and evaluated in stages, one result file per run.
 
-    python -m benchmarks.learning.runs run --tasks cartpole_swingup ball_in_cup_catch [--seeds 0 1] [--preset cpu]
-        [--arms aime sum] [--stages 50000 100000] [--threads 2] [--max_minutes 90] [--runs runs/learning]
-        [--results benchmarks/results/learning] [--set key=value ...]
-    python -m benchmarks.learning.runs table [--results benchmarks/results/learning] [--markdown out.md] [--figure out.png]
+    python -m benchmarks.learning.runs --tasks cartpole_swingup ball_in_cup_catch [--seeds 0 1] [--preset cpu]
+        [--arms aime sum] [--set key=value ... --name NAME] [--stages 50000 100000] [--threads 2] [--max_minutes 90]
+        [--runs runs/learning] [--results benchmarks/results/learning]
 
-`run` trains one run after the other through the public command line, evaluates at every stage (env_frames), and then
-writes the run's file in --results. The same command again skips stages that are there and goes on with what was
-stopped. A preset's train.final_updates come at the last of --stages alone. --max_minutes bounds the training of a run
-over all calls: what it stopped goes on with a larger one.
+Trains one run after the other through the public command line, evaluates at every stage (env_frames), and then writes
+the run's file, TASK-NAME-sSEED.json. NAME says what was run: the preset's own name, another one (--name) where --set
+changes settings, and behind it the arm. The settings are in the file, so a preset may change: then the same command
+refuses to continue an older configuration and asks for another --name. Otherwise it skips the stages that are there and
+resumes what was stopped. A preset's train.final_updates come at the last of --stages alone. --max_minutes bounds the
+training of a run over all calls: what it stopped is resumed with a larger one.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import environ
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from agent.config.nested import flatten
 from agent.config.presets import parse_overrides
 from agent.config.settings import Config
 from agent.learning.agent import choose_device
 from agent.run_folder.checkpoint import checkpoint_paths, load_newest
 from agent.run_folder.logger import read_metrics
+from benchmarks.harness.command import Command, parse_settings, positive
 from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.report import check_target, parse_settings
-from benchmarks.learning.table import ARMS, Result, load_result, make_table, write_figure
-from envs.rendering import RenderingError, choose_gl_backend
+from benchmarks.learning.results import ARMS, FOLDER, Result, load_result
+from envs.rendering import choose_gl_backend
 from envs.tasks import SUITE_TASKS, task_names
 from replay.writing import write_whole
 from world_model.settings import unknown_key
 
-FOLDER = Path(__file__).resolve().parent
-TAKEN = ("task", "preset", "seed", "env_frames", "threads")  # settings that `run` has options of its own for
+RUN_AGENT = Path(__file__).resolve().parents[2] / "run_agent.py"
+TAKEN = ("task", "preset", "seed", "env_frames", "threads")  # settings that have options of their own
+# A run's own from stage to stage, or without a say in what it learns: the rest of a config makes the configuration.
+OF_A_STAGE = ("env_frames", "threads", "train.final_updates")
 MODES = {"deterministic": "deterministic", "sampled": "sample", "random": "random"}  # ours -> run_agent.py's
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: what is trained, its folder, and its result file."""
+    """One run: what is trained, the name of its configuration, its folder, and its result file."""
 
     task: str
     preset: str
+    name: str
     arm: str
     overrides: dict[str, str]
     seed: int
@@ -61,30 +67,46 @@ def plan(given: argparse.Namespace) -> list[Run]:
         for name in names:
             if name not in known:
                 raise ValueError(unknown_key(name, known, kind))
-    for name, value, least in (("stages", min(given.stages), 1), ("threads", given.threads, 1)):
-        if value < least:
-            raise ValueError(f"{name}: got {value}, expected at least {least}")
-    if given.max_minutes is not None and not given.max_minutes > 0:
-        raise ValueError(f"max_minutes: got {given.max_minutes}, expected a positive number")
+    if min(given.stages) < 1:
+        raise ValueError(f"stages: got {min(given.stages)}, expected at least 1")
+    if given.max_minutes is not None:
+        positive("max_minutes", given.max_minutes)
     common = parse_settings(given.set, TAKEN)
-    runs = []
-    for task in dict.fromkeys(given.tasks):
-        for arm in dict.fromkeys(given.arms):
-            overrides = common | ARMS[arm]
-            for seed in dict.fromkeys(given.seeds):
-                settings = [f"--{key}={value}" for key, value in (overrides | {"seed": str(seed)}).items()]
-                config = parse_overrides(settings, given.preset, task)
-                name = f"{given.preset}-{task}-{arm}-s{seed}"
-                path = given.results / f"{name}.json"
-                stored, logdir = load_result(path) if path.is_file() else None, given.runs / name
-                if stored is not None and stored["overrides"] != overrides:
-                    raise ValueError(f"results: '{path}' has other overrides; choose other --runs and --results")
-                if stored is not None and stored["stages"] and not logdir.is_dir():  # its curve would be replaced
-                    raise ValueError(f"results: the run of '{path}' is not in '{given.runs}'; choose other --results")
-                runs.append(Run(task, given.preset, arm, overrides, seed, config, logdir, path))
+    if common and given.name is None:
+        raise ValueError("name: got none, expected --name for the configuration that --set makes")
+    name = given.name if given.name is not None else given.preset
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"name: got {name!r}, expected letters, digits, '_', '.' and '-'")
+    runs = [
+        plan_run(given, task, name if arm == "aime" else f"{name}-{arm}", arm, common | ARMS[arm], seed)
+        for task in dict.fromkeys(given.tasks)
+        for arm in dict.fromkeys(given.arms)
+        for seed in dict.fromkeys(given.seeds)
+    ]
     if any(run.task in SUITE_TASKS for run in runs):
         choose_gl_backend()  # once for all runs
     return runs
+
+
+def plan_run(given: argparse.Namespace, task: str, name: str, arm: str, overrides: dict[str, str], seed: int) -> Run:
+    """One run. ValueError where the file of its name is another configuration's, or the run behind it is not there."""
+    settings = [f"--{key}={value}" for key, value in (overrides | {"seed": str(seed)}).items()]
+    config = parse_overrides(settings, given.preset, task)
+    path = given.results / f"{task}-{name}-s{seed}.json"
+    run = Run(task, given.preset, name, arm, overrides, seed, config, given.runs / path.stem, path)
+    stored = load_result(path) if path.is_file() else None
+    if stored is not None and (key := changed_key(stored, config)) is not None:
+        raise ValueError(f"name: '{path}' has another {key}; choose another --name for this configuration")
+    if stored is not None and stored["stages"] and not run.logdir.is_dir():  # its curve would be replaced
+        raise ValueError(f"results: the run of '{path}' is not in '{given.runs}'; choose other --results")
+    return run
+
+
+def changed_key(stored: Result, config: Config) -> str | None:
+    """The first setting whose value in a result file is not the config's; what only one of them has is left out."""
+    before, now = (dict(flatten(values)) for values in (stored["config"], json.loads(json.dumps(asdict(config)))))
+    shared = [key for key in before if key in now and key not in OF_A_STAGE]
+    return next((key for key in shared if before[key] != now[key]), None)
 
 
 def carry_out(run: Run, given: argparse.Namespace) -> str:
@@ -136,7 +158,7 @@ def commands(run: Run, env_frames: int, given: argparse.Namespace) -> tuple[list
     if final := run.config.train.final_updates:
         options["train.final_updates"] = final if env_frames == max(given.stages) else 0
     chosen = [f"--{key}={value}" for key, value in options.items()]
-    agent = str(FOLDER.parent / "run_agent.py")
+    agent = str(RUN_AGENT)
     held_out = ["--episodes=10", "--seed=500000", f"--json={figures}", "--overwrite"]
     return [agent, "train", *chosen], [agent, "evaluate", f"--logdir={run.logdir}", *held_out], figures
 
@@ -181,6 +203,7 @@ def write_result(run: Run, status: str, threads: int, stage: Result | None = Non
     result = {
         "task": run.task,
         "preset": run.preset,
+        "name": run.name,
         "arm": run.arm,
         "overrides": run.overrides,
         "seed": run.seed,
@@ -197,10 +220,7 @@ def write_result(run: Run, status: str, threads: int, stage: Result | None = Non
     write_whole(run.path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-# ---------------------------------------------------------------- commands
-
-
-def run_command(given: argparse.Namespace) -> int:
+def run_all(given: argparse.Namespace) -> int:
     """Carry out all runs; exit status 1 where one failed."""
     statuses = []
     for run in plan(given):
@@ -214,53 +234,21 @@ def run_command(given: argparse.Namespace) -> int:
     return int(any(status.startswith("failed") for status in statuses))
 
 
-def table_command(given: argparse.Namespace) -> int:
-    """Print the table; write it and the figure where they are asked for."""
-    check_target("markdown", given.markdown)
-    check_target("figure", given.figure)
-    results = [load_result(path) for path in sorted(given.results.glob("*.json"))]
-    if not results:
-        raise ValueError(f"results: got '{given.results}', expected a folder with files of `learning.py run`")
-    table = make_table(results)
-    print(table, end="")
-    if given.markdown is not None:
-        given.markdown.write_text(table, encoding="utf-8")
-    if given.figure is not None:
-        write_figure(results, given.figure)
-    return 0
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, 1 where a run failed, 2 with one line for bad input, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    run = commands.add_parser("run", help="train, evaluate, write result files")
-    run.set_defaults(command=run_command)
-    run.add_argument("--tasks", nargs="+", required=True)
-    run.add_argument("--seeds", type=int, nargs="+", default=[0])
-    run.add_argument("--preset", default="cpu")
-    run.add_argument("--arms", nargs="+", default=["aime"], help=", ".join(ARMS))
-    run.add_argument("--stages", type=int, nargs="+", default=[50_000, 100_000], help="env_frames to evaluate at")
-    run.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    run.add_argument("--max_minutes", type=float, help="of each run's training, all calls together")
-    run.add_argument("--runs", type=Path, default=Path("runs/learning"), help="folder of the runs' folders")
-    run.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of every arm")
-    table = commands.add_parser("table", help="print what the result files say")
-    table.set_defaults(command=table_command)
-    table.add_argument("--markdown", type=Path, help="file for the table")
-    table.add_argument("--figure", type=Path, help="file for the curves, such as out.png")
-    folder = Path("benchmarks/results/learning")
-    for command in (run, table):
-        command.add_argument("--results", type=Path, default=folder, help="folder of the result files")
-    given = parser.parse_args(arguments)
-    try:
-        return given.command(given)
-    except (ValueError, RenderingError) as error:
-        print(f"learning.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("learning.py: interrupted", file=sys.stderr)
-        return 130
+    """Train, evaluate, write result files; exit status 1 where a run failed."""
+    command = Command("learning.runs", __doc__)
+    command.add_argument("--tasks", nargs="+", required=True)
+    command.add_argument("--seeds", type=int, nargs="+", default=[0])
+    command.add_argument("--preset", default="cpu")
+    command.add_argument("--arms", nargs="+", default=["aime"], help=", ".join(ARMS))
+    command.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of every arm")
+    command.add_argument("--name", help="what the configuration is called (default: the preset's name)")
+    command.add_argument("--stages", type=int, nargs="+", default=[50_000, 100_000], help="env_frames to evaluate at")
+    command.add_number("threads", 2, "CPU threads of torch")
+    command.add_argument("--max_minutes", type=float, help="of each run's training, all calls together")
+    command.add_argument("--runs", type=Path, default=Path("runs/learning"), help="folder of the runs' folders")
+    command.add_argument("--results", type=Path, default=FOLDER, help="folder of the result files")
+    return command.call(arguments, run_all)
 
 
 if __name__ == "__main__":

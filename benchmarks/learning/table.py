@@ -1,7 +1,11 @@
-"""The table and the figure of learning.py: its result files beside published scores."""
+"""The table and the figure of learning curves: result files of benchmarks.learning.runs beside published scores.
 
-import json
+python -m benchmarks.learning.table [--results benchmarks/results/learning] [--markdown out.md] [--figure out.png]
+"""
+
+import argparse
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,35 +16,9 @@ from agent.evaluation.curve_figure import OKABE_ITO, X_LABELS, Y_LABELS, draw_pa
 from agent.evaluation.curves import Curve, Panel, distinct, mean_curve, smooth
 from agent.evaluation.references import Reference, load_references
 from agent.evaluation.statistics import student_interval
+from benchmarks.harness.command import Command
+from benchmarks.learning.results import ARMS, FOLDER, Result, load_result
 
-Result = dict[str, Any]
-ARMS: dict[str, dict[str, str]] = {
-    "aime": {},
-    "sum": {"world_model.use_rgb": "false"},
-    "k1": {"world_model.max_components": "1"},
-    "perceiver": {"world_model.perceiver_config.enabled": "true"},
-    "no_perceiver": {"world_model.perceiver_config.enabled": "false"},
-    "attention": {"world_model.attention_config.enabled": "true"},
-    "no_attention": {"world_model.attention_config.enabled": "false"},
-    "teacher": {"world_model.context_mode": "teacher", "world_model.perceiver_config.enabled": "true"},
-    "no_orthogonal": {"world_model.use_orthogonal": "false"},
-    "dynamics": {"behavior.gradient": "dynamics"},
-    "reinforce": {"behavior.gradient": "reinforce"},
-    "sac": {"algo": "sac"},
-}
-KEYS = {
-    "task",
-    "preset",
-    "arm",
-    "overrides",
-    "seed",
-    "config",
-    "machine",
-    "status",
-    "stages",
-    "training",
-    "evaluations",
-}
 TIMES = (50_000, 100_000, 250_000, 500_000, 1_000_000)  # env_frames at which published scores stand
 DREAMER_V3 = "DreamerV3 (JAX, authors, 2024/Nature-2025 scores)"
 ORIENTATION = "DreamerV3 (repeat 2, orientation)"  # shown whatever our action repeat; the others only at their own
@@ -51,11 +29,11 @@ REPEAT_PLANET = (
     "DrQ (PlaNet benchmark, batch 512)",
 )
 REPEAT_2 = ("DrQ-v2", "TD-MPC2 (pixels, authors)", "dreamerv3-torch (NM512)")
-# Column -> method of agent/reference_scores.csv
+# Column -> method of agent/evaluation/reference_scores.csv
 PLANET_COLUMNS = {name: name for name in REPEAT_PLANET} | {ORIENTATION: DREAMER_V3}
 COLUMNS = {"DreamerV3": DREAMER_V3} | {name: name for name in REPEAT_2}
 NOTES = (
-    "Ours: mean over runs [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes a "
+    "Ours: mean over runs [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes per "
     "run. Training: episodes that ended in (T - 10k, T + 10k], at 1M in (980k, 1M]. updates/s and hours: of the "
     "last stage.",
     "*Published*: mean ± std over seeds. DreamerV3: training returns; the others: evaluations. CURL's authors took "
@@ -63,33 +41,20 @@ NOTES = (
 )
 
 
-def load_result(path: Path) -> Result:
-    """A run's file. ValueError in one line where it is not one."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"results: '{path}' cannot be read ({error})") from None
-    if not isinstance(result, dict) or not result.keys() >= KEYS:
-        raise ValueError(f"results: '{path}' is not a file of `learning.py run`")
-    if result["arm"] not in ARMS:
-        raise ValueError(f"results: '{path}' has the arm '{result['arm']}', expected one of {', '.join(ARMS)}")
-    return result
-
-
 # ---------------------------------------------------------------- table
 
 
 def reference_columns(preset: str) -> dict[str, str]:
-    """Column -> method of agent/reference_scores.csv, for the action repeats of a preset."""
+    """Column -> method of agent/evaluation/reference_scores.csv, for the action repeats of a preset."""
     return PLANET_COLUMNS if preset == "cpu" else COLUMNS
 
 
 def published_rows(runs: list[Result], times: Sequence[int]) -> list[dict[str, str]]:
-    """Published scores of a task's protocol, each in the column of its kind: "arm", "runs" (seeds) and scores."""
+    """Published scores of a task's protocol, each in the column of its kind; "runs" are its seeds."""
     rows = []
     for column, method in reference_columns(runs[0]["preset"]).items():
         kind = "training" if method == DREAMER_V3 else "deterministic"
-        row = {"arm": f"*{column}*"}
+        row = {"configuration": f"*{column}*"}
         for at in times:
             score = reference_score(column, method, runs, at)
             if score is not None:
@@ -108,19 +73,20 @@ def reference_score(column: str, method: str, runs: list[Result], at: int) -> Re
 
 
 def grouped(results: list[Result]) -> list[list[Result]]:
-    """The runs of each task, arm and overrides, in the order of tasks and arms; fewer overrides come first."""
-    groups: dict[tuple[Any, ...], list[Result]] = {}
+    """The runs of each task and configuration, in the order of tasks and arms; fewer overrides come first."""
+    groups: dict[tuple[str, str], list[Result]] = {}
     order = list(ARMS).index
     for result in sorted(results, key=lambda r: (r["task"], order(r["arm"]), len(r["overrides"]), r["seed"])):
-        groups.setdefault((result["task"], arm_name(result)), []).append(result)
+        groups.setdefault((result["task"], result["name"]), []).append(result)
     return list(groups.values())
 
 
-def arm_name(result: Result) -> str:
-    """The arm, with what --set added to it, by the last words of its keys: a pillar's `enabled` by the pillar."""
-    own = {key: value for key, value in result["overrides"].items() if key not in ARMS[result["arm"]]}
-    added = [f"{key.removesuffix('_config.enabled').rpartition('.')[2]}={value}" for key, value in own.items()]
-    return ", ".join([result["arm"], *added])
+def settings_of(result: Result) -> str:
+    """What a configuration sets beyond its preset, by the last word of each key; a pillar's `enabled` by the pillar."""
+    shown = {
+        key.removesuffix("_config.enabled").rpartition(".")[2]: value for key, value in result["overrides"].items()
+    }
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def time_label(env_frames: int) -> str:
@@ -164,7 +130,7 @@ def interval_cell(values: list[float], seeds: int) -> str:
 def make_row(group: list[Result], times: Sequence[int]) -> dict[str, str]:
     """Column -> cell for the runs of one task and arm."""
     frames = sorted({env_frames_of(result) for result in group})
-    row = {"arm": arm_name(group[0]), "runs": str(len(group))}
+    row = {"configuration": group[0]["name"], "settings": settings_of(group[0]), "runs": str(len(group))}
     row["env_frames"] = " to ".join(f"{count:,}" for count in (frames if len(frames) < 3 else (frames[0], frames[-1])))
     for at in times:
         stages = stages_at(group, at)
@@ -245,7 +211,7 @@ def write_figure(results: list[Result], path: Path) -> None:
     figure, axes = make_axes(len(panels))
     for ax, (preset, task) in zip(axes, panels, strict=True):
         mine = [result for result in results if (result["preset"], result["task"]) == (preset, task)]
-        groups = [group for group in grouped(mine) if arm_name(group[0]) == group[0]["arm"]]
+        groups = [group for group in grouped(mine) if group[0]["overrides"] == ARMS[group[0]["arm"]]]
         for index, group in enumerate(groups):
             draw_stages(ax, group, index)
         ax.plot([], [], "D", color="none", markeredgecolor="black", label="10 held-out episodes")
@@ -261,7 +227,7 @@ def write_figure(results: list[Result], path: Path) -> None:
 
 def evaluation_curve(group: list[Result]) -> Curve:
     """The evaluations during training, over those of an arm's runs that came furthest; empty where there was none."""
-    name, runs = arm_name(group[0]), [distinct(*np.array(r["evaluations"]).T) for r in group if r["evaluations"]]
+    name, runs = group[0]["name"], [distinct(*np.array(r["evaluations"]).T) for r in group if r["evaluations"]]
     if not runs:
         return Curve(f"{name} (no evaluations on the way)", *[np.empty(0)] * 4, 0)
     end = max(times[-1] for times, _ in runs)
@@ -293,3 +259,30 @@ def draw_references(ax: Any, results: list[Result]) -> None:
             ax.plot([at - 0.02 * reached, at + 0.02 * reached], [score, score], color="0.35", linewidth=1.5)
             ax.text(at + 0.025 * reached, lowest, label, fontsize=6, va="center", color="0.35")
     ax.set_xlim(0, 1.5 * reached if reached else 1)
+
+
+def write(given: argparse.Namespace) -> int:
+    """Print the table; write it and the figure where they are asked for."""
+    results = [load_result(path) for path in sorted(given.results.glob("*.json"))]
+    if not results:
+        raise ValueError(f"results: got '{given.results}', expected a folder with files of benchmarks.learning.runs")
+    table = make_table(results)
+    print(table, end="")
+    if given.markdown is not None:
+        given.markdown.write_text(table, encoding="utf-8")
+    if given.figure is not None:
+        write_figure(results, given.figure)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print and write what the result files say."""
+    command = Command("learning.table", __doc__)
+    command.add_argument("--results", type=Path, default=FOLDER, help="folder of the result files")
+    command.add_file("markdown", "file for the table")
+    command.add_file("figure", "file for the curves, such as out.png")
+    return command.call(arguments, write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Real training runs, killed, starved and spoiled; and whether what is left goes on as if nothing had been.
 
-    python -m benchmarks.reliability.faults [--kills 50] [--each 10] [--seed 0] [--only kills ...] [--folder runs] [--json out.json]
+    python -m benchmarks.reliability.faults [--kills 50] [--each 10] [--seed 0] [--only kills ...] [--folder runs]
+        [--json out.json]
 
 Each run is a process that trains the debug preset on `reaching`. A run "survived" where it went on without an error and
 its last checkpoint, its metrics (clocks aside) and its episodes are, bit for bit, those of a run that was left alone;
@@ -22,9 +23,27 @@ from tempfile import mkdtemp
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.harness.processes import descendants, workers
-from benchmarks.harness.report import check_target, write_json
-from benchmarks.harness.run_process import (
+from rich.console import Console
+from rich.table import Table
+
+from agent.config.files import load_config
+from agent.run_folder.checkpoint import load_newest
+from agent.training.display import Display
+from benchmarks.harness.command import Command, Report
+from benchmarks.reliability.injection import (
+    ENCODER_FAULTS,
+    LOSSES,
+    failing_env,
+    failing_evaluation,
+    full_disk,
+    killed_inside_write,
+    lost_encoder,
+    lost_screen,
+    nan_in_loss,
+    nan_in_weights,
+)
+from benchmarks.reliability.processes import descendants, workers
+from benchmarks.reliability.run_process import (
     SAFE_SECONDS,
     SETTINGS,
     Injection,
@@ -37,10 +56,10 @@ from benchmarks.harness.run_process import (
     text,
     wait_for_end,
 )
+from envs import Driver
 
-ROOT = Path(__file__).resolve().parents[2]
 # Forked with every run, not imported by it.
-PRELOADED = ("agent.training.trainer", "injection", "run_agent", "scipy.stats", "tensorboard", "torch._dynamo")
+PRELOADED = ("agent.training.trainer", "run_agent", "scipy.stats", "tensorboard", "torch._dynamo")
 GROUPS = ("kills", "signals", "screen", "videos", "disk", "workers", "numbers")
 ENV_METHODS = ("make", "reset", "step", "render_frame", "close")
 VIDEO_FRAMES = 5
@@ -117,7 +136,6 @@ def stop_at_random(number: int, harness: Harness, logdir: Path, num_envs: int) -
 
 def stop_inside_write(harness: Harness, logdir: Path, num_envs: int) -> tuple[int, float | None]:
     """kill -9 inside a write of a checkpoint, an episode or another file."""
-    from benchmarks.reliability.injection import killed_inside_write
 
     status = finish(start(logdir, num_envs, partial(killed_inside_write, harness.chance.randint(1, 24))))
     return status, 0.0 if status == -signal.SIGKILL else None
@@ -125,7 +143,6 @@ def stop_inside_write(harness: Harness, logdir: Path, num_envs: int) -> tuple[in
 
 def lose_worker(number: int, harness: Harness) -> bool:
     """Kill or freeze one worker of two: its episode is cut, the run ends as it should, and no worker is left."""
-    from envs import Driver
 
     logdir = harness.fresh()
     inject = partial(patch, "agent.training.collector.Driver", partial(Driver, timeout=3.0))
@@ -144,7 +161,6 @@ def lose_worker(number: int, harness: Harness) -> bool:
 
 def fill_disk(harness: Harness) -> bool:
     """A random write and all later ones fail; with room again the run is the one that was left alone."""
-    from benchmarks.reliability.injection import full_disk
 
     logdir = harness.fresh()
     status = finish(start(logdir, 1, partial(full_disk, logdir, harness.chance.randint(2, 160))))
@@ -166,8 +182,6 @@ def spoil_once(inject: Injection, harness: Harness) -> bool:
 
 def spoil_for_good(inject: Injection, harness: Harness) -> bool:
     """Numbers are not finite from some moment on: the run goes back once, then ends with what it had before."""
-    from agent.config.files import load_config
-    from agent.run_folder.checkpoint import load_newest
 
     logdir = harness.fresh()
     status = finish(start(logdir, 1, inject, train__max_skipped=3))
@@ -178,8 +192,6 @@ def spoil_for_good(inject: Injection, harness: Harness) -> bool:
 
 def spoil_weights(place: str, harness: Harness) -> bool:
     """A weight is not finite: the run goes back to finite ones and ends as it should."""
-    from agent.config.files import load_config
-    from benchmarks.reliability.injection import nan_in_weights
 
     logdir = harness.fresh()
     status = finish(start(logdir, 1, partial(nan_in_weights, place, 9), train__max_skipped=3))
@@ -188,8 +200,6 @@ def spoil_weights(place: str, harness: Harness) -> bool:
 
 def lose_screen(kind: str, harness: Harness) -> bool:
     """Output cannot be written any more from a random moment on: the run is the one that was left alone."""
-    from agent.training.display import Display
-    from benchmarks.reliability.injection import lost_screen
 
     reference, logdir = harness.reference(1), harness.fresh()
 
@@ -206,7 +216,6 @@ def lose_screen(kind: str, harness: Harness) -> bool:
 
 def lose_evaluation(method: str, harness: Harness) -> bool:
     """The environments of evaluations raise from one of them on: told, and training is what it was."""
-    from benchmarks.reliability.injection import failing_evaluation
 
     reference, logdir = harness.reference(1, VIDEO_FRAMES), harness.fresh()
     inject = partial(failing_evaluation, method, harness.chance.randint(1, 4))
@@ -218,7 +227,6 @@ def lose_evaluation(method: str, harness: Harness) -> bool:
 
 def lose_encoder(fault: str, harness: Harness) -> bool:
     """Videos cannot be written as usual: told, and all else is what it was."""
-    from benchmarks.reliability.injection import lost_encoder
 
     reference, logdir = harness.reference(1, VIDEO_FRAMES), harness.fresh()
     status = finish(start(logdir, 1, partial(lost_encoder, fault), quiet=False, train__video_frames=VIDEO_FRAMES))
@@ -230,7 +238,6 @@ def lose_encoder(fault: str, harness: Harness) -> bool:
 
 def numbers(harness: Harness) -> list[Row]:
     """Every loss spoiled once and for good; rewards and weights."""
-    from benchmarks.reliability.injection import LOSSES, failing_env, nan_in_loss
 
     once = {name: spoil_once(partial(nan_in_loss, name, range(9, 10)), harness) for name in LOSSES}
     always = {name: spoil_for_good(partial(nan_in_loss, name, range(9, 1000)), harness) for name in LOSSES}
@@ -273,9 +280,8 @@ def in_turn(
     )
 
 
-def measure(given: argparse.Namespace, harness: Harness) -> list[Row]:
+def try_all(given: argparse.Namespace, harness: Harness) -> list[Row]:
     """All rows, or those of `--only`."""
-    from benchmarks.reliability.injection import ENCODER_FAULTS, failing_env
 
     kill, term, hangup = (partial(stop_at_random, number) for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP))
     third, each = given.kills // 3, given.each
@@ -313,38 +319,37 @@ def measure(given: argparse.Namespace, harness: Harness) -> list[Row]:
     return rows
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Try, print, write; exit status 0, 1 where a fault was not survived, 2 with one line for bad input."""
-    parser = argparse.ArgumentParser("faults.py", description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--each", type=int, default=10, help="trials of most other faults")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=GROUPS)
-    parser.add_argument("--folder", type=Path, help="where the runs are kept (default: a new one below /tmp)")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args(arguments)
-    try:
-        check_target("json", given.json)
-    except ValueError as error:
-        print(f"faults.py: error: {error}", file=sys.stderr)
-        return 2
-    sys.path.insert(0, str(ROOT))
-    import torch
-
-    from benchmarks.harness.machine import describe_machine
-
+def measure(given: argparse.Namespace) -> Report:
+    """Try everything in a folder of runs -> {"rows", "seconds"}."""
     for module in PRELOADED:
         importlib.import_module(module)
-    torch.set_num_threads(1)
     folder = given.folder if given.folder is not None else Path(mkdtemp(prefix="faults"))
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    rows = measure(given, Harness(folder, given.seed))
-    settings = {"kills": given.kills, "each": given.each, "seed": given.seed, "only": given.only, "run": SETTINGS}
-    seconds = round(time.monotonic() - begun)
-    machine = describe_machine(torch.device("cpu"), 1)
-    write_json(given.json, {"machine": machine, "settings": settings, "seconds": seconds, "rows": rows})
-    return int(any(row["survived"] < row["tried"] for row in rows))
+    rows = try_all(given, Harness(folder, given.seed))
+    return {"settings": {"run": SETTINGS}, "seconds": round(time.monotonic() - begun), "rows": rows}
+
+
+def show(console: Console, report: Report) -> None:
+    """Print how many of each fault were survived."""
+    table = Table("fault", "tried", "survived")
+    for row in report["rows"]:
+        table.add_row(row["fault"], str(row["tried"]), str(row["survived"]))
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try, print, write; exit status 1 where a fault was not survived."""
+    command = Command("reliability.faults", __doc__)
+    command.set_defaults(threads=1)
+    command.add_argument("--kills", type=int, default=50)
+    command.add_argument("--each", type=int, default=10, help="trials of most other faults")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--only", nargs="+", choices=GROUPS)
+    command.add_argument("--folder", type=Path, help="where the runs are kept (default: a new one below /tmp)")
+    return command.run(
+        arguments, measure, show, lambda report: all(row["survived"] == row["tried"] for row in report["rows"])
+    )
 
 
 if __name__ == "__main__":

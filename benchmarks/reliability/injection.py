@@ -19,8 +19,8 @@ import torch
 
 from agent.evaluation import episodes as evaluation
 from agent.learning.actor_critic import Critic
-from agent.learning.policies import Gaussian
 from agent.learning.agent import Agent
+from agent.learning.policies import Gaussian
 from envs.reaching import ReachingEnv
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.loss_groups import GROUPS, terms

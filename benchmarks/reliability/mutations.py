@@ -39,9 +39,7 @@ from rich.table import Table
 from agent import Trainer, load, make_config
 from agent.commands.evaluate import trained_frames
 from agent.run_folder.load import run_config
-from agent.training.snapshot import take_snapshot
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.report import check_target, print_lines, write_json
+from benchmarks.harness.command import Command, Report
 from benchmarks.reliability.damage import KINDS, MUTATIONS, mutate
 
 SETTINGS: dict[str, Any] = {
@@ -86,7 +84,7 @@ def resume(logdir: Path) -> str:
     trainer = Trainer(replace(config, env_frames=1000), logdir, resume=payload is not None, quiet=True)
     try:
         trainer.started = 0.0  # as its run() would have it: a clock, which the fingerprint leaves out
-        state = take_snapshot(trainer)
+        state = trainer.state_dict()
         return fingerprint([state, trainer.replay.sample(1, len(trainer.replay))])
     finally:
         trainer.close()
@@ -206,47 +204,42 @@ def open_damaged(run: Path, other: Path, scratch: Path, count: int, seed: int) -
         shutil.rmtree(scratch)
 
 
-def table(cases: Sequence[Case]) -> Table:
-    """How many of each outcome, for each kind of file and door."""
-    shown = Table("file", "opened as", *OUTCOMES)
-    for kind in KINDS:
-        for index, door in enumerate(DOORS):
-            counts = Counter(case.outcomes[index] for case in cases if case.kind == kind)
-            shown.add_row(kind, door.__name__, *(str(counts[outcome]) for outcome in OUTCOMES))
-    return shown
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the cases, print the table, write the report; 1 where one is BAD."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations")
-    parser.add_argument("--json", type=Path, help="where every case and the counts go")
-    options = parser.parse_args(argv)
-    if options.cases < 1:
-        parser.error(f"cases: got {options.cases}, expected a positive number")
-    check_target("json", options.json)
-    console, machine = Console(), describe_machine(torch.device("cpu"), torch.get_num_threads())
-    print_lines(console, machine)
+def measure(given: argparse.Namespace) -> Report:
+    """Run the cases -> {"counts", "bad"}: how many of each outcome for each kind of damage; the BAD ones in words."""
     logging.getLogger().addHandler(logging.NullHandler())  # else Python prints every warning
+    counts: dict[str, Counter[str]] = {f"{kind} {mutation}": Counter() for kind in KINDS for mutation in MUTATIONS}
+    bad = []
     with TemporaryDirectory() as folder:
         run, other = Path(folder) / "run", Path(folder) / "other"
         make_run(run, 0)
         make_run(other, 1)
-        cases = list(open_damaged(run, other, Path(folder) / "case", options.cases, options.seed))
-    console.print(table(cases))
-    bad = [case for case in cases if "BAD" in case.outcomes]
-    for case in bad:
-        console.print(f"BAD  {case.mutation} {case.kind}: {case.detail}", markup=False)
-    counts = {f"{kind} {mutation}": Counter() for kind in KINDS for mutation in MUTATIONS}  # type: ignore[var-annotated]
-    for case in cases:
-        counts[f"{case.kind} {case.mutation}"].update(
-            f"{door.__name__}: {outcome}" for door, outcome in zip(DOORS, case.outcomes, strict=True)
-        )
-    write_json(
-        options.json, {"machine": machine, "cases": len(cases), "seed": options.seed, "bad": len(bad), "counts": counts}
-    )
-    return int(bool(bad))
+        for case in open_damaged(run, other, Path(folder) / "case", given.cases, given.seed):
+            counts[f"{case.kind} {case.mutation}"].update(
+                f"{door.__name__}: {outcome}" for door, outcome in zip(DOORS, case.outcomes, strict=True)
+            )
+            bad += [f"{case.mutation} {case.kind}: {case.detail}"] * ("BAD" in case.outcomes)
+    return {"counts": counts, "bad": bad}
+
+
+def show(console: Console, report: Report) -> None:
+    """Print how many of each outcome, for each kind of file and door, and every BAD case."""
+    table = Table("file", "opened as", *OUTCOMES)
+    for kind in KINDS:
+        counts: Counter[str] = sum((report["counts"][f"{kind} {mutation}"] for mutation in MUTATIONS), Counter())
+        for door in DOORS:
+            numbers = (str(counts[f"{door.__name__}: {outcome}"]) for outcome in OUTCOMES)
+            table.add_row(kind, door.__name__, *numbers)
+    console.print(table)
+    for line in report["bad"]:
+        console.print(f"BAD  {line}", markup=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the cases, print, write; exit status 1 where one is BAD."""
+    command = Command("reliability.mutations", __doc__)
+    command.add_number("cases", 1000)
+    command.add_argument("--seed", type=int, default=0, help="of the mutations")
+    return command.run(arguments, measure, show, lambda report: not report["bad"])
 
 
 if __name__ == "__main__":

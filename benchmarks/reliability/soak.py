@@ -18,13 +18,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.processes import descendants, is_running, num_handles, resident_mb
-from benchmarks.harness.report import check_target, write_json
+from benchmarks.harness.command import Command, Report, rows_table
+from benchmarks.reliability.processes import descendants, is_running, num_handles, resident_mb
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"env_frames": 10_000_000, "replay.capacity_steps": 1000, "train.checkpoint_minutes": 1, "threads": 1}
@@ -69,36 +66,33 @@ def growth(samples: dict[str, list[float]]) -> list[dict[str, Any]]:
     return rows
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Soak, print, write; exit status 0, 1 where the run failed or left processes, 2 with one line for bad input."""
-    parser = argparse.ArgumentParser("soak.py", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--every", type=float, default=10.0, help="seconds between samples")
-    parser.add_argument("--envs", type=int, default=2, help="environments, in worker processes where more than one")
-    parser.add_argument("--preset", default="cpu")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args(arguments)
-    console = Console(soft_wrap=True)
-    try:
-        check_target("json", given.json)
-        if given.every <= 0 or 60 * given.minutes < 4 * given.every:
-            raise ValueError(f"minutes, every: got {given.minutes:g}, {given.every:g}, expected at least four samples")
-    except ValueError as error:
-        print(f"soak.py: error: {error}", file=sys.stderr)
-        return 2
+def measure(given: argparse.Namespace) -> Report:
+    """Soak -> {"rows", "samples"} and how the run ended."""
+    if given.every <= 0 or 60 * given.minutes < 4 * given.every:
+        raise ValueError(f"minutes, every: got {given.minutes:g}, {given.every:g}, expected at least four samples")
     with TemporaryDirectory() as folder:
         found = soak(given, Path(folder) / "run")
-    rows = growth(found["samples"])
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
+    return {"rows": growth(found["samples"]), **found}
+
+
+def show(console: Console, report: Report) -> None:
+    """Print the growth of every figure, and how the run ended."""
+    console.print(rows_table(report["rows"]))
     ends = ("exit_status", "seconds_to_stop", "processes_left")
-    console.print(", ".join(f"{name} {found[name]:.1f}" for name in ends), highlight=False)
-    settings = {"minutes": given.minutes, "num_envs": given.envs, "preset": given.preset}
-    machine = describe_machine(torch.device("cpu"), 1)
-    write_json(given.json, {"machine": machine, "settings": settings, "rows": rows, **found})
-    return int(found["exit_status"] != 0 or found["processes_left"] > 0)
+    console.print(", ".join(f"{name} {report[name]:.1f}" for name in ends), highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Soak, print, write; exit status 1 where the run failed or left processes."""
+    command = Command("reliability.soak", __doc__)
+    command.set_defaults(threads=1)
+    command.add_argument("--minutes", type=float, default=30.0)
+    command.add_argument("--every", type=float, default=10.0, help="seconds between samples")
+    command.add_argument("--envs", type=int, default=2, help="environments, in worker processes where more than one")
+    command.add_argument("--preset", default="cpu")
+    return command.run(
+        arguments, measure, show, lambda report: report["exit_status"] == 0 and report["processes_left"] == 0
+    )
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ from typing import Self
 
 import numpy as np
 
-from benchmarks.harness.alternating import Results, alternate, run_command
+from benchmarks.harness.command import Command, Report, show_results
+from benchmarks.harness.timing import alternate
 from envs import Driver, Step, make_vector_env
-from envs.rendering import PROFILES, RenderingError, load_suite
+from envs.rendering import PROFILES, load_suite
 from envs.tasks import SUITE_TASKS, checked_task
 
 
@@ -107,8 +108,8 @@ def driver_loop(driver: Driver, ticks: int) -> Callable[[], None]:
     return loop
 
 
-def measure(given: argparse.Namespace) -> Results:
-    """Frames a second of each, and how they compare with bare."""
+def measure(given: argparse.Namespace) -> Report:
+    """Frames per second of each, and how they compare with bare."""
     task, repeat = checked_task(given.task), given.action_repeat
     if task not in SUITE_TASKS:
         raise ValueError(f"task: got {task!r}, expected a task of the DeepMind Control suite")
@@ -126,26 +127,23 @@ def measure(given: argparse.Namespace) -> Results:
         seconds = alternate(works, given.repeats)
     frames = {"bare": 1, "driver": 1} | {f"{kind}_{n}": n for kind in ("bare", "driver") for n in given.workers}
     rates = {name: frames[name] * given.ticks / seconds[name] for name in works}
-    return {f"{name}_frames_per_second": rate for name, rate in rates.items()} | {
-        f"{name}_over_bare": rate / rates["bare"] for name, rate in rates.items() if name != "bare"
-    }
+    found = {f"{name}_frames_per_second": rate for name, rate in rates.items()}
+    found |= {f"{name}_over_bare": rate / rates["bare"] for name, rate in rates.items() if name != "bare"}
+    return {"results": found}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; exit status 0, or 2 with one line for bad input."""
+    """Measure, print, write."""
     os.environ["LP_NUM_THREADS"] = "0"  # Mesa's software renderer draws in the thread that asks
-    parser = argparse.ArgumentParser("environments.py", description=__doc__)
-    parser.add_argument("--task", default="cartpole_swingup")
-    parser.add_argument("--action_repeat", type=int, default=2)
-    parser.add_argument("--render", choices=PROFILES, default="fast")
-    parser.add_argument("--workers", type=int, nargs="*", default=[2], help="numbers of worker processes")
-    parser.add_argument("--ticks", type=int, default=250, help="of one turn")
-    parser.add_argument("--repeats", type=int, default=11, help="turns of each")
-    try:
-        return run_command(parser, measure, arguments, {"action_repeat": 1, "ticks": 1, "repeats": 1})
-    except RenderingError as error:
-        print(f"environments.py: error: {error}", file=sys.stderr)
-        return 2
+    command = Command("speed.environments", __doc__)
+    command.set_defaults(threads=1)
+    command.add_argument("--task", default="cartpole_swingup")
+    command.add_number("action_repeat", 2)
+    command.add_argument("--render", choices=PROFILES, default="fast")
+    command.add_argument("--workers", type=int, nargs="*", default=[2], help="numbers of worker processes")
+    command.add_number("ticks", 250, "of one turn")
+    command.add_number("repeats", 11, "turns of each")
+    return command.run(arguments, measure, show_results)
 
 
 if __name__ == "__main__":

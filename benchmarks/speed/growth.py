@@ -14,8 +14,6 @@ growth, and over the last doubling, in which it hides least. 1 is linear.
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,9 +24,9 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from agent.config.presets import make_config
-from agent.learning.agent import Agent
-from benchmarks.harness.machine import Meter, clock, describe_machine, uses_processor_time
-from benchmarks.harness.report import check_target, print_lines, write_json
+from agent.learning.agent import Agent, choose_device
+from benchmarks.harness.command import Command, Report
+from benchmarks.harness.timing import Meter, alternate, clock, uses_processor_time
 from benchmarks.speed.peer_update import ACTIONS, random_chunk
 from benchmarks.speed.pillars import FlopMeter
 from replay import Chunk
@@ -82,18 +80,6 @@ def count_gflops(work: Work) -> float:
     return counter.total / 1e9
 
 
-def take_turns(works: Sequence[Work], repeats: int, now: Meter) -> list[float]:
-    """Median seconds of a call of each, one after the other in every round; a first round warms up. `now` is in ms."""
-    seconds: list[list[float]] = [[] for _ in works]
-    for turn in range(repeats + 1):
-        for work, taken in zip(works, seconds, strict=True):
-            start = now()
-            work()
-            if turn > 0:
-                taken.append((now() - start) / 1000)
-    return [median(taken) for taken in seconds]
-
-
 def exponent(values: Sequence[float], costs: Sequence[float]) -> float:
     """Least-squares slope of ln cost against ln value: costs = constant * value ** slope."""
     return float(np.polyfit(np.log(values), np.log(costs), 1)[0])
@@ -102,9 +88,10 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float:
 def grow(axis: str, values: Sequence[int], preset: str, repeats: int, now: Meter) -> dict[str, Any]:
     """One axis: its values, seconds, GFLOP and their exponents over all values ("all") and the last two ("last")."""
     works, rounds = zip(*(make_work(axis, value, preset) for value in values), strict=True)
+    milliseconds = alternate(dict(zip(values, works, strict=True)), repeats, now)
     costs = {
         "gflops": [count_gflops(work) / n for work, n in zip(works, rounds, strict=True)],
-        "seconds": [taken / n for taken, n in zip(take_turns(works, repeats, now), rounds, strict=True)],
+        "seconds": [milliseconds[value] / n / 1000 for value, n in zip(values, rounds, strict=True)],
     }
     slopes = {
         unit: {"all": exponent(values, cost), "last": exponent(values[-2:], cost[-2:])} for unit, cost in costs.items()
@@ -112,17 +99,14 @@ def grow(axis: str, values: Sequence[int], preset: str, repeats: int, now: Meter
     return {"values": list(values), **costs, "exponents": slopes}
 
 
-def measure(preset: str, axes: Mapping[str, Sequence[int]], threads: int, repeats: int) -> dict[str, Any]:
-    """Run all measurements -> {"settings", "machine", "axes"}, ready for JSON."""
-    torch.set_num_threads(threads)
-    config = make_config(preset, "walker_walk", ALL_PILLARS)
-    device = Agent(config, ACTIONS).device
-    settings = {"preset": preset, "batch": BATCH, "length": LENGTH, "threads": threads, "repeats": repeats}
-    machine = describe_machine(device, threads)
-    settings["seconds"] = "of the processor" if uses_processor_time(device, threads) else "of the wall"
-    now = clock(device, threads)
-    grown = {axis: grow(axis, values, preset, repeats, now) for axis, values in axes.items()}
-    return {"settings": settings | {"device": str(device)}, "machine": machine, "axes": grown}
+def measure(given: argparse.Namespace) -> Report:
+    """Run all measurements -> {"settings", "axes"}."""
+    device = choose_device(make_config(given.preset, "walker_walk", ALL_PILLARS).device)
+    settings = {"batch": BATCH, "length": LENGTH, "device": str(device)}
+    settings["seconds"] = "of the processor" if uses_processor_time(device, given.threads) else "of the wall"
+    now = clock(device, given.threads)
+    grown = {axis: grow(axis, AXES[axis], given.preset, given.repeats, now) for axis in given.axes}
+    return {"settings": settings, "axes": grown}
 
 
 def draw(axes: Mapping[str, dict[str, Any]]) -> Image.Image:
@@ -148,7 +132,7 @@ def draw(axes: Mapping[str, dict[str, Any]]) -> Image.Image:
     return picture
 
 
-def show(report: dict[str, Any]) -> None:
+def show(console: Console, report: Report) -> None:
     """Print the report as a table."""
     settings = report["settings"]
     table = Table("axis", "value", "ms", "GFLOP", "exponent of ms: all, last", "of GFLOP: all, last")
@@ -160,37 +144,25 @@ def show(report: dict[str, Any]) -> None:
             ends = slopes if i == len(rows) - 1 else ["", ""]
             figures = (str(value), f"{1000 * seconds:.1f}", f"{gflops:.2f}")
             table.add_row(axis if i == 0 else "", *figures, *ends, end_section=i == len(rows) - 1)
-    console = Console(width=110)
     console.print(table)
-    print_lines(console, report["machine"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; exit status 0, or 2 with one line for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="cpu")
-    parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    parser.add_argument("--repeats", type=int, default=5, help="turns that a median is taken over")
-    parser.add_argument("--json", type=Path, default=None, help="file for the same figures")
-    parser.add_argument("--picture", type=Path, default=None, help="PNG file of the curves")
-    given = parser.parse_args(arguments)
-    try:
-        for name in ("threads", "repeats"):
-            if getattr(given, name) < 1:
-                raise ValueError(f"{name}: got {getattr(given, name)}, expected at least 1")
-        for name in ("json", "picture"):
-            check_target(name, getattr(given, name))
-        axes = {axis: AXES[axis] for axis in given.axes}
-        report = measure(given.preset, axes, given.threads, given.repeats)
-    except ValueError as error:
-        print(f"growth.py: error: {error}", file=sys.stderr)
-        return 2
-    show(report)
-    write_json(given.json, report)
-    if given.picture is not None:
-        draw(report["axes"]).save(given.picture, format="PNG", optimize=True)
-    return 0
+    """Measure, print, write, draw."""
+    command = Command("speed.growth", __doc__)
+    command.add_argument("--preset", default="cpu")
+    command.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
+    command.add_number("threads", 2, "CPU threads of torch")
+    command.add_number("repeats", 5, "turns that a median is taken over")
+    command.add_file("picture", "PNG file of the curves")
+
+    def measure_and_draw(given: argparse.Namespace) -> Report:
+        report = measure(given)
+        if given.picture is not None:
+            draw(report["axes"]).save(given.picture, format="PNG", optimize=True)
+        return report
+
+    return command.run(arguments, measure_and_draw, show)
 
 
 if __name__ == "__main__":

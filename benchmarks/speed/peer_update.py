@@ -1,6 +1,6 @@
-"""One side of benchmarks/speed/peers.py: builds an agent, then makes updates on request, speaking JSON lines.
+"""One side of peers.py: builds an agent, then makes updates on request, speaking JSON lines.
 
-    python -m benchmarks.speed.peer_update aime|r2dreamer|dreamerv3-torch '{"batch": 8, "length": 16, ...}'
+    PYTHON peer_update.py aime|r2dreamer|dreamerv3-torch '{"batch": 8, "length": 16, ...}'
 
 The first line of stdout describes what was built; then every line of stdin is answered by one {"seconds": ...}. What
 the agent itself prints goes to stderr. It runs in the interpreter and the import path that its own code needs, so

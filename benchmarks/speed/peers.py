@@ -5,10 +5,10 @@
 
 --checkout is a copy of the peer that you bring, --python the interpreter its packages are installed in: r2dreamer
 (github.com/NM512/r2dreamer, `model.rep_loss=dreamer`, size12M) or dreamerv3-torch (github.com/NM512/dreamerv3-torch,
-`dmc_vision`). Every side is a process of its own with the same number of threads (benchmarks/speed/peer_update.py); all but
-one wait. Ours has the peer's number of parameters (--size) and all pillars and RGB on, and is there twice: "same work"
-decodes every frame and dreams 15 steps from every frame, as the peers do; "as preset" leaves both to the preset. A turn
-of ours is as many updates as RGB makes from one solve to the next. Seconds are medians over --repeats turns.
+`dmc_vision`). Every side is a process of its own (peer_update.py) with the same number of threads; all but one wait.
+Ours has the peer's number of parameters (--size) and all pillars and RGB on, and is there twice: "same work" decodes
+every frame and dreams 15 steps from every frame, as the peers do; "as preset" leaves both to the preset. A turn of ours
+is as many updates as RGB makes from one solve to the next. Seconds are medians over --repeats turns.
 """
 
 import argparse
@@ -27,8 +27,7 @@ from rich.table import Table
 
 from agent.config.presets import load_size, make_config
 from agent.learning.agent import choose_device
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.report import check_target, print_lines, write_json
+from benchmarks.harness.command import Command, Failed, Report
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"r2dreamer": "10m", "dreamerv3-torch": "18m"}  # ours beside each peer
@@ -56,7 +55,7 @@ class Side:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Parameters, configuration and versions, first of all, once the agent is built. RuntimeError if it fails."""
+        """Parameters, configuration and versions, first of all, once the agent is built. Failed if it fails."""
         return self._read()
 
     def turn(self) -> float:
@@ -80,7 +79,7 @@ class Side:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name}: its process ended; what it said is above")
+            raise Failed(f"{self.name}: its process ended; what it said is above")
         return json.loads(line)
 
 
@@ -107,8 +106,12 @@ def summary(descriptions: dict[str, dict[str, Any]], seconds: dict[str, list[flo
     return found
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Run everything -> {"settings", "machine", "sides"}, ready for JSON."""
+def measure(given: argparse.Namespace) -> Report:
+    """Run everything -> {"settings", "sides"}."""
+    if not given.checkout.is_dir():
+        raise ValueError(f"checkout: got {str(given.checkout)!r}, expected a folder")
+    if given.size is not None:
+        load_size(given.size)
     device = choose_device(given.device)
     preset = given.preset if given.preset is not None else ("gpu" if device.type == "cuda" else "cpu")
     size = given.size if given.size is not None else SIZES[given.peer]
@@ -128,9 +131,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         descriptions = {name: side.describe() for name, side in sides.items()}
         seconds = take_turns(sides, given.repeats)
     descriptions[given.peer]["commit"] = commit_of(given.checkout)
-    settings = sizes | {"peer": given.peer, "repeats": given.repeats, "task": "6 actions, frames of noise"}
-    machine = describe_machine(device, given.threads)
-    return {"settings": settings, "machine": machine, "sides": summary(descriptions, seconds)}
+    settings = sizes | {"task": "6 actions, frames of noise"}
+    return {"settings": settings, "sides": summary(descriptions, seconds)}
 
 
 def commit_of(checkout: Path) -> str:
@@ -140,7 +142,7 @@ def commit_of(checkout: Path) -> str:
     return shown.stdout.strip() or "unknown"
 
 
-def show(report: dict[str, Any]) -> None:
+def show(console: Console, report: Report) -> None:
     """Print the report as a table."""
     settings = report["settings"]
     title = f"One update, batch {settings['batch']} x {settings['length']}, {settings['threads']} threads"
@@ -150,51 +152,29 @@ def show(report: dict[str, Any]) -> None:
         spread = f"{min(side['seconds']):.3f} to {max(side['seconds']):.3f}"
         figures = (f"{side['parameters'] / 1e6:.2f}", f"{side['median_seconds']:.3f}", spread)
         table.add_row(name, *figures, f"{side['updates_per_second_by_peer']:.2f}x")
-    console = Console(width=110)
     console.print(table)
     for name, side in report["sides"].items():
         told = {key: side[key] for key in ("commit", "configuration", "versions") if key in side}
         console.print(f"{name}: {json.dumps(told)}", highlight=False)
-    print_lines(console, report["machine"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; exit status 0, 1 where a side fails, or 2 with one line for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", choices=list(SIZES), required=True)
-    parser.add_argument("--checkout", type=Path, required=True, help="folder of the peer's source")
-    parser.add_argument("--python", default=sys.executable, help="interpreter with the peer's packages")
-    parser.add_argument("--preset", default=None, help="of ours (default: gpu on a GPU, else cpu)")
-    parser.add_argument("--size", default=None, help="of ours (default: the peer's number of parameters)")
-    parser.add_argument("--work", choices=["same work", "as preset"], default=None, help="one of ours (default: both)")
-    parser.add_argument("--batch", type=int, default=16, help="sequences of an update")
-    parser.add_argument("--length", type=int, default=64, help="frames of a sequence")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    parser.add_argument("--repeats", type=int, default=5, help="turns that a median is taken over")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default=None, help="of ours")
-    parser.add_argument("--compile", action="store_true", help="torch.compile on both sides (always on a GPU)")
-    parser.add_argument("--json", type=Path, default=None, help="file for the same figures")
-    given = parser.parse_args(arguments)
-    try:
-        for name in ("batch", "length", "threads", "repeats"):
-            if getattr(given, name) < 1:
-                raise ValueError(f"{name}: got {getattr(given, name)}, expected at least 1")
-        if not given.checkout.is_dir():
-            raise ValueError(f"checkout: got {str(given.checkout)!r}, expected a folder")
-        check_target("json", given.json)
-        if given.size is not None:
-            load_size(given.size)
-        report = measure(given)
-    except ValueError as error:
-        print(f"peers.py: error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, RuntimeError) as error:
-        print(f"peers.py: error: {error}", file=sys.stderr)
-        return 1
-    show(report)
-    write_json(given.json, report)
-    return 0
+    """Measure, print, write."""
+    command = Command("speed.peers", __doc__)
+    command.add_argument("--peer", choices=list(SIZES), required=True)
+    command.add_argument("--checkout", type=Path, required=True, help="folder of the peer's source")
+    command.add_argument("--python", default=sys.executable, help="interpreter with the peer's packages")
+    command.add_argument("--preset", help="of ours (default: gpu on a GPU, else cpu)")
+    command.add_argument("--size", help="of ours (default: the peer's number of parameters)")
+    command.add_argument("--work", choices=["same work", "as preset"], help="one of ours (default: both)")
+    command.add_number("batch", 16, "sequences of an update")
+    command.add_number("length", 64, "frames of a sequence")
+    command.add_number("threads", 2, "CPU threads of torch")
+    command.add_number("repeats", 5, "turns that a median is taken over")
+    command.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    command.add_argument("--precision", choices=["float32", "bfloat16"], help="of ours")
+    command.add_argument("--compile", action="store_true", help="torch.compile on both sides (always on a GPU)")
+    return command.run(arguments, measure, show)
 
 
 if __name__ == "__main__":

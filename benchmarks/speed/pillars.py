@@ -1,7 +1,7 @@
 """What each pillar costs in one update of the world model: parameters, FLOPs, milliseconds; and what RGB adds.
 
     python -m benchmarks.speed.pillars [--preset seed] [--task T] [--batch 8] [--length 16] [--threads 2] [--repeats 5]
-        [--out out.json]
+        [--json out.json]
 
 The figures are taken around the calls of real updates. Parts may call each other: what is spent belongs to the
 innermost part that is running, so nothing counts twice, "other" is what no part claims, and the totals are the sums of
@@ -16,7 +16,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -33,8 +32,8 @@ from agent.config.presets import make_config
 from agent.config.settings import Config
 from agent.learning.agent import choose_device
 from agent.learning.model_learner import ModelLearner
-from benchmarks.harness.machine import Meter, clock, describe_machine
-from benchmarks.harness.report import check_target, print_lines, write_json
+from benchmarks.harness.command import Command, Report
+from benchmarks.harness.timing import Meter, clock
 from envs.tasks import checked_task
 from world_model import DPGMMVariationalRecurrentAutoencoder, losses, terms
 
@@ -204,9 +203,8 @@ def balance_row(name: str, gflops: Costs, ms: Costs) -> dict[str, Any]:
     }
 
 
-def measure(config: Config, batch: int, length: int, threads: int, repeats: int) -> dict[str, Any]:
-    """Run all measurements -> {"settings", "machine", "parts", "gradients"}, ready for JSON."""
-    torch.set_num_threads(threads)
+def measure(config: Config, batch: int, length: int, threads: int, repeats: int) -> Report:
+    """Run all measurements -> {"settings", "parts", "gradients"}."""
     device = choose_device(config.device)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed)
@@ -218,7 +216,6 @@ def measure(config: Config, batch: int, length: int, threads: int, repeats: int)
         lazy = balance.every if balance.every > 1 else DEFAULT_EVERY
         learners["RGB, every update"] = make_learner(model, config, "rgb", 1)
         learners[f"RGB, every {lazy} updates"] = make_learner(model, config, "rgb", lazy)
-    machine = describe_machine(device, threads)
     with sdpa_kernel(SDPBackend.MATH), FlopMeter() as counter:  # the CPU's own attention kernel has no formula
         counted = [block(learner, chunk, lambda: counter.total / 1e9) for learner in learners.values()]
     gflops = {name: typical([one]) for name, one in zip(learners, counted, strict=True)}
@@ -229,17 +226,14 @@ def measure(config: Config, batch: int, length: int, threads: int, repeats: int)
     for row in gradients:
         for unit in ("gflops", "ms"):
             row[f"rgb_share_{unit}"] = row[f"update_{unit}"] / gradients[0][f"update_{unit}"] - 1
-    settings = {"preset": config.preset, "task": config.task, "batch": batch, "length": length}
-    settings |= {"threads": threads, "repeats": repeats}
     return {
-        "settings": settings | {"device": str(device), "world_model": asdict(config.world_model)},
-        "machine": machine,
+        "settings": {"task": config.task, "device": str(device), "world_model": asdict(config.world_model)},
         "parts": part_rows(learners["plain sum"], gflops["plain sum"], ms["plain sum"]),
         "gradients": gradients,
     }
 
 
-def show(report: dict[str, Any]) -> None:
+def show(console: Console, report: Report) -> None:
     """Print the report as tables."""
     settings = report["settings"]
     sizes = f"batch {settings['batch']} x {settings['length']}, median of {settings['repeats']}"
@@ -255,36 +249,25 @@ def show(report: dict[str, Any]) -> None:
     for row in report["gradients"]:
         costs = [f"{row[key]:.1f}" for key in ("backward_gflops", "backward_ms", "update_gflops", "update_ms")]
         gradients.add_row(row["gradients"], *costs, *(f"{row[f'rgb_share_{unit}']:+.1%}" for unit in ("gflops", "ms")))
-    console = Console(width=110)
     console.print(parts, gradients)
-    print_lines(console, report["machine"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; exit status 0, or 2 with one line for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="seed")
-    parser.add_argument("--task", default=None, help="default: the preset's own, else cartpole_swingup")
-    parser.add_argument("--batch", type=int, default=8, help="sequences of an update")
-    parser.add_argument("--length", type=int, default=16, help="frames of a sequence")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    parser.add_argument("--repeats", type=int, default=5, help="updates that a median is taken over")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file for the same figures")
-    given = parser.parse_args(arguments)
-    try:
-        for name in ("batch", "length", "threads", "repeats"):
-            if getattr(given, name) < 1:
-                raise ValueError(f"{name}: got {getattr(given, name)}, expected at least 1")
-        check_target("out", given.out)
+    """Measure, print, write."""
+    command = Command("speed.pillars", __doc__)
+    command.add_argument("--preset", default="seed")
+    command.add_argument("--task", help="default: the preset's own, else cartpole_swingup")
+    command.add_number("batch", 8, "sequences of an update")
+    command.add_number("length", 16, "frames of a sequence")
+    command.add_number("threads", 2, "CPU threads of torch")
+    command.add_number("repeats", 5, "updates that a median is taken over")
+
+    def of_options(given: argparse.Namespace) -> Report:
         config = make_config(given.preset, given.task)
         checked_task(config.task)
-        report = measure(config, given.batch, given.length, given.threads, given.repeats)
-    except ValueError as error:
-        print(f"pillars.py: error: {error}", file=sys.stderr)
-        return 2
-    show(report)
-    write_json(given.out, report)
-    return 0
+        return measure(config, given.batch, given.length, given.threads, given.repeats)
+
+    return command.run(arguments, of_options, show)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.harness.alternating import Results, alternate, run_command
+from benchmarks.harness.command import Command, Report, show_results
+from benchmarks.harness.timing import alternate
 from replay import Episode, EpisodeStore, ReplayBuffer
 
 BATCHES = {"16x64": (16, 64), "8x16": (8, 16)}
@@ -30,6 +31,7 @@ ACTION_DIM = 6
 NUM_ENVS = 8
 EPISODE = 500  # rows
 SOAK_ROWS = 20_000
+Results = dict[str, float]
 MADV_PAGEOUT = 21  # Linux 5.4
 
 
@@ -153,7 +155,7 @@ def soak(minutes: float, folder: Path) -> Results:
     }
 
 
-def measure(given: argparse.Namespace) -> Results:
+def measure(given: argparse.Namespace) -> Report:
     """All figures of the command."""
     if not Path("/proc/self/status").exists():
         raise ValueError("system: got one without /proc, expected Linux")
@@ -164,17 +166,18 @@ def measure(given: argparse.Namespace) -> Results:
     if given.minutes > 0:
         with TemporaryDirectory(dir=given.folder) as folder:
             results |= soak(given.minutes, Path(folder))
-    return results
+    return {"results": results}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; exit status 0, or 2 with one line for bad input."""
-    parser = argparse.ArgumentParser("replay_speed.py", description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of the rings; 12.3 kB each")
-    parser.add_argument("--repeats", type=int, default=101)
-    parser.add_argument("--minutes", type=float, default=10.0, help="length of the soak; 0 leaves it out")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="disk for the ring in a file and the soak")
-    return run_command(parser, measure, arguments, {"rows": 1000, "repeats": 1, "minutes": 0})
+    """Measure, print, write."""
+    command = Command("speed.replay", __doc__)
+    command.set_defaults(threads=1)
+    command.add_number("rows", 100_000, "rows of the rings; 12.3 kB each", least=1000)
+    command.add_number("repeats", 101)
+    command.add_number("minutes", 10.0, "length of the soak; 0 leaves it out", least=0)
+    command.add_argument("--folder", type=Path, default=Path("/tmp"), help="disk for the ring in a file and the soak")
+    return command.run(arguments, measure, show_results)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from benchmarks.harness.alternating import Results, run_command
+from benchmarks.harness.command import Command, Failed, Report, show_results
 
 ROOT = Path(__file__).resolve().parents[2]
+Results = dict[str, float]
 
 # The command itself, with a note at every stage and an end after the first frame.
 TRAIN = """
@@ -56,7 +57,7 @@ sys.exit(run_agent.main(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> tuple[dict[str, float], str]:
-    """Run python with arguments in the project's folder -> its times, its output; OSError where it failed."""
+    """Run python with arguments in the project's folder -> its times, its output. Failed where it does."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
     start = time.time()
@@ -64,7 +65,7 @@ def run(arguments: list[str]) -> tuple[dict[str, float], str]:
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise OSError(f"exit status {done.returncode}: {' '.join(done.stderr.split())}")
+        raise Failed(f"exit status {done.returncode}: {' '.join(done.stderr.split())}")
     end, after = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"start": start, "seconds": end - start, "cpu_seconds": cpu}, done.stdout
@@ -91,19 +92,20 @@ def time_train(task: str, preset: str) -> Results:
     }
 
 
-def measure(given: argparse.Namespace) -> Results:
+def measure(given: argparse.Namespace) -> Report:
     """Medians over so many runs of each, in turns, after one that warms up."""
     rounds = [time_help() | time_train(given.task, given.preset) for _ in range(given.repeats + 1)][1:]
-    return {name: median(times[name] for times in rounds) for name in rounds[0]}
+    return {"results": {name: median(times[name] for times in rounds) for name in rounds[0]}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; exit status 0, or 2 with one line for bad input."""
-    parser = argparse.ArgumentParser("startup.py", description=__doc__)
-    parser.add_argument("--task", default="cartpole_swingup")
-    parser.add_argument("--preset", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    return run_command(parser, measure, arguments, {"repeats": 1})
+    """Measure, print, write."""
+    command = Command("speed.startup", __doc__)
+    command.set_defaults(threads=1)
+    command.add_argument("--task", default="cartpole_swingup")
+    command.add_argument("--preset", default="cpu")
+    command.add_number("repeats", 5)
+    return command.run(arguments, measure, show_results)
 
 
 if __name__ == "__main__":

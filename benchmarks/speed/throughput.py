@@ -1,6 +1,7 @@
 """How fast a preset runs on this machine: updates, environments with and without the agent, replay.
 
-    python -m benchmarks.speed.throughput [--preset cpu] [--task walker_walk] [--threads 2] [--compile] [--json out.json]
+    python -m benchmarks.speed.throughput [--preset cpu] [--task walker_walk] [--threads 2] [--compile]
+        [--json out.json]
 
 Every rate is the median of `REPEATS` slices of time; the table goes to the terminal, the same figures into the JSON.
 """
@@ -10,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,10 +23,8 @@ from torch import nn
 from agent.config.presets import make_config
 from agent.config.settings import Config
 from agent.learning.agent import Agent
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.report import check_target, print_lines, write_json
+from benchmarks.harness.command import Command, Report, positive
 from envs import Driver, Step, make_vector_env
-from envs.rendering import RenderingError
 from replay import Chunk, Episode, ReplayBuffer
 
 REPEATS = 5
@@ -170,33 +168,31 @@ def count_parameters(agent: Agent) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count > 0} | {"total": agent.num_parameters}
 
 
-def measure(config: Config, threads: int, seconds: float) -> dict[str, Any]:
-    """Run all measurements -> {"settings", "machine", "results", "parameters"}, ready for JSON."""
-    torch.set_num_threads(threads)
+def measure(given: argparse.Namespace) -> Report:
+    """Run all measurements -> {"settings", "results", "parameters"}."""
+    positive("seconds", given.seconds)
+    config = make_config(given.preset, given.task, {"compile": given.compile})
     env = make_vector_env(config.task, 1, seed=config.seed, **config.env.options())
     with Driver(env) as driver:
         agent = Agent(config, driver.action_dim)
         if config.compile:
             agent.compile()
-        machine = describe_machine(agent.device, threads)
-        results = measure_driver(config, driver, agent, seconds)
+        results = measure_driver(config, driver, agent, given.seconds)
     rows = max(min(REPLAY_ROWS, config.replay.capacity_steps), *LONG_BATCH, config.replay.batch_length)
     buffer = filled_replay(rows, agent.action_dim)
-    results |= measure_replay(config, buffer, seconds)
+    results |= measure_replay(config, buffer, given.seconds)
     chunk = buffer.sample(config.replay.batch_size, config.replay.batch_length)
-    results |= measure_updates(config, agent, chunk, seconds)
-    settings = {"preset": config.preset, "task": config.task, "seconds_each": seconds, "threads": threads}
-    settings["compile"] = config.compile
-    sizes = {"device": str(agent.device), "env": asdict(config.env), "replay": asdict(config.replay)}
+    results |= measure_updates(config, agent, chunk, given.seconds)
+    settings = {"task": config.task, "device": str(agent.device)}
+    settings |= {"env": asdict(config.env), "replay": asdict(config.replay)}
     return {
-        "settings": settings | sizes,
-        "machine": machine,
+        "settings": settings,
         "results": {name: float(value) for name, value in results.items()},
         "parameters": count_parameters(agent),
     }
 
 
-def show(report: dict[str, Any]) -> None:
+def show(console: Console, report: Report) -> None:
     """Print the report as tables."""
     settings, replay, env = report["settings"], report["settings"]["replay"], report["settings"]["env"]
     title = f"{settings['task']}, preset {settings['preset']} on {settings['device']}"
@@ -207,35 +203,18 @@ def show(report: dict[str, Any]) -> None:
     parameters = Table("parameters of", "number")
     for name, count in report["parameters"].items():
         parameters.add_row(name, f"{count:,}")
-    console = Console(width=110)
     console.print(table, parameters)
-    print_lines(console, report["machine"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; exit status 0, or 2 with one line for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="cpu")
-    parser.add_argument("--task", default=None, help="default: the preset's own, else cartpole_swingup")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    parser.add_argument("--seconds", type=float, default=10.0, help="time for each figure")
-    parser.add_argument("--compile", action="store_true", help="with torch.compile, after minutes of compiling")
-    parser.add_argument("--json", type=Path, default=None, help="file for the same figures")
-    given = parser.parse_args(arguments)
-    try:
-        if given.threads < 1:
-            raise ValueError(f"threads: got {given.threads}, expected at least 1")
-        if not 0 < given.seconds < float("inf"):
-            raise ValueError(f"seconds: got {given.seconds}, expected a positive number")
-        check_target("json", given.json)
-        config = make_config(given.preset, given.task, {"compile": given.compile})
-        report = measure(config, given.threads, given.seconds)
-    except (ValueError, RenderingError) as error:
-        print(f"throughput.py: error: {error}", file=sys.stderr)
-        return 2
-    show(report)
-    write_json(given.json, report)
-    return 0
+    """Measure, print, write."""
+    command = Command("speed.throughput", __doc__)
+    command.add_argument("--preset", default="cpu")
+    command.add_argument("--task", help="default: the preset's own, else cartpole_swingup")
+    command.add_number("threads", 2, "CPU threads of torch")
+    command.add_argument("--seconds", type=float, default=10.0, help="time for each figure")
+    command.add_argument("--compile", action="store_true", help="with torch.compile, after minutes of compiling")
+    return command.run(arguments, measure, show)
 
 
 if __name__ == "__main__":

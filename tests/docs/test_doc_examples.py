@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent import Agent, Trainer, make_config
+from agent import Agent
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,15 +18,6 @@ EXAMPLES = {
 }
 SHORTER = {"range(1000)": "range(2)", "episodes=20": "episodes=2"}  # the same statements, fewer times
 REAL_UPDATES = 2  # of each agent; the others are only counted, and after them it acts without thinking
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a small run, for examples that load one."""
-    folder = tmp_path_factory.mktemp("run")
-    settings = {"env_frames": 120, "env.num_envs": 1, "train.video_frames": 0}
-    Trainer(make_config("debug", "counting", settings), folder, quiet=True).run()
-    return folder
 
 
 @pytest.fixture
@@ -66,11 +57,11 @@ def test_examples_are_found():
 
 @pytest.mark.filterwarnings("ignore:rich is experimental")  # Stable-Baselines3 ignores it, pytest does not
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_runs_and_learns(name, run, updates, tmp_path, monkeypatch):
+def test_example_runs_and_learns(name, run_copy, updates, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for folder in ("demo", "first"):
-        (tmp_path / "runs" / folder).symlink_to(run)
+        (tmp_path / "runs" / folder).symlink_to(run_copy)
     text = EXAMPLES[name]
     for long, short in SHORTER.items():
         text = text.replace(long, short)

@@ -4,7 +4,6 @@ from functools import partial
 
 import gymnasium
 import numpy as np
-import pixel_worlds
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils.env_checker import check_env
@@ -14,9 +13,10 @@ from envs import Driver, GymPixels, make_env, make_vector_env
 from envs.adapter import _say_once
 from envs.images import resize_area
 from envs.spaces import OneHot
+from tests.envs import pixel_worlds
 from tests.envs.pixel_worlds import VECTOR, World, image_space
 
-SEEN, DRAWN = "gym:pixel_worlds:pixel_worlds/Seen-v0", "gym:pixel_worlds:pixel_worlds/Drawn-v0"
+SEEN, DRAWN = "gym:tests.envs.pixel_worlds:pixel_worlds/Seen-v0", "gym:tests.envs.pixel_worlds:pixel_worlds/Drawn-v0"
 
 
 def adapted(space=None, actions=None, render_mode="rgb_array", **settings):
@@ -73,8 +73,8 @@ def test_a_dict_shows_its_image_and_says_once_what_is_not_seen(caplog):
 @pytest.mark.parametrize(("key", "shape"), [("left", (16, 16, 3)), ("right", (8, 9))])
 def test_of_several_images_one_is_named(key, shape):
     for env in (
-        make_env(f"gym:pixel_worlds:pixel_worlds/TwoEyes-v0#{key}"),
-        make_env("gym:pixel_worlds:pixel_worlds/TwoEyes-v0", observation_key=key),
+        make_env(f"gym:tests.envs.pixel_worlds:pixel_worlds/TwoEyes-v0#{key}"),
+        make_env("gym:tests.envs.pixel_worlds:pixel_worlds/TwoEyes-v0", observation_key=key),
     ):
         env.reset()
         assert env._env.observation_space[env._key].shape == shape
@@ -242,7 +242,7 @@ def test_mujoco_environments_of_gymnasium_are_drawn(monkeypatch, tmp_path):
         ("gym:", "expected an id that is registered"),
         ("gym:a b", "expected an id that is registered"),
         ("gym:Nowhere/Pong-v5", "Namespace Nowhere not found"),
-        ("gym:pixel_worlds:pixel_worlds/Sen-v0", "the nearest one is 'gym:pixel_worlds:pixel_worlds/Seen-v0'"),
+        ("gym:tests.envs.pixel_worlds:pixel_worlds/Sen-v0", f"the nearest one is '{SEEN}'"),
         ("gym:no_such_module:X-v0", "No module named 'no_such_module'"),
         ("gym:pixel_worlds/Blind-v0", "render_mode None and observations Box"),
         ("gym:pixel_worlds/Lacking-v0", "pygame is not installed, run `pip install pygame`"),

@@ -1,6 +1,5 @@
 """What an environment outside of Gymnasium's API is told, in one line, and what of it is taken all the same."""
 
-import broken_worlds
 import gymnasium
 import numpy as np
 import pytest
@@ -8,11 +7,12 @@ import pytest
 from envs import GymPixels, make_env, make_vector_env
 from envs.adapter import _say_once
 from envs.contract import Contract, ContractError
+from tests.envs import broken_worlds
 from tests.envs.pixel_worlds import World
 
 
 def task(name):
-    return f"gym:broken_worlds:broken_worlds/{name}-v0"
+    return f"gym:tests.envs.broken_worlds:broken_worlds/{name}-v0"
 
 
 def stepped(name):

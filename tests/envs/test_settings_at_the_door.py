@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_contract import task
 
 from agent import make_config
 from agent.config.files import load_config, save_config
@@ -23,6 +22,7 @@ from envs import Driver, make_vector_env
 from envs.driver import EnvironmentFailure
 from replay import EpisodeStore
 from run_agent import main
+from tests.envs.test_contract import task
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ["train", "--preset", "debug", "--quiet", "--env.num_envs", "1", "--env_frames", "110"]
@@ -30,7 +30,7 @@ TRAIN = ["train", "--preset", "debug", "--quiet", "--env.num_envs", "1", "--env_
 
 def run(logdir, *arguments, **variables):
     """The status, and what is on stderr, of `run_agent.py` in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), **variables}
+    environment = {**os.environ, **variables}
     command = [sys.executable, "run_agent.py", *arguments, "--logdir", str(logdir)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
     return done.returncode, done.stderr
@@ -68,8 +68,9 @@ def test_what_can_be_taken_is_trained_on(tmp_path, name):
 
 
 @pytest.mark.parametrize(("backend", "name"), [
-    ("glfw", "cartpole_swingup"), ("glfw", "gym:HalfCheetah-v5"),
-    ("nonsense", "cartpole_swingup"), ("nonsense", "gym:HalfCheetah-v5"),
+    ("glfw", "cartpole_swingup"), ("nonsense", "gym:HalfCheetah-v5"),
+    pytest.param("nonsense", "cartpole_swingup", marks=pytest.mark.slow),
+    pytest.param("glfw", "gym:HalfCheetah-v5", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_gl_backend_that_cannot_draw_is_one_line(tmp_path, backend, name):
     status, text = run(tmp_path / "run", *TRAIN, "--task", name, MUJOCO_GL=backend, DISPLAY="", WAYLAND_DISPLAY="")

@@ -1,5 +1,6 @@
 """No environment worker outlives the process that started it, and a run survives the loss of one."""
 
+import os
 import subprocess
 import sys
 import time
@@ -10,16 +11,14 @@ import pytest
 from agent import Trainer, make_config
 from agent.run_folder.checkpoint import load_newest
 from agent.run_folder.logger import read_metrics
+from benchmarks.reliability import injection, processes
 
 ROOT = Path(__file__).resolve().parents[2]
-from benchmarks.harness import processes
-from benchmarks.reliability import injection
 
 # A trainer's place: a process with two workers, which it tells of. One of them never comes back from its step.
 PARENT = """
-import sys, time
+import time
 from functools import partial
-sys.path.insert(0, {root!r})
 from gymnasium.vector import AsyncVectorEnv
 from envs.factory import _make
 from envs.reaching import ReachingEnv
@@ -45,8 +44,10 @@ if __name__ == "__main__":
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 def test_workers_end_with_a_killed_parent_even_in_a_step_that_hangs(tmp_path):
     script = tmp_path / "parent.py"
-    script.write_text(PARENT.format(root=str(ROOT)))
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+    script.write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         below = processes.descendants(parent.pid)

@@ -108,6 +108,7 @@ def test_sampled_acting_draws_from_the_posterior() -> None:
     torch.testing.assert_close(drawn.latent.std(0), seen.std[0, 0], rtol=0, atol=0.045)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_without_recurrence_noise_a_sample_reaches_what_is_drawn_and_not_the_recurrence() -> None:
     model = make_model(recurrence_noise=0.0).eval()

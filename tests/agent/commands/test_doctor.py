@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent.commands import doctor as command
+from agent.commands.doctor import checks
 from agent.commands.doctor.checks import Finding
 from agent.commands.doctor.subprocesses import Allowance
 from agent.config.presets import make_config
-from envs import doctor, probing
 from run_agent import main
 from tests.envs.sleepers import SLEEPERS, wait_for, wait_until_gone
 
@@ -32,7 +32,7 @@ def pids(tmp_path, monkeypatch) -> Path:
 
 
 def test_versions_out_of_bounds_are_problems_with_the_command_that_mends_them():
-    python, numpy, missing, rest = doctor.check_versions(
+    python, numpy, missing, rest = checks.check_versions(
         ">=2,<3", ["numpy>=99", "no-such-package-here>=1", "PyYAML>=5"]
     )
     assert (python.verdict, numpy.verdict, missing.verdict) == ("problem",) * 3
@@ -42,17 +42,17 @@ def test_versions_out_of_bounds_are_problems_with_the_command_that_mends_them():
 
 
 def test_the_bounds_are_those_of_pyproject_and_hold_here():
-    bounds, lines = doctor.requirements()
+    bounds, lines = checks.requirements()
     assert bounds == ">=3.11,<3.13"
     assert "mujoco>=3.17,<4" in lines
-    assert {finding.verdict for finding in doctor.check_versions(bounds, lines)} == {"ok"}
+    assert {finding.verdict for finding in checks.check_versions(bounds, lines)} == {"ok"}
 
 
 def test_dm_control_and_mujoco_load_a_task(monkeypatch):
-    assert doctor.check_simulator("cartpole_swingup", 60).verdict == "ok"
+    assert checks.check_simulator("cartpole_swingup", 60).verdict == "ok"
     broken = "raise AttributeError(\"'MjModel' object has no attribute 'flex_vertedge'\")"
-    monkeypatch.setattr(doctor, "SIMULATOR_PROBE", broken)
-    finding = doctor.check_simulator("cartpole_swingup", 60)
+    monkeypatch.setattr(checks, "SIMULATOR_PROBE", broken)
+    finding = checks.check_simulator("cartpole_swingup", 60)
     assert finding.verdict == "problem"
     assert "flex_vertedge" in finding.text
     assert "mujoco 3." in finding.advice
@@ -65,8 +65,8 @@ def verdicts(findings: list[Finding]) -> dict[str, str]:
 def check_with(monkeypatch, script: str, variable: str | None = None) -> tuple[dict[str, Finding], str]:
     """Backends where drawing is `script`."""
     monkeypatch.setenv("MUJOCO_GL", variable or "")
-    monkeypatch.setattr(doctor, "BACKEND_PROBE", script)
-    findings, backend = doctor.check_backends("cartpole_swingup", 8, 2, Allowance(200))
+    monkeypatch.setattr(checks, "BACKEND_PROBE", script)
+    findings, backend = checks.check_backends("cartpole_swingup", 8, 2, Allowance(200))
     assert list(verdicts(findings)) == ["egl", "osmesa", "glfw", "drawing"]
     return {finding.name: finding for finding in findings}, backend
 
@@ -116,16 +116,16 @@ sys.stdin.read()
 
 
 def test_the_frames_of_a_task_are_counted():
-    standard, fast = doctor.check_profiles("cartpole_swingup", 2, "", Allowance(200))
+    standard, fast = checks.check_profiles("cartpole_swingup", 2, "", Allowance(200))
     assert (standard.name, fast.name) == ("standard frames", "fast frames")
     assert fast.figures["frames_per_second"] > 0
     assert fast.figures["action_dim"] == 1
-    (own,) = doctor.check_profiles("reaching", 1, "", Allowance(200))  # draws one way only
+    (own,) = checks.check_profiles("reaching", 1, "", Allowance(200))  # draws one way only
     assert own.verdict == "ok"
 
 
 def test_hours_are_updates_and_drawn_frames(monkeypatch):
-    monkeypatch.setattr(probing, "usable_cores", lambda: 3)
+    monkeypatch.setattr("agent.training.machine.usable_cores", lambda: 3)
     config = make_config("cpu", "cartpole_swingup", {"env_frames": 82_000, "env.num_envs": 4})
     found = [
         Finding("standard frames", "ok", "", figures={"frames_per_second": 1.0}),
@@ -144,15 +144,15 @@ def test_hours_are_updates_and_drawn_frames(monkeypatch):
 
 
 def test_what_writes_videos_is_tried(monkeypatch, tmp_path):
-    finding = doctor.check_encoder(100)
+    finding = checks.check_encoder(100)
     assert (finding.verdict, finding.text) == ("ok", "libx264 writes mp4 files")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "missing"))
-    finding = doctor.check_encoder(100)
+    finding = checks.check_encoder(100)
     assert finding.verdict == "note"  # no run needs a video
     assert finding.text.startswith("Pillow writes gif files, as [Errno 2] No such file or directory: ")
     assert "pip install" in finding.advice
-    monkeypatch.setattr(doctor, "ENCODER_PROBE", "raise SystemError('broken')")
-    assert doctor.check_encoder(100).verdict == "note"
+    monkeypatch.setattr(checks, "ENCODER_PROBE", "raise SystemError('broken')")
+    assert checks.check_encoder(100).verdict == "note"
 
 
 # ---------------------------------------------------------------- the command
@@ -162,9 +162,9 @@ def test_what_writes_videos_is_tried(monkeypatch, tmp_path):
 def quick(monkeypatch):
     """Probes that answer at once, the one for learning aside."""
     monkeypatch.setenv("MUJOCO_GL", "")
-    monkeypatch.setattr(doctor, "SIMULATOR_PROBE", "pass")
-    monkeypatch.setattr(doctor, "BACKEND_PROBE", DRAWN)
-    monkeypatch.setattr(doctor, "DRAWING_PROBE", DRAWN)
+    monkeypatch.setattr(checks, "SIMULATOR_PROBE", "pass")
+    monkeypatch.setattr(checks, "BACKEND_PROBE", DRAWN)
+    monkeypatch.setattr(checks, "DRAWING_PROBE", DRAWN)
     torch_found = {"torch": {"name": "torch", "verdict": "ok", "text": "2.x", "figures": {"cuda": False}}}
     monkeypatch.setattr(command, "TORCH_PROBE", f"print('{json.dumps(torch_found)}')")
 
@@ -217,9 +217,9 @@ def test_doctor_times_the_threads_that_are_asked_for(capsys, quick):
 @pytest.mark.parametrize(("task", "status"), [("walker_walk", 1), ("counting", 0)])
 def test_without_dm_control_only_tasks_of_our_own_can_start(capsys, quick, monkeypatch, task, status):
     for name in ("SIMULATOR_PROBE", "BACKEND_PROBE", "DRAWING_PROBE"):
-        monkeypatch.setattr(doctor, name, "import no_dm_control")
+        monkeypatch.setattr(checks, name, "import no_dm_control")
     if task == "counting":
-        monkeypatch.setattr(doctor, "check_profiles", lambda *_: [])
+        monkeypatch.setattr(checks, "check_profiles", lambda *_: [])
     monkeypatch.setattr(command, "LEARNING_PROBE", "pass")
     assert main(["doctor", "--task", task]) == status
     out = capsys.readouterr().out
@@ -230,7 +230,7 @@ def test_without_dm_control_only_tasks_of_our_own_can_start(capsys, quick, monke
 
 def test_doctor_never_hangs(capsys, monkeypatch, pids):
     for name in ("SIMULATOR_PROBE", "BACKEND_PROBE", "DRAWING_PROBE"):
-        monkeypatch.setattr(doctor, name, SLEEPERS)
+        monkeypatch.setattr(checks, name, SLEEPERS)
     for name in ("TORCH_PROBE", "LEARNING_PROBE"):
         monkeypatch.setattr(command, name, SLEEPERS)
     assert main(["doctor", "--task", "walker_walk", "--seconds", "4"]) == 1

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.commands.doctor.subprocesses import Allowance, run_probe, run_probes
-from envs import probing
+from agent.commands.doctor.subprocesses import NO_TIME, Allowance, Answer, run_probe, run_probes
 from tests.envs.sleepers import SLEEPERS, wait_for, wait_until_gone
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -86,7 +85,7 @@ def test_what_is_printed_is_merged_and_kept_at_a_failure():
 
 
 def test_nothing_is_started_without_time(pids):
-    assert run_probe(SLEEPERS, 0.5) == probing.Answer({}, probing.NO_TIME)
+    assert run_probe(SLEEPERS, 0.5) == Answer({}, NO_TIME)
     assert not pids.exists()
 
 

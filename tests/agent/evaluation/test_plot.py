@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from agent.report import curves
 from PIL import Image
 
 from agent.config.presets import make_config
+from agent.evaluation import curves
 from agent.evaluation.curve_figure import draw_panel, make_axes
 from agent.evaluation.curves import (
     Panel,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from test_agent import frames, random_chunk
 from torch import nn
 
 from agent import Agent, make_config
 from agent.learning.weight_average import WeightAverage
+from tests.agent.learning.test_agent import frames, random_chunk
 
 
 def averaged_after(values, decay):

@@ -11,6 +11,7 @@ import torch
 from agent import load, make_config
 from agent.evaluation.episodes import agent_env, evaluate, play_episode
 from agent.run_folder.checkpoint import load_newest
+from agent.run_folder.load import load_agent
 from agent.stable_baselines.baseline_trainer import BaselineTrainer
 from agent.stable_baselines.baselines import ARRAYS, Baseline, make_model, stacked_envs
 from benchmarks.reliability import injection
@@ -79,8 +80,9 @@ def test_evaluate_and_record_work_and_dreams_are_refused(run, capsys):
         assert main(["record", "--logdir", str(logdir), f"--{kind}"]) == 2
         assert "world model" in capsys.readouterr().err
         assert not (logdir / "videos" / f"{kind}.mp4").exists()
-    with pytest.raises(ValueError, match=r"agent\.baselines\.Baseline loads it"):
-        load(logdir)
+    with pytest.raises(ValueError, match=rf"got '{logdir}', a run of {algo}; agent\.load loads it"):
+        load_agent(logdir)
+    assert isinstance(load(logdir, "cpu"), Baseline)
 
 
 def test_sampled_actions_depend_on_the_seed_and_leave_torch_as_it_was(run):

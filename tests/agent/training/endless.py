@@ -1,4 +1,4 @@
-"""Environments without an end of their own, registered with gymnasium as "gym:endless:Endless-v0"."""
+"""An environment that never ends by itself; importing this module registers it with gymnasium."""
 
 import gymnasium
 
@@ -13,4 +13,4 @@ class Endless(CountingEnv):
 
 
 gymnasium.register("Endless-v0", Endless)
-TASK = "gym:endless:Endless-v0"
+TASK = "gym:tests.agent.training.endless:Endless-v0"

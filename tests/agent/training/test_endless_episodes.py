@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from test_exact_resume import assert_same_run
-from test_trainer import SpyAgent
 
 from agent import AIME, Trainer, load, make_config
 from agent.evaluation.episodes import evaluate
@@ -17,6 +15,8 @@ from envs.pixels import IS_CUT, EpisodeStart
 from replay import EpisodeStore, ReplayBuffer
 from run_agent import main
 from tests.agent.training.endless import TASK, Endless
+from tests.agent.training.test_exact_resume import assert_same_run
+from tests.agent.training.test_trainer import SpyAgent
 
 SETTINGS = {"env_frames": 160, "replay.prefill_frames": 40, "env.num_envs": 2, "train.video_frames": 0}
 SETTINGS |= {"train.eval_every": 1000, "env.max_episode_frames": 30}

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from test_dreams import capture
 
 from agent.config.presets import make_config
 from agent.evaluation.episodes import play_episode
@@ -12,6 +11,7 @@ from agent.learning.frames import to_frames
 from agent.video.imagination import imagine, record_imagination
 from envs import make_env
 from tests.agent.learning.small_agent import make_agent
+from tests.agent.video.test_dreams import capture
 
 
 @pytest.fixture(scope="module")

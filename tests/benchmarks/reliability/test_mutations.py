@@ -1,20 +1,21 @@
-"""A damaged file of every kind, as benchmarks/reliability/mutations.py makes a thousand: none is swallowed, none breaks a run."""
+"""A damaged file of every kind, as mutations.py makes a thousand: none is swallowed, none breaks a run."""
 
 import shutil
 from collections import Counter
 
+import pytest
 import torch
 import yaml
 
 from agent.run_folder.checkpoint import load_checkpoint, write_checkpoint
+from benchmarks.reliability import mutations
 from tests.faults.golden_run import tamper, unpack
 
 CASES = 31  # every mutation of every kind of file once
 
 
-def test_every_kind_of_damage(tmp_path, monkeypatch):
-    import mutations
-
+@pytest.mark.slow
+def test_every_kind_of_damage(tmp_path):
     path = unpack(tmp_path / "run")
     older = load_checkpoint(path)
     older["counters"]["updates"] = older["agent"]["updates"] = 0

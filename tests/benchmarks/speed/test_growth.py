@@ -1,30 +1,18 @@
-"""benchmarks/speed/growth.py measures every axis it promises and fits the powers that are there. No figure is judged."""
+"""growth measures every axis it promises and fits the powers that are there. No figure is judged."""
 
-import importlib
 import json
 import math
-from collections.abc import Callable
-from types import ModuleType
 
 import pytest
 import torch
 from PIL import Image
 
-
-@pytest.fixture
-def keep_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+from benchmarks.harness.timing import clock
+from benchmarks.speed import growth
 
 
-@pytest.fixture
-def growth(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return importlib.import_module("benchmarks.speed.growth")
-
-
-@pytest.mark.usefixtures("keep_threads")
-def test_growth_reports_every_axis_and_draws_it(growth, monkeypatch, tmp_path, capsys):
+@pytest.mark.slow
+def test_growth_reports_every_axis_and_draws_it(monkeypatch, tmp_path, capsys):
     axes = {"length": [4, 8], "batch": [1, 2], "components": [2, 4], "hidden": [8, 16], "envs": [1, 3]}
     monkeypatch.setattr(growth, "AXES", axes)
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
@@ -48,36 +36,19 @@ def test_growth_reports_every_axis_and_draws_it(growth, monkeypatch, tmp_path, c
     assert all(name in printed for name in axes)
 
 
-def test_exponent_is_the_power_of_a_power_law(growth):
+def test_exponent_is_the_power_of_a_power_law():
     values = [2, 4, 8, 16]
     assert growth.exponent(values, [3 * value**1.5 for value in values]) == pytest.approx(1.5)
     assert growth.exponent(values, [7.0] * 4) == pytest.approx(0.0)
 
 
-def test_growth_takes_medians_of_rounds_in_turns(growth):
-    now, order = [0.0], []
-
-    def work(name: str, durations: list[float]) -> Callable[[], None]:
-        left = iter(durations)
-
-        def run() -> None:
-            order.append(name)
-            now[0] += 1000 * next(left)  # the clock counts milliseconds
-
-        return run
-
-    works = [work("a", [99, 5, 1, 3]), work("b", [88, 2, 2, 7])]
-    assert growth.take_turns(works, repeats=3, now=lambda: now[0]) == [3, 2]
-    assert order == ["a", "b"] * 4
-
-
 @pytest.mark.parametrize(("threads", "counts_sleep"), [(1, False), (2, True)])
-def test_one_thread_on_a_cpu_is_timed_by_its_own_processor_time(growth, monkeypatch, threads, counts_sleep):
+def test_one_thread_on_a_cpu_is_timed_by_its_own_processor_time(monkeypatch, threads, counts_sleep):
     """A process that only waits spends wall-clock time, and none of the processor's."""
     wall, own = [0.0], [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: wall[0])
     monkeypatch.setattr("time.process_time", lambda: own[0])
-    now = growth.clock(torch.device("cpu"), threads)
+    now = clock(torch.device("cpu"), threads)
     before = now()
     wall[0] += 2.0
     assert now() - before == (2000.0 if counts_sleep else 0.0)
@@ -93,8 +64,7 @@ def test_one_thread_on_a_cpu_is_timed_by_its_own_processor_time(growth, monkeypa
         (["--picture", "/no/such/folder/out.png"], "picture"),
     ],
 )
-@pytest.mark.usefixtures("keep_threads")
-def test_bad_input_of_growth_is_one_line_and_status_2(growth, capsys, arguments, named):
+def test_bad_input_of_growth_is_one_line_and_status_2(capsys, arguments, named):
     assert growth.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

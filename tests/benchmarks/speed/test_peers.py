@@ -1,12 +1,12 @@
-"""benchmarks/speed/peers.py runs, takes turns and reports what it promises, beside a folder that looks like a peer."""
+"""peers runs, takes turns and reports what it promises, beside a folder that looks like a peer."""
 
-import importlib
 import json
 import textwrap
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from benchmarks.speed import peers
 
 FAKE_PEER = {
     "models.py": """
@@ -53,11 +53,6 @@ FAKE_PEER = {
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return importlib.import_module("benchmarks.speed.peers")
-
-
-@pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder that looks like a peer: what it is handed is asserted in its own process."""
     for name, text in FAKE_PEER.items():
@@ -70,7 +65,7 @@ def checkout(tmp_path: Path) -> Path:
 SMALL = ["--peer", "dreamerv3-torch", "--preset", "debug", "--batch", "2", "--length", "4", "--threads", "1"]
 
 
-def test_peers_compares_processes_that_take_turns(peers, checkout, tmp_path, capsys):
+def test_peers_compares_processes_that_take_turns(checkout, tmp_path, capsys):
     path = tmp_path / "out.json"
     arguments = [*SMALL, "--size", "10m", "--repeats", "1", "--device", "cpu", "--checkout", str(checkout)]
     assert peers.main([*arguments, "--json", str(path)]) == 0
@@ -91,15 +86,17 @@ def test_peers_compares_processes_that_take_turns(peers, checkout, tmp_path, cap
     assert all(name in printed for name in report["sides"])
 
 
-def test_a_peer_that_fails_is_said_in_one_line(peers, checkout, capfd):
+def test_a_peer_that_fails_is_said_in_one_line(checkout, capfd):
     (checkout / "models.py").write_text("raise ImportError('no such package')")
-    assert peers.main([*SMALL, "--size", "10m", "--checkout", str(checkout)]) == 1
+    assert peers.main([*SMALL, "--size", "10m", "--work", "as preset", "--checkout", str(checkout)]) == 1
     error = capfd.readouterr().err
     assert "no such package" in error  # its own words
-    assert error.splitlines()[-1].startswith("peers.py: error: dreamerv3-torch: its process ended")
+    assert error.splitlines()[-1].startswith(
+        "python -m benchmarks.speed.peers: error: dreamerv3-torch: its process ended"
+    )
 
 
-def test_turns_alternate_and_the_first_two_rounds_warm_up(peers):
+def test_turns_alternate_and_the_first_two_rounds_warm_up():
     asked: list[str] = []
 
     class Stub:
@@ -132,7 +129,7 @@ def test_turns_alternate_and_the_first_two_rounds_warm_up(peers):
         (["--json", "/no/such/folder/out.json"], "json"),
     ],
 )
-def test_bad_input_of_peers_is_one_line_and_status_2(peers, tmp_path, capsys, arguments, named):
+def test_bad_input_of_peers_is_one_line_and_status_2(tmp_path, capsys, arguments, named):
     given = ["--peer", "r2dreamer", "--checkout", str(tmp_path), "--device", "cpu", *arguments]
     assert peers.main(given) == 2
     error = capsys.readouterr().err

@@ -1,16 +1,14 @@
 """The benchmark commands run and report what they promise. No figure is judged."""
 
-import importlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
 from agent.config.presets import make_config
+from benchmarks.speed import pillars, throughput
 from world_model import DPGMMVariationalRecurrentAutoencoder, terms
 
 RATES = {
@@ -25,20 +23,7 @@ RATES = {
 }
 
 
-@pytest.fixture
-def throughput(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return importlib.import_module("benchmarks.speed.throughput")
-
-
-@pytest.fixture
-def keep_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("keep_threads")
-def test_throughput_reports_every_figure(throughput, tmp_path, capsys):
+def test_throughput_reports_every_figure(tmp_path, capsys):
     path = tmp_path / "out.json"
     assert throughput.main(["--preset", "debug", "--threads", "1", "--seconds", "0.01", "--json", str(path)]) == 0
     report = json.loads(path.read_text())
@@ -55,7 +40,7 @@ def test_throughput_reports_every_figure(throughput, tmp_path, capsys):
     assert all(name in printed for name in [*report["results"], *report["parameters"], *report["machine"]])
 
 
-def test_rate_is_the_median_of_slices(throughput, monkeypatch):
+def test_rate_is_the_median_of_slices(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
     durations = iter([9.0, *[1.0] * 2, *[4.0], *[1.0] * 2, *[0.5] * 4, *[2.0]])  # a warm-up, then slices of 2 seconds
@@ -68,7 +53,7 @@ def test_rate_is_the_median_of_slices(throughput, monkeypatch):
     assert throughput.median_rate(work, seconds=10.0) == pytest.approx(3.0)
 
 
-def test_replay_is_full_of_legal_episodes(throughput):
+def test_replay_is_full_of_legal_episodes():
     buffer = throughput.filled_replay(1200, action_dim=2)
     assert len(buffer) == 1200
     assert buffer.sample(4, 64).image.shape == (4, 64, 64, 64, 3)
@@ -84,8 +69,7 @@ def test_replay_is_full_of_legal_episodes(throughput):
         (["--json", "/no/such/folder/out.json"], "json"),
     ],
 )
-@pytest.mark.usefixtures("keep_threads")
-def test_bad_input_is_one_line_and_status_2(throughput, capsys, arguments, named):
+def test_bad_input_is_one_line_and_status_2(capsys, arguments, named):
     assert throughput.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -98,19 +82,13 @@ TOTALS = ("whole forward", "whole update")
 TINY = ["--preset", "debug", "--batch", "2", "--length", "4", "--repeats", "1", "--threads", "1"]
 
 
-@pytest.fixture
-def pillars(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return importlib.import_module("benchmarks.speed.pillars")
-
-
 def by_name(rows: list[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
     return {row[key]: row for row in rows}
 
 
-@pytest.mark.usefixtures("keep_threads")
-def test_pillars_table_adds_up(pillars, tmp_path, capsys):
+def test_pillars_table_adds_up(tmp_path, capsys):
     path = tmp_path / "out.json"
-    assert pillars.main([*TINY, "--out", str(path)]) == 0
+    assert pillars.main([*TINY, "--json", str(path)]) == 0
     report = json.loads(path.read_text())
     parts, gradients = by_name(report["parts"], "part"), by_name(report["gradients"], "gradients")
 
@@ -136,8 +114,7 @@ def test_pillars_table_adds_up(pillars, tmp_path, capsys):
     assert all(name in printed for name in [*parts, *gradients, *report["machine"]])
 
 
-@pytest.mark.usefixtures("keep_threads")
-def test_lazy_rgb_costs_a_solve_and_then_plain_passes(pillars):
+def test_lazy_rgb_costs_a_solve_and_then_plain_passes():
     report = pillars.measure(make_config("debug"), batch=2, length=4, threads=1, repeats=1)
     plain, naive, lazy = report["gradients"]
     assert naive["gradients"] == "RGB, every update"
@@ -150,8 +127,7 @@ def test_lazy_rgb_costs_a_solve_and_then_plain_passes(pillars):
     assert report["parts"][-1]["ms"] == pytest.approx(plain["update_ms"])
 
 
-@pytest.mark.usefixtures("keep_threads")
-def test_a_pillar_that_is_off_has_no_row(pillars):
+def test_a_pillar_that_is_off_has_no_row():
     off = {
         "world_model.perceiver_config.enabled": False,
         "world_model.attention_config.enabled": False,
@@ -171,20 +147,19 @@ def test_a_pillar_that_is_off_has_no_row(pillars):
     assert [row["gradients"] for row in report["gradients"]] == ["plain sum"]
 
 
-@pytest.mark.usefixtures("keep_threads")
-def test_pillars_measures_the_presets_row_of_the_task(pillars, tmp_path):
+def test_pillars_measures_the_presets_row_of_the_task(tmp_path):
     path = tmp_path / "out.json"
     names = {}
     for task in ("cartpole_swingup", "ball_in_cup_catch"):
         sizes = ["--batch", "2", "--length", "2", "--repeats", "1", "--threads", "1"]
-        assert pillars.main(["--preset", "cpu", "--task", task, *sizes, "--out", str(path)]) == 0
+        assert pillars.main(["--preset", "cpu", "--task", task, *sizes, "--json", str(path)]) == 0
         report = json.loads(path.read_text())
         assert report["settings"]["task"] == task
         names[task] = {row["part"] for row in report["parts"]}
     assert names["ball_in_cup_catch"] - names["cartpole_swingup"] == {"pillar 4: attention"}
 
 
-def test_what_is_spent_belongs_to_the_innermost_part(pillars):
+def test_what_is_spent_belongs_to_the_innermost_part():
     now = [0.0]
     ledger = pillars.Ledger(lambda: now[0], "other")
 
@@ -209,7 +184,7 @@ def test_what_is_spent_belongs_to_the_innermost_part(pillars):
     assert ledger.amounts == {"other": 1 + 3, "outer": 2 + 2 + 5, "inner": 10 + 20}
 
 
-def test_a_block_of_updates_costs_the_mean_of_its_medians(pillars):
+def test_a_block_of_updates_costs_the_mean_of_its_medians():
     blocks = [[{"part": solve}, {"part": reuse}] for solve, reuse in ((9.0, 1.0), (5.0, 100.0), (6.0, 2.0))]
     assert pillars.typical(blocks) == {"part": (6.0 + 2.0) / 2}
 
@@ -223,10 +198,10 @@ def test_a_block_of_updates_costs_the_mean_of_its_medians(pillars):
         (["--length", "-1"], "length"),
         (["--threads", "0"], "threads"),
         (["--repeats", "0"], "repeats"),
-        (["--out", "/no/such/folder/out.json"], "out"),
+        (["--json", "/no/such/folder/out.json"], "json"),
     ],
 )
-def test_bad_input_of_pillars_is_one_line_and_status_2(pillars, capsys, arguments, named):
+def test_bad_input_of_pillars_is_one_line_and_status_2(capsys, arguments, named):
     assert pillars.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -1,43 +1,32 @@
 """The benchmarks of replay, environments and start-up run and report what they promise. No figure is judged."""
 
-import importlib
 import json
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmarks.harness.timing import alternate
+from benchmarks.speed import environments, replay, startup
 from envs import Driver, make_vector_env
 
 
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LP_NUM_THREADS", "0")  # environments.py sets it: back as it was after the test
-
-    def module(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    return module
-
-
-def test_works_are_timed_in_turns_and_medians_leave_the_warm_up_out(load, monkeypatch):
-    alternating, now, calls = load("alternating"), [0.0], []
-    monkeypatch.setattr(alternating.time, "perf_counter", lambda: now[0])
+def test_works_are_timed_in_turns_and_medians_leave_the_warm_up_out():
+    now, calls = [0.0], []
     durations = {"a": iter([90.0, 1.0, 7.0, 3.0]), "b": iter([90.0, 10.0, 20.0, 60.0])}
 
     def work(name):
         calls.append(name)
         now[0] += next(durations[name])
 
-    found = alternating.alternate({name: lambda name=name: work(name) for name in "ab"}, repeats=3)
+    found = alternate({name: lambda name=name: work(name) for name in "ab"}, 3, lambda: now[0])
     assert found == {"a": 3.0, "b": 20.0}
     assert calls == list("abbaabba")
 
 
-def test_replay_speed_reports_every_figure(load, tmp_path, capsys):
+def test_replay_reports_every_figure(tmp_path, capsys):
     path = tmp_path / "out.json"
     arguments = ["--rows", "4000", "--repeats", "1", "--minutes", "0", "--folder", str(tmp_path), "--json", str(path)]
-    assert load("replay_speed").main(arguments) == 0
+    assert replay.main(arguments) == 0
     report = json.loads(path.read_text())
     assert set(report) == {"settings", "machine", "results"}
     results = report["results"]
@@ -50,19 +39,18 @@ def test_replay_speed_reports_every_figure(load, tmp_path, capsys):
     assert all(name in printed for name in [*results, *report["machine"]])
 
 
-def test_the_soak_goes_on_until_its_ring_is_full(load, tmp_path, monkeypatch):
-    module = load("replay_speed")
-    monkeypatch.setattr(module, "SOAK_ROWS", 2 * 8 * module.EPISODE)
-    monkeypatch.setattr(module, "BATCHES", {"16x64": (1, 64)})
-    results = module.soak(minutes=0, folder=tmp_path)
-    assert results["soak_rows_written"] == 2 * 8 * module.EPISODE
-    assert results["soak_samples"] == 8 * (2 * module.EPISODE - 64) / 2  # eight at every other tick from 64 rows on
+def test_the_soak_goes_on_until_its_ring_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "SOAK_ROWS", 2 * 8 * replay.EPISODE)
+    monkeypatch.setattr(replay, "BATCHES", {"16x64": (1, 64)})
+    results = replay.soak(minutes=0, folder=tmp_path)
+    assert results["soak_rows_written"] == 2 * 8 * replay.EPISODE
+    assert results["soak_samples"] == 8 * (2 * replay.EPISODE - 64) / 2  # eight at every other tick from 64 rows on
     assert results["soak_handles_least"] == results["soak_handles_most"] > 0
     assert len(list(tmp_path.glob("*.ep"))) == 16
 
 
-def test_ticks_are_what_a_driver_yields(load):
-    made = load("replay_speed").ticks(num_envs=2, length=3)
+def test_ticks_are_what_a_driver_yields():
+    made = replay.ticks(num_envs=2, length=3)
     found = [next(made) for _ in range(6)]
     with Driver(make_vector_env("counting", 1, length=2)) as driver:
         rows = [driver.tick(lambda step: np.ones_like(step.action)) for _ in range(6)]
@@ -73,19 +61,18 @@ def test_ticks_are_what_a_driver_yields(load):
     assert found[0].image.shape == (2, 64, 64, 3)
 
 
-def test_environments_reports_every_figure(load, tmp_path):
+def test_environments_reports_every_figure(tmp_path):
     path = tmp_path / "out.json"
     arguments = ["--workers", "2", "--ticks", "3", "--repeats", "1", "--json", str(path)]
-    assert load("environments").main(arguments) == 0
+    assert environments.main(arguments) == 0
     results = json.loads(path.read_text())["results"]
     bare = results["bare_frames_per_second"]
     for name in ("driver", "driver_2", "bare_2"):
         assert results[f"{name}_over_bare"] == pytest.approx(results[f"{name}_frames_per_second"] / bare)
 
 
-def test_loops_side_by_side_all_run_at_every_turn(load):
+def test_loops_side_by_side_all_run_at_every_turn():
     """Every process answers each turn once, and none is left behind."""
-    environments = load("environments")
     with environments.SideBySide(2, "cartpole_balance", 2, "fast", ticks=1) as crowd:
         for _ in range(3):
             crowd()
@@ -94,8 +81,8 @@ def test_loops_side_by_side_all_run_at_every_turn(load):
     assert not any(process.is_alive() for process in crowd.processes)
 
 
-def test_startup_times_a_run_that_ends_at_its_first_frame(load):
-    times = load("startup").time_train("counting", "debug")
+def test_startup_times_a_run_that_ends_at_its_first_frame():
+    times = startup.time_train("counting", "debug")
     assert 0 < times["until_imported_seconds"] < times["until_built_seconds"] < times["first_frame_seconds"]
     assert times["first_frame_cpu_seconds"] > 0
 
@@ -103,17 +90,17 @@ def test_startup_times_a_run_that_ends_at_its_first_frame(load):
 @pytest.mark.parametrize(
     ("module", "arguments", "named"),
     [
-        ("replay_speed", ["--rows", "0"], "rows"),
-        ("replay_speed", ["--minutes", "nan"], "minutes"),
-        ("environments", ["--task", "walker_wlk"], "walker_walk"),
-        ("environments", ["--task", "counting"], "task"),
-        ("environments", ["--workers", "1"], "workers"),
-        ("startup", ["--repeats", "0"], "repeats"),
-        ("startup", ["--json", "/no/such/folder/out.json"], "json"),
+        (replay, ["--rows", "0"], "rows"),
+        (replay, ["--minutes", "nan"], "minutes"),
+        (environments, ["--task", "walker_wlk"], "walker_walk"),
+        (environments, ["--task", "counting"], "task"),
+        (environments, ["--workers", "1"], "workers"),
+        (startup, ["--repeats", "0"], "repeats"),
+        (startup, ["--json", "/no/such/folder/out.json"], "json"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(load, capsys, module, arguments, named):
-    assert load(module).main(arguments) == 2
+def test_bad_input_is_one_line_and_status_2(capsys, module, arguments, named):
+    assert module.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert named in error
