@@ -1,7 +1,7 @@
 """What each pillar costs in one update of the world model: parameters, FLOPs, milliseconds; and what RGB adds.
 
-    python -m benchmarks.speed.pillars [--preset seed] [--task T] [--batch 8] [--length 16] [--threads 2] [--repeats 5]
-        [--json out.json]
+    python -m benchmarks.speed.pillars [--preset reference] [--task T] [--batch 8] [--length 16] [--threads 2]
+        [--repeats 5] [--json out.json]
 
 The figures are taken around the calls of real updates. Parts may call each other: what is spent belongs to the
 innermost part that is running, so nothing counts twice, "other" is what no part claims, and the totals are the sums of
@@ -255,7 +255,7 @@ def show(console: Console, report: Report) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     command = Command("speed.pillars", __doc__)
-    command.add_argument("--preset", default="seed")
+    command.add_argument("--preset", default="reference")
     command.add_argument("--task", help="default: the preset's own, else cartpole_swingup")
     command.add_number("batch", 8, "sequences of an update")
     command.add_number("length", 16, "frames of a sequence")

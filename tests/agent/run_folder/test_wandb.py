@@ -115,7 +115,7 @@ def test_trouble_is_told_once_and_ends_the_copy_not_the_run(service, tmp_path):
 def test_a_service_that_cannot_be_reached_leaves_the_copy_in_the_folder(service, tmp_path):
     code = f"""
 from pathlib import Path
-from agent import wandb_writer
+from agent.run_folder import wandb_writer
 wandb_writer.WAIT_SECONDS = 1.0
 wandb_writer.check_wandb()
 writer = wandb_writer.WandbWriter(Path("demo"), {{"seed": 3}}, resume=False)
