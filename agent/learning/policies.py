@@ -52,7 +52,7 @@ class Gaussian(NamedTuple):
         return (action + amount * standard_normal(action.shape, action, generator)).clamp(-1, 1)
 
     def metrics(self) -> dict[str, Tensor]:
-        """What to watch of the policy, by name."""
+        """Return metrics of the policy by name."""
         return {"actor_std": self.std.mean(), "action_magnitude": self.mean.abs().mean()}
 
 
@@ -98,7 +98,7 @@ class Categorical(NamedTuple):
         return torch.where(is_replaced.unsqueeze(-1), chance, action)
 
     def metrics(self) -> dict[str, Tensor]:
-        """What to watch of the policy, by name."""
+        """Return metrics of the policy by name."""
         return {"actor_top_probability": self.log_probs.exp().amax(-1).mean()}
 
     def _one_hot(self, scores: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class DueWork:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is due, so that the next row may be collected."""
+        """True if nothing is due, so that the next row may be collected."""
         return self.updates == 0 and not self.evaluation
 
     def is_over(self, env_frames: int) -> bool:

@@ -40,7 +40,7 @@ class Run(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the run is between two steps, in a state that a checkpoint can hold."""
+        """True between two steps, when a checkpoint can hold the run's state."""
 
     def stop(self, reason: str) -> None:
         """Ask the run to end soon."""
