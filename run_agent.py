@@ -1,4 +1,4 @@
-"""The command line: it names the commands, prints help and errors. A command is a module of `agent.commands`.
+"""The command line: names the commands, prints help and errors. Each command is a module of `agent.commands`.
 
 Heavy imports wait until a command needs them: --help answers at once, and environment workers, which import this
 file again, stay light.
@@ -21,17 +21,17 @@ try:
     from world_model.settings import unknown_key
 except ModuleNotFoundError:  # a library is missing
     raise
-except ImportError as error:  # a folder of the user's that has the name of a package of ours: one line
+except ImportError as error:  # a user's folder that hides one of our packages: one line
     print(f"run_agent.py: error: {error}", file=sys.stderr)
     sys.exit(2)
 
 COMMANDS = {
-    "train": "train an agent on a task, or go on with a run",
+    "train": "train an agent on a task, or resume a run",
     "evaluate": "play whole episodes: returns with 95 % intervals, beside random actions and published scores",
-    "record": "write a video of whole episodes, or of what the world model dreams (--dream, --imagine)",
-    "doctor": "check this machine: versions, drawing, speed, memory; the command to run and its hours",
-    "plot": "draw learning curves of runs, mean and 95 % interval over seeds, beside published ones",
-    "verify-resume": "train a little with stops and without, and compare the two bit for bit",
+    "record": "write a video of whole episodes, or of the world model's dreams (--dream, --imagine)",
+    "doctor": "check this machine (versions, rendering, speed, memory) and estimate the hours of a run",
+    "plot": "plot learning curves of runs, mean and 95 % interval over seeds, beside published ones",
+    "verify-resume": "train briefly with and without interruptions, and compare the two bit for bit",
 }
 USAGE = f"""usage: {PROGRAM} <command> [options]
 
@@ -42,13 +42,13 @@ A first run:
   {hint("evaluate", "--logdir", "runs/demo")}
   {hint("record", "--logdir", "runs/demo", "--dream")}
 
-`{PROGRAM} <command> --help` lists a command's options; `{PROGRAM} --version` says which version this is."""
+`{PROGRAM} <command> --help` lists a command's options; `{PROGRAM} --version` prints the version."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status: 0, 2 after bad input, 130 after Ctrl-C, or the job's, 1 if it fails from outside.
+    """Run a command and return its exit status: 0, 1 after a failed job, 2 after bad input, 130 after Ctrl-C.
 
-    What went wrong is one line on stderr: an environment, a file, an encoder. A screen that goes away changes nothing.
+    Errors of environments, files and encoders are one line on stderr. A terminal that closes does not end the command.
     """
     with lasting_screen():
         return _run(list(sys.argv[1:] if argv is None else argv))
@@ -65,22 +65,22 @@ def _run(arguments: list[str]) -> int:
         return 0
     try:
         try:
-            # Everything that can be wrong with the input shows here, before anything is written.
+            # All checks of the input run here, before anything is written.
             job = prepare(arguments[0], arguments[1:])
         except _input_errors() as error:
-            _tell(error)
+            _print_error(error)
             return 2
         try:
             return job() or 0
         except _outside_errors() as error:
-            _tell(error)
+            _print_error(error)
             return 1
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
 
 
-def _tell(error: Exception) -> None:
+def _print_error(error: Exception) -> None:
     print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
@@ -89,9 +89,9 @@ def _input_errors() -> tuple[type[Exception], ...]:
 
 
 def _outside_errors() -> tuple[type[Exception], ...]:
-    """What is no fault of this program: files, environments, drawing, encoders.
+    """Return the errors that this program did not cause: files, environments, rendering, encoders.
 
-    Looked up only when there is an error already: the package of most of them costs gymnasium's import.
+    Called only once an error has occurred, because most of these types need gymnasium's import.
     """
     from envs.driver import EnvironmentFailure
     from envs.encoders import EncodingError
@@ -101,7 +101,7 @@ def _outside_errors() -> tuple[type[Exception], ...]:
 
 
 def prepare(command: str, arguments: list[str]) -> Job:
-    """Check a command's arguments and return what is left to do."""
+    """Check a command's arguments and return the job that does its work."""
     if command not in COMMANDS:
         raise ValueError(unknown_key(command, list(COMMANDS), "command"))
     module = import_module(f"agent.commands.{command.replace('-', '_')}")

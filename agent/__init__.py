@@ -1,7 +1,7 @@
 """The agent: world-model learner, behaviour learned in dreams, and the loop that ties them to environments and replay.
 
-Heavy modules are imported on first use, so that reading a configuration costs no torch import, and
-stable_baselines3 is imported by those who ask for AIME.
+Heavy modules are imported on first use: reading a configuration does not import torch, and only `AIME` imports
+stable_baselines3.
 """
 
 import importlib
@@ -22,7 +22,7 @@ __all__ = ["AIME", "Agent", "Config", "Trainer", "load", "make_config"]
 
 
 def _check_neighbours() -> None:
-    """ImportError, in one line, where a folder of the user's has the name of a package of ours and comes before it."""
+    """Raise a one-line ImportError if a user's folder hides one of our packages."""
     root = Path(__file__).resolve().parents[1]
     for name in ("envs", "replay", "multi_task_learning", "world_model"):
         spec = find_spec(name)

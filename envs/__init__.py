@@ -1,6 +1,6 @@
-"""Environments of pixels: one schema of Steps, from DeepMind Control, gymnasium or our own small tasks.
+"""Pixel environments with one schema of Steps: DeepMind Control, gymnasium and our own small tasks.
 
-Importing this package registers the gymnasium ids "dmc_pixels/<task>-v0" and imports no simulator.
+Importing this package registers the gymnasium ids "dmc_pixels/<task>-v0", but imports no simulator.
 """
 
 from envs.adapter import GymPixels

@@ -1,4 +1,4 @@
-"""GymPixels: any gymnasium environment that has pixels, as the agent plays it."""
+"""GymPixels: the adapter for any gymnasium environment with pixels."""
 
 import logging
 import multiprocessing
@@ -19,39 +19,39 @@ from envs.pixels import PixelEnv
 from envs.registered import make_registered
 from envs.spaces import action_map
 from envs.tasks import GYM_PREFIX, task_key
-from envs.wording import one_line, raised
+from envs.wording import one_line, quote_error
 
 GymEnv = gymnasium.Env[Any, Any]
 
 logger = logging.getLogger(__name__)
 
-_FPS = 30.0  # of environments that do not say how fast they are
-_SEEDS = 2**31  # some simulators take no larger ones
+_FPS = 30.0  # for environments without render_fps
+_SEEDS = 2**31  # some simulators reject larger seeds
 
 
 class GymPixels(PixelEnv):
-    """A gymnasium environment with frames uint8 [size, size, 3] and actions that the agent can choose.
+    """A gymnasium environment with frames uint8 [size, size, 3] and actions in the agent's form.
 
-    Frames are the image in the observation, resized by area whatever its proportions: a uint8 Box, or the image among
-    the entries of a Dict. Where there is none they are what render() draws. Actions in [-1, 1]^A are scaled to the
-    bounds of a Box of any shape; for a Discrete they are one-hot vectors (`envs.spaces.OneHot`).
+    Frames are the image in the observation (a uint8 Box, or an entry of a Dict), resized by area to a square. Without
+    one they are what render() draws. Actions in [-1, 1]^A are scaled to the bounds of a Box of any shape; for a
+    Discrete they are one-hot vectors (`envs.spaces.OneHot`).
 
     Args:
         source: a task "gym:<id>" or "gym:<module>:<id>", either with "?<argument>=<value>&..." and then
-            "#<observation key>"; an environment; or what makes one. One that is made here is tried out at once: a
-            reset, a step and a drawing, which leave no trace after the next reset. One that is given as it is, is
-            reset at most, and closed with this one.
-        seed: of the first reset.
+            "#<observation key>"; an environment; or a function that makes one. An environment made here is tried out
+            at once with a reset, a step and a rendering, which the next reset undoes. A given environment is reset at
+            most, and closed with this one.
+        seed: seed of the first reset.
         action_repeat: env frames per step.
         size: side of the square frames, pixels.
-        observation_key: the entry of a Dict that is seen, where it has several images.
+        observation_key: the entry of a Dict to use, if it has several images.
         render_mode: "rgb_array" or None.
         kwargs: further arguments of a task's environment.
 
     Raises:
-        ValueError: no such environment, nothing to see in it, actions of another kind, an argument out of its range, or
-            an environment that does not keep to Gymnasium's API.
-        RenderingError: it draws with MuJoCo and no GL backend works.
+        ValueError: no such environment, no pixels, unsupported actions, an argument out of its range, or an environment
+            that violates Gymnasium's API.
+        RenderingError: it renders with MuJoCo and no GL backend works.
     """
 
     def __init__(
@@ -79,18 +79,18 @@ class GymPixels(PixelEnv):
         self.action_space = space
 
     def _try_reset(self, is_made: bool) -> bool:
-        """Whether render() draws; tried at once, since what it lacks would otherwise show in the middle of a run."""
+        """Return whether render() works, tried at once so that a failure does not show up in the middle of a run."""
         draws = self._env.render_mode == "rgb_array"
         if draws or is_made:
             self._begin(0)
         if draws:
             try:
-                with warnings.catch_warnings(action="ignore", category=UserWarning):  # a GL library's, about a screen
+                with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a GL library, about a screen
                     self._rendered()
             except (Exception, SystemExit) as error:
                 if not self._is_observed:
                     raise self._drawing_error(error) from error
-                _say_once(f"{self.task}: render() raises {raised(error)}; videos show the observation")
+                _warn_once(f"{self.task}: render() raises {quote_error(error)}; videos show the observation")
                 draws = False
         if not draws and not self._is_observed:
             space = one_line(self._env.observation_space)
@@ -104,11 +104,11 @@ class GymPixels(PixelEnv):
         if isinstance(error, ContractError):
             return error
         if isinstance(error, DependencyNotInstalled):
-            return ValueError(f"task: got {self.task!r}, which lacks something here: {one_line(error)}")
-        return ContractError(f"render: got {raised(error)} from {self.task}, expected a frame uint8 [H, W, 3]")
+            return ValueError(f"task: got {self.task!r}, which lacks a dependency: {one_line(error)}")
+        return ContractError(f"render: got {quote_error(error)} from {self.task}, expected a frame uint8 [H, W, 3]")
 
     def _try_step(self) -> None:
-        """A step that is thrown away, as every episode begins with a reset of its own."""
+        """Try a step, whose effect the next reset undoes."""
         self._advance(np.zeros(self._to_actions.space.shape, np.float32))
         if self._is_observed:
             self._observed()
@@ -124,16 +124,16 @@ class GymPixels(PixelEnv):
         return resize_area(self._observed() if self._is_observed else self._rendered(), height, width)
 
     def render_frame(self, height: int, width: int | None = None) -> Frame:
-        """Return what render() draws, else the observation, resized to [height, width, 3] for people to look at."""
+        """Return what render() draws, else the observation, resized to [height, width, 3] for people."""
         frame = super().render_frame(height, width)
         return resize_area(self._rendered(), *frame.shape[:2]) if self._is_rendered else frame
 
     def _observed(self) -> Frame:
-        """The image in the present observation, [H, W, 3]."""
+        """Return the image in the current observation, [H, W, 3]."""
         return to_rgb(checked_image(self._observation, self._env.observation_space, self._key, self.task))
 
     def _rendered(self) -> Frame:
-        """What render() draws, [H, W, 3]."""
+        """Return what render() draws, [H, W, 3]."""
         drawn = self._env.render()
         frame = drawn_rgb(drawn)
         if frame is None:
@@ -141,19 +141,19 @@ class GymPixels(PixelEnv):
         return frame
 
     def close(self) -> None:
-        """Close the environment inside; this one cannot be used after that. Where that raises, a line says so."""
+        """Close the wrapped environment; an error there is only a warning. This one cannot be used afterwards."""
         self._is_running, self._frame = False, None
         self._close()
 
     def _close(self) -> None:
         try:
             self._env.close()
-        except (Exception, SystemExit) as error:  # there is nothing left to lose
-            _say_once(f"{self.task}: close() raises {raised(error)}")
+        except (Exception, SystemExit) as error:  # nothing depends on it any more
+            _warn_once(f"{self.task}: close() raises {quote_error(error)}")
 
 
 def _open(source: str | GymEnv | Callable[[], GymEnv], kwargs: Mapping[str, Any] | None) -> tuple[GymEnv, str]:
-    """The environment that a GymPixels is asked for, and its name."""
+    """Return the environment of a source, and its name."""
     if isinstance(source, str):
         return make_registered(source, kwargs), source
     if kwargs:
@@ -163,27 +163,30 @@ def _open(source: str | GymEnv | Callable[[], GymEnv], kwargs: Mapping[str, Any]
         try:
             env = source()
         except (Exception, SystemExit) as error:
-            raise ValueError(f"env: got {brief(source)}, which raises {raised(error)}") from error
+            raise ValueError(f"env: got {brief(source)}, which raises {quote_error(error)}") from error
     if not isinstance(env, gymnasium.Env):
         came = type(env).__name__
-        raise ValueError(f"env: got {came}, expected a gymnasium.Env, what makes one, or '{GYM_PREFIX}<id>'")
+        expected = f"a gymnasium.Env, a function that makes one, or '{GYM_PREFIX}<id>'"
+        raise ValueError(f"env: got {came}, expected {expected}")
     task = env_name(env)
     return Contract(env, task), task
 
 
 def env_name(env: GymEnv) -> str:
-    """Return "gym:" and the id that an environment was made from, or its class where it has none."""
+    """Return "gym:" and the id that an environment was made from, or its class if it has no id."""
     return GYM_PREFIX + env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def choose_image(space: Space[Any], key: str | None, task: str) -> tuple[str | None, bool]:
-    """Return the entry of a Dict that is seen (None: the observation itself), and whether there is an image at all.
+    """Return the entry of a Dict to use (None: the observation itself), and whether there is an image at all.
 
-    ValueError where `key` is none of its images, or there are several and no key.
+    ValueError if `key` is none of its images, or there are several and no key.
     """
     if not isinstance(space, Dict):
         if key is not None:
-            raise ValueError(f"observation key: got {key!r} for {task!r}, expected none: its observations are no Dict")
+            raise ValueError(
+                f"observation key: got {key!r} for {task!r}, expected none: its observations are not a Dict"
+            )
         return None, is_image(space)
     images = [name for name, part in space.items() if is_image(part)]
     if key is not None and key not in images:
@@ -198,11 +201,11 @@ def choose_image(space: Space[Any], key: str | None, task: str) -> tuple[str | N
         key = images[0]
     unseen = [name for name in space if name != key]
     if key is not None and unseen:
-        _say_once(f"{task}: the agent sees {key!r} and nothing of {', '.join(unseen)}")
+        _warn_once(f"{task}: the agent sees {key!r}, but not {', '.join(unseen)}")
     return key, key is not None
 
 
 @cache
-def _say_once(line: str) -> None:
+def _warn_once(line: str) -> None:
     if multiprocessing.parent_process() is None:  # workers would repeat it
         logger.warning("%s", line)

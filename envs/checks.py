@@ -1,4 +1,4 @@
-"""The checks at the doors of this package, each one line of ValueError."""
+"""Checks of this package's public arguments, with one-line ValueErrors."""
 
 import inspect
 import math
@@ -47,13 +47,13 @@ def checked_plain(name: str, values: Any) -> Mapping[str, Any]:
         if not isinstance(key, str) or not is_plain(value):
             raise ValueError(
                 f"{name}: got {type(value).__name__} {str(value)[:60]!r} for {str(key)[:60]!r}, "
-                "expected names of text, and as values numbers, texts, true, false, null, lists or mappings of them"
+                "expected strings as keys, and as values numbers, strings, true, false, null, lists or mappings of them"
             )
     return values
 
 
 def is_plain(value: Any, depth: int = 8) -> bool:
-    """Return whether a JSON file can hold a value: finite numbers, text, lists and mappings of them, not too deep."""
+    """Return whether JSON can hold a value: finite numbers, text, lists and mappings of them, up to `depth` levels."""
     if isinstance(value, list | Mapping):
         inside = value.values() if isinstance(value, Mapping) else value
         names = value if isinstance(value, Mapping) else ()
@@ -66,7 +66,7 @@ def is_plain(value: Any, depth: int = 8) -> bool:
 def check_arguments(
     arguments: Mapping[str, Any], function: Callable[..., Any], taken: Collection[str], of: str
 ) -> None:
-    """ValueError where `function`, which is called `of`, takes one of the arguments not, or it is one of `taken`."""
+    """Raise ValueError unless `function`, named `of` in the error, accepts all arguments and none is in `taken`."""
     parameters = inspect.signature(function).parameters.values()
     known = [p.name for p in parameters if p.name not in ("self", *taken) and p.kind is not p.VAR_KEYWORD]
     is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)

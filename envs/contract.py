@@ -1,4 +1,4 @@
-"""Gymnasium's API, held to: what reset and step of an environment return, as plain values or refused in one line."""
+"""Gymnasium's API, enforced: the answers of reset and step become plain values, or are refused in one line."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from gymnasium.spaces import Dict, Space
 from numpy.typing import NDArray
 
 from envs.images import is_image
-from envs.wording import raised
+from envs.wording import quote_error
 
 _API = {
     "reset": "Gymnasium's reset(seed=..., options=...) -> observation, info",
@@ -20,21 +20,21 @@ _API = {
 
 
 class ContractError(ValueError):
-    """An environment is not one of Gymnasium; the line names it, the method, what came and what is asked for."""
+    """A violation of Gymnasium's API; the line names the environment, the method, what came and what was expected."""
 
 
 class Contract(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment whose answers are checked: rewards become floats, ends bools, an info of None an empty one.
+    """A wrapper that checks an environment's answers: rewards become floats, end flags bools, an info of None empty.
 
-    A reward is one number: of Python, of numpy, or an array or tensor of one element. What the first call of a method
-    raises is a ContractError; later an environment's own errors come as they are.
+    A reward is one number, of Python or numpy, or an array or tensor with one element. An error in the first call of a
+    method becomes a ContractError; later errors of the environment are passed on unchanged.
 
     Args:
-        env: any environment of Gymnasium.
+        env: any Gymnasium environment.
         task: its name in error lines.
 
     Raises:
-        ContractError: it has no spaces of Gymnasium.
+        ContractError: its spaces are not Gymnasium's.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], task: str) -> None:
@@ -51,11 +51,11 @@ class Contract(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     @property
     def spec(self) -> Any:  # type: ignore[override]
-        """The environment's own, as if nothing were around it."""
+        """The spec of the wrapped environment."""
         return self.env.spec
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; ContractError unless an observation and an info come."""
+        """Begin an episode; ContractError unless the answer is an observation and an info."""
         given: dict[str, Any] = {} if options is None else {"options": options}
         with self._reported("reset"):
             answer = self.env.reset(seed=seed, **given)
@@ -64,7 +64,7 @@ class Contract(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._seen(answer[0]), self._info("reset", answer[1])
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take an action; ContractError unless the five values of a step come, each of its kind."""
+        """Take an action; ContractError unless the answer is the five values of a step with the right types."""
         with self._reported("step"):
             answer = self.env.step(action)
         if not isinstance(answer, tuple) or len(answer) != 5:
@@ -111,13 +111,13 @@ class Contract(gymnasium.Wrapper[Any, Any, Any, Any]):
             if method in self._answered:
                 raise
             raise ContractError(
-                f"{method}: got {raised(error)} from {self._task}, expected an answer: {_API[method]}"
+                f"{method}: got {quote_error(error)} from {self._task}, expected an answer: {_API[method]}"
             ) from error
         self._answered.add(method)
 
 
 def checked_image(observation: Any, space: Any, key: str | None, task: str) -> NDArray[np.uint8]:
-    """Return the picture in an observation, the entry `key` of a Dict; ContractError unless it is as its space says."""
+    """Return the image in an observation, the entry `key` of a Dict; ContractError unless it matches its space."""
     if key is not None:
         if not isinstance(observation, Mapping) or key not in observation:
             came = brief(observation)
@@ -131,10 +131,10 @@ def checked_image(observation: Any, space: Any, key: str | None, task: str) -> N
 
 
 def one_number(value: Any) -> float:
-    """Return the one real number that a value is, alone or in an array or tensor of one element.
+    """Return a value as a float: a real number, or an array or tensor with one element.
 
     Raises:
-        TypeError, ValueError or RuntimeError: anything else, lists, text and complex numbers among it.
+        TypeError, ValueError or RuntimeError: anything else, such as lists, text and complex numbers.
     """
     value = value.item() if hasattr(value, "item") else value
     if not isinstance(value, SupportsFloat):
@@ -143,7 +143,7 @@ def one_number(value: Any) -> float:
 
 
 def brief(value: Any) -> str:
-    """What a value is, in a few words for an error line."""
+    """Describe a value in a few words for an error line."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array {value.shape}"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""CountingEnv: frames that say which worker, episode and step they are, so that pixels prove their own order."""
+"""CountingEnv: frames that encode their worker, episode and step, so that tests can check their order."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,18 @@ _LIMIT = 2**16  # two bytes for each of the three numbers
 
 
 class CountingEnv(PixelEnv):
-    """An environment without a world: the frame encodes (worker, episode, step) and the reward is the step.
+    """A test environment: the frame encodes (worker, episode, step) and the reward is the step.
 
     Episodes count from 0, and again from 0 after a reset with a seed; steps count env frames from 0 at the reset.
 
     Args:
-        seed: takes part in nothing but gymnasium's own generator.
+        seed: seed of gymnasium's own generator, with no other effect.
         action_repeat: env frames per step; the rewards of the repeated frames are summed.
         size: side of the frames, pixels, at least 2.
         worker: the number that the frames carry.
         length: env frames per episode.
         action_dim: A.
-        is_terminating: whether episodes end by termination; by truncation otherwise.
+        is_terminating: whether episodes terminate; otherwise they are truncated.
 
     Raises:
         ValueError: a number out of its range.

@@ -1,4 +1,4 @@
-"""DMCPixels: a DeepMind Control task as a gymnasium environment of pixels."""
+"""DMCPixels: a DeepMind Control task as a pixel environment."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,28 +12,28 @@ from envs.pixels import Frame, PixelEnv
 from envs.rendering import SceneCamera, load_suite
 from envs.spaces import ActionScale
 from envs.tasks import SUITE_TASKS, base_task, checked_task, task_arguments
-from envs.wording import raised
+from envs.wording import quote_error
 
 
 class DMCPixels(PixelEnv):
-    """A task of dm_control.suite, seen through one camera.
+    """A task of dm_control.suite, rendered from one camera.
 
-    Actions in [-1, 1]^A are scaled to the task's own bounds (an actuator without bounds, as in lqr, gets them as they
-    are). The time limit truncates; only a task that ends itself with discount 0 terminates. dm_control is imported
-    here, not with this module.
+    Actions in [-1, 1]^A are scaled to the task's bounds, and unchanged for actuators without bounds, as in lqr. The
+    time limit truncates; only a task that ends with discount 0 terminates. dm_control is imported by the constructor,
+    not with this module.
 
     Args:
         task: "<domain>_<task>", such as "ball_in_cup_catch", also with arguments: "cartpole_swingup?time_limit=5".
-        seed: of the first reset.
+        seed: seed of the first reset.
         action_repeat: control steps per step.
         size: side of the square frames, pixels.
         render: render profile, "standard" or "fast".
-        camera_id: number or name of a camera of the model; None takes Dreamer's, 2 for quadruped and 0 for all others.
+        camera_id: number or name of a camera of the model; None is Dreamer's, 2 for quadruped and 0 for all others.
         render_mode: "rgb_array" or None.
         kwargs: further arguments of the suite's function for the task: time_limit in seconds, environment_kwargs.
 
     Raises:
-        ValueError: an argument that is unknown or out of its range; RenderingError: nothing here can draw.
+        ValueError: an argument that is unknown or out of its range; RenderingError: no GL backend works.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class DMCPixels(PixelEnv):
 
 
 def _load(domain: str, name: str, arguments: Mapping[str, Any], random: int) -> Any:
-    """The suite's environment of a task, made with arguments of the function that the suite has for it."""
+    """Load a task of the suite with arguments for the suite's own function."""
     suite = load_suite()
     title = f"dm_control.suite.{domain}.{name}"
     check_arguments(arguments, getattr(suite, domain).SUITE[name], ("random",), title)
@@ -83,4 +83,4 @@ def _load(domain: str, name: str, arguments: Mapping[str, Any], random: int) -> 
     except (Exception, SystemExit) as error:
         if not arguments:
             raise
-        raise ValueError(f"env.kwargs: got {dict(arguments)}, for which {title} raises {raised(error)}") from error
+        raise ValueError(f"env.kwargs: got {dict(arguments)}, for which {title} raises {quote_error(error)}") from error

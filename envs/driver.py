@@ -1,4 +1,4 @@
-"""Driver: asks a policy for actions and yields Steps; it knows neither agent nor replay."""
+"""Driver: runs environments with a policy and returns Steps, independent of agent and replay."""
 
 import logging
 import multiprocessing
@@ -15,29 +15,29 @@ from envs.checks import checked_action, checked_count
 from envs.pixels import IS_CUT, EpisodeStart
 from envs.spaces import OneHot, one_hot
 from envs.step import Step
-from envs.wording import one_line, raised
+from envs.wording import one_line, quote_error
 from envs.workers import close_vector_env, lost_workers
 
 Policy = Callable[[Step], NDArray[np.float32]]
 
 
 class Remake(Protocol):
-    """Makes the same environments again, each begun at its start."""
+    """A function that makes the same environments again, each at its EpisodeStart."""
 
     def __call__(self, *, starts: Sequence[EpisodeStart]) -> VectorEnv: ...
 
 
 logger = logging.getLogger(__name__)
 
-_MAX_RESTARTS = 3  # of environments, with no episode's end in between
+_MAX_RESTARTS = 3  # restarts of environments without a completed episode in between
 
 
 class EnvironmentFailure(RuntimeError):
-    """Environments failed again and again: there is no use in restarting them once more."""
+    """Environments failed repeatedly, so that another restart would be useless."""
 
 
 class Driver:
-    """Runs N environments in step with a policy, one row per environment and tick.
+    """The loop of N environments in lockstep with a policy, one row per environment and tick.
 
     The canonical loop is
 
@@ -45,21 +45,21 @@ class Driver:
             while ...:
                 step = driver.tick(policy)      # Step [N, ...]
                 replay.add(step)
-                learn()                         # the environments are stepping meanwhile
+                learn()                         # the environments step meanwhile
 
-    Actions are sent at a tick's end and answers fetched at the next one's start, so environments in worker
+    Actions are sent at a tick's end and answers fetched at the start of the next one, so environments in worker
     processes run while the caller learns.
 
-    With `remake`, an environment that raises, dies, hangs or pays a reward that is not finite is made anew: its episode
-    ends where it was (`cut` names it at the tick after), the others go on from where they are.
+    With `remake`, an environment that raises, dies, hangs or returns a non-finite reward is made again: its episode is
+    cut off (`cut` names it at the next tick), and the others continue where they are.
 
     Args:
-        vector_env: gymnasium environments of pixels that reset on the step after an episode's end (NEXT_STEP).
-        seed: reseeds the environments at the first tick; None leaves them to their own seeds.
-        timeout: seconds that a worker may take for one step before it is taken for dead.
-        remake: makes the same environments again, each begun at its EpisodeStart.
-        state: a driver's `state_dict` to go on from; `vector_env` must have been made with its `episode_starts`.
-        first_episode: number of the episode that the environments were made to begin with.
+        vector_env: pixel environments that reset on the step after an episode's end (NEXT_STEP).
+        seed: reseeds the environments at the first tick; None keeps their own seeds.
+        timeout: seconds after which a worker that has not answered counts as dead.
+        remake: makes the same environments again, each at its EpisodeStart.
+        state: a driver's `state_dict` to continue from; `vector_env` must have been made with its `episode_starts`.
+        first_episode: number of the first episode of the environments.
 
     Raises:
         ValueError: environments of another kind, or a negative seed.
@@ -78,19 +78,19 @@ class Driver:
         self.num_envs = vector_env.num_envs
         self.action_dim = space.shape[0]
         self.is_discrete = isinstance(space, OneHot)
-        self.cut: tuple[int, ...] = ()  # environments whose episode before this row was cut short
-        self.at_bound: tuple[int, ...] = ()  # environments whose episode this row ends because of their max_steps
-        self.restarts = 0  # of environments, ever
+        self.cut: tuple[int, ...] = ()  # environments whose episode before this row was cut off by a failure
+        self.at_bound: tuple[int, ...] = ()  # environments whose episode ends with this row because of max_steps
+        self.restarts = 0  # restarts of environments in total
         self._vector_env = vector_env
         self._workers = vector_env if isinstance(vector_env, AsyncVectorEnv) else None
         self._seed = checked_count("seed", seed, 0) if seed is not None else None
         self._timeout, self._remake = timeout, remake
-        self._row: Step | None = None  # a row that waits for its action
-        self._sent: Step | None = None  # the last row whose action is on its way
-        self._episodes = [first_episode] * self.num_envs  # number of each one's present episode
-        self._actions: list[list[NDArray[np.float32]]] = [[] for _ in range(self.num_envs)]  # taken in it
+        self._row: Step | None = None  # a row without its action
+        self._sent: Step | None = None  # the last row, whose action has been sent
+        self._episodes = [first_episode] * self.num_envs  # number of each one's current episode
+        self._actions: list[list[NDArray[np.float32]]] = [[] for _ in range(self.num_envs)]  # of the current episodes
         self._tries = 0  # restarts since an episode ended
-        self._is_broken = False  # whether the environments have to be made again
+        self._is_broken = False  # whether the environments must be made again
         if state is not None:
             self._sent = Step(*(np.asarray(state["row"][name]) for name in Step._fields))
             self._episodes = list(state["episodes"])
@@ -101,14 +101,14 @@ class Driver:
         """Return the next row of every environment, with the actions that `policy` chose for it.
 
         Args:
-            policy: gets the row with zeros for its actions, returns actions [N, A]. They are clipped to [-1, 1], or
-                made the nearest one-hot vectors where the environments' actions are such, and set to zero where
-                is_last; the returned Step holds what was executed. Nothing changes it later.
+            policy: gets the row with zeros as actions, returns actions [N, A]. They are clipped to [-1, 1], or replaced
+                by the nearest one-hot vectors if actions are discrete, and set to zero where is_last; the returned Step
+                holds what was executed and never changes.
 
         Raises:
-            ValueError: actions of another shape or not finite; the row is kept, so the tick can be tried again.
-            RuntimeError: a worker died or did not answer in time. An environment's own error comes as it is.
-            EnvironmentFailure: the same, after some restarts.
+            ValueError: actions of another shape or not finite; the row is kept, so the tick can be repeated.
+            RuntimeError: a worker died or did not answer in time. An environment's own error is raised unchanged.
+            EnvironmentFailure: with `remake`, environments still fail after several restarts.
         """
         if self._row is None:
             self.cut = ()
@@ -127,12 +127,12 @@ class Driver:
         return self._sent
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the environments are: the last row [N, ...], each one's episode and the actions [L, A] taken in it.
+        """Return the last row [N, ...], and each environment's episode number and its actions [L, A] so far.
 
         ValueError before the first tick.
         """
         if self._sent is None or self._row is not None:
-            raise ValueError("state_dict: called before a tick was done, expected a row whose actions are chosen")
+            raise ValueError("state_dict: got no completed tick, expected one before this call")
         return {
             "row": self._sent._asdict(),
             "episodes": list(self._episodes),
@@ -145,8 +145,8 @@ class Driver:
         if self._workers is not None:
             try:
                 self._workers.step_async(action)
-            except (OSError, AttributeError) as error:  # gymnasium leaves None where a worker's pipe was
-                if self._remake is None:  # else the next tick finds it
+            except (OSError, AttributeError) as error:  # gymnasium replaces a failed worker's pipe by None
+                if self._remake is None:  # otherwise the next tick handles it
                     raise RuntimeError("an environment worker has died") from error
 
     def _receive(self) -> Step:
@@ -155,15 +155,17 @@ class Driver:
                 if self._is_broken:
                     self._restart()
                 row = self._fetch()
-            except (Exception, SystemExit) as error:  # an environment may leave by sys.exit too
+            except (Exception, SystemExit) as error:  # an environment may call sys.exit
                 if self._remake is None:
                     raise
                 if self._sent is None:
-                    raise EnvironmentFailure(f"environments failed at their first reset: {raised(error)}") from error
-                self._give_up(lost_workers(self._workers) or [0], one_line(error), error)
+                    raise EnvironmentFailure(
+                        f"environments failed at their first reset: {quote_error(error)}"
+                    ) from error
+                self._cut_off(lost_workers(self._workers) or [0], one_line(error), error)
                 continue
             if self._remake is not None and not np.isfinite(row.reward).all():
-                self._give_up(np.flatnonzero(~np.isfinite(row.reward)).tolist(), "a reward that is not finite")
+                self._cut_off(np.flatnonzero(~np.isfinite(row.reward)).tolist(), "a reward that is not finite")
                 continue
             for i in np.flatnonzero(row.is_first):
                 self._episodes[i] += self._sent is not None
@@ -172,7 +174,7 @@ class Driver:
             return row
 
     def _fetch(self) -> Step:
-        """The answer to the last actions, or the first frames."""
+        """Return the row that follows the last actions, or the first one."""
         previous = self._sent
         infos: dict[str, Any] = {}
         try:
@@ -190,8 +192,8 @@ class Driver:
         self.at_bound = tuple(np.flatnonzero(infos.get(IS_CUT, False)).tolist())
         return self._as_step(image, reward, previous.is_last.copy(), terminal, truncated)
 
-    def _give_up(self, failed: list[int], reason: str, error: BaseException | None = None) -> None:
-        """Leave the episodes of the environments in `failed`; EnvironmentFailure where that was tried often enough."""
+    def _cut_off(self, failed: list[int], reason: str, error: BaseException | None = None) -> None:
+        """Cut off the episodes of the `failed` environments; EnvironmentFailure after too many restarts."""
         assert self._sent is not None
         self._tries += 1
         if self._tries > _MAX_RESTARTS:
@@ -201,16 +203,16 @@ class Driver:
         lost = [i for i in failed if not self._sent.is_last[i]]
         for i in failed:
             steps = len(self._actions[i])
-            logger.warning("environment %d: %s; it starts again, its episode ends after %d steps", i, reason, steps)
+            logger.warning("environment %d: %s; it restarts, its episode ends after %d steps", i, reason, steps)
         self.restarts += len(failed)
         self.cut = tuple(sorted({*self.cut, *lost}))
         is_last = self._sent.is_last.copy()
-        is_last[lost] = True  # for us; the row that was given away stays as it was
+        is_last[lost] = True  # only in this copy; the returned row stays unchanged
         self._sent = self._sent._replace(is_last=is_last)
         self._is_broken = True
 
     def _restart(self) -> None:
-        """Make all environments again: those that failed at a new episode, the others where they are."""
+        """Make all environments again: the failed ones at a new episode, the others where they are."""
         assert self._remake is not None
         assert self._sent is not None
         close_vector_env(self._vector_env)
@@ -221,13 +223,13 @@ class Driver:
         self._is_broken = False
 
     def _begin_again(self) -> None:
-        """Bring fresh environments to the last row, and send its actions once more."""
+        """Bring new environments to the last row, and send its actions again."""
         assert self._sent is not None
         image, _ = self._vector_env.reset()
         differs = (image != self._sent.image).any((1, 2, 3)) & ~self._sent.is_last
         if differs.any():
             places = ", ".join(map(str, np.flatnonzero(differs)))
-            logger.warning("environment %s: its frame is not the one from before the stop (another machine?)", places)
+            logger.warning("environment %s: its frame differs from the one before the stop (another machine?)", places)
         self._send(self._sent.action)
 
     def _as_step(
@@ -245,13 +247,13 @@ class Driver:
             action=np.zeros((self.num_envs, self.action_dim), np.float32),
         )
 
-    def _spread_seed(self) -> Any:  # gymnasium's base class is typed for one seed, its subclasses take a list
+    def _spread_seed(self) -> Any:  # gymnasium's base class is typed for one seed, its subclasses accept a list
         if self._seed is None:
             return None
         return [int(np.random.SeedSequence((self._seed, i)).generate_state(1)[0]) for i in range(self.num_envs)]
 
     def close(self) -> None:
-        """Close the environments; workers that have not ended after five seconds are killed, so this never hangs."""
+        """Close the environments without hanging: workers that have not ended after five seconds are killed."""
         close_vector_env(self._vector_env)
 
     def __enter__(self) -> Self:
@@ -264,7 +266,7 @@ class Driver:
 
 
 def episode_starts(state: dict[str, Any]) -> list[EpisodeStart]:
-    """Where the environments of a driver's `state_dict` have to begin: at its row, the last action not yet taken."""
+    """Return the starts of a driver's `state_dict`: at its row, before the last action."""
     starts = []
     for is_last, episode, actions in zip(state["row"]["is_last"], state["episodes"], state["actions"], strict=True):
         if is_last:

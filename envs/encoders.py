@@ -1,4 +1,4 @@
-"""What turns frames into a file: the encoders of imageio-ffmpeg's ffmpeg, and Pillow where none of them works."""
+"""Video encoders: those of imageio-ffmpeg's ffmpeg, and Pillow as a fallback."""
 
 import os
 import signal
@@ -16,40 +16,40 @@ from numpy.typing import NDArray
 from envs.wording import one_line
 
 PILLOW = "Pillow"
-INSTALL = "pip install --force-reinstall imageio-ffmpeg brings an ffmpeg that has all encoders"
-# A gif frame has 256 colours: each frame gets its own palette, so no frame has to wait for the later ones.
+INSTALL = "pip install --force-reinstall imageio-ffmpeg installs an ffmpeg with all encoders"
+# A gif frame has 256 colours: each frame gets its own palette, so that frames can be written one at a time.
 _GIF_PALETTE = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"
 # Names and options of ffmpeg's encoders for each kind of file, best first.
 ENCODERS: dict[str, dict[str, list[str]]] = {
     ".mp4": {
         "libx264": ["-pix_fmt", "yuv420p", "-crf", "10"],
         "libopenh264": ["-pix_fmt", "yuv420p", "-b:v", "8M"],
-        "mpeg4": ["-pix_fmt", "yuv420p", "-qscale:v", "3"],  # few browsers play it
+        "mpeg4": ["-pix_fmt", "yuv420p", "-qscale:v", "3"],  # supported by few browsers
     },
     ".gif": {"gif": ["-pix_fmt", "pal8", "-filter_complex", _GIF_PALETTE, "-loop", "0"]},
 }
-_PATIENCE = 60.0  # seconds for the rest of a file
+_PATIENCE = 60.0  # seconds to finish a file
 
 
 class EncodingError(RuntimeError):
-    """An encoder does not work, or broke off."""
+    """An encoder that does not work, or failed on the way."""
 
 
 class Encoder(Protocol):
-    """Writes one file."""
+    """An encoder of one file."""
 
     def send(self, frame: NDArray[np.uint8]) -> None:
-        """The next frame uint8 [H, W, 3]. EncodingError where the encoder has ended."""
+        """Write the next frame uint8 [H, W, 3]. EncodingError if the encoder has ended."""
 
     def finish(self) -> None:
-        """Make the file whole. EncodingError where that fails."""
+        """Complete the file. EncodingError if that fails."""
 
     def abandon(self) -> None:
-        """Leave the file as it is."""
+        """Stop, leaving the file incomplete."""
 
 
 class Ffmpeg:
-    """One ffmpeg at work on `path`, whose suffix says the format. EncodingError where there is no ffmpeg."""
+    """An ffmpeg process that writes `path`, whose suffix is the format. EncodingError if there is no ffmpeg."""
 
     def __init__(self, path: Path, name: str, size: tuple[int, int], fps: float) -> None:
         from imageio_ffmpeg import get_ffmpeg_exe
@@ -59,45 +59,45 @@ class Ffmpeg:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", shape, "-r", rate, "-i", "-"]
         options = ["-an", "-vcodec", name, *ENCODERS[path.suffix][name], "-v", "error"]
         try:
-            target = str(path.absolute())  # "12:30/a.mp4" and "-a.mp4" would be a protocol and an option
+            target = str(path.absolute())  # "12:30/a.mp4" and "-a.mp4" would be read as a protocol and an option
             command = [get_ffmpeg_exe(), "-y", *source, *options, target]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors,
-                process_group=0,  # Ctrl-C is ours to handle
+                process_group=0,  # so that Ctrl-C reaches only this process
             )  # fmt: skip
         except (OSError, RuntimeError) as error:
             self._errors.close()
             raise EncodingError(one_line(error)) from None
 
     def send(self, frame: NDArray[np.uint8]) -> None:
-        """The next frame."""
+        """Write the next frame."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(np.ascontiguousarray(frame).data)
         except OSError:
-            self.finish()  # says why
-            raise EncodingError(f"{self._name} reads no frames any more") from None
+            self.finish()  # raises the reason
+            raise EncodingError(f"{self._name} stopped reading frames") from None
 
     def finish(self) -> None:
-        """Make the file whole."""
+        """Complete the file."""
         assert self._process.stdin is not None
-        with suppress(OSError):  # the exit status says it
+        with suppress(OSError):  # the exit status reports it
             self._process.stdin.close()
         try:
             code = self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self.abandon()
-            raise EncodingError(f"{self._name} did not end in {_PATIENCE:.0f} s") from None
+            raise EncodingError(f"{self._name} did not finish within {_PATIENCE:.0f} s") from None
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
         self._errors.close()
         if code != 0:
             ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             said = next((one_line(line, 160) for line in lines if line.strip()), "")
-            raise EncodingError(f"{self._name} broke off ({said or ended})")
+            raise EncodingError(f"{self._name} failed ({said or ended})")
 
     def abandon(self) -> None:
-        """Leave the file as it is."""
+        """Stop, leaving the file incomplete."""
         assert self._process.stdin is not None
         self._process.kill()
         with suppress(OSError):
@@ -107,7 +107,7 @@ class Ffmpeg:
 
 
 class PillowGif:
-    """A gif without ffmpeg. Its frames wait in memory for the end, a byte a pixel."""
+    """An encoder of gifs without ffmpeg, which keeps the frames in memory, one byte per pixel."""
 
     def __init__(self, path: Path, fps: float) -> None:
         from PIL import Image
@@ -116,7 +116,7 @@ class PillowGif:
         self._images: list[Image.Image] = []
 
     def send(self, frame: NDArray[np.uint8]) -> None:
-        """The next frame."""
+        """Keep the next frame."""
         from PIL import Image
 
         self._images.append(Image.fromarray(frame).quantize())
@@ -124,37 +124,37 @@ class PillowGif:
     def finish(self) -> None:
         """Write the file."""
         first, *others = self._images
-        # delays are whole hundredths of a second: rounded as points in time, so that a second stays a second
+        # Delays are whole 1/100 s: the points in time are rounded, so that errors do not add up.
         ends = [round(100 * number / self._fps) for number in range(len(self._images) + 1)]
         delays = [10 * (end - start) for start, end in pairwise(ends)]
         first.save(self._path, save_all=True, append_images=others, duration=delays, loop=0)
 
     def abandon(self) -> None:
-        """Forget the frames."""
+        """Drop the frames."""
         self._images.clear()
 
 
 def open_encoder(path: Path, name: str, size: tuple[int, int], fps: float) -> Encoder:
-    """The encoder `name` at the beginning of a file of frames [width, height]."""
+    """Open the encoder `name` for a file with frames of `size` (width, height)."""
     return PillowGif(path, fps) if name == PILLOW else Ffmpeg(path, name, size, fps)
 
 
 class Choice(NamedTuple):
-    """The file that can be written, by which encoder, and why not by better ones (empty for the best)."""
+    """The file that can be written, its encoder, and why better encoders failed (empty for the best one)."""
 
     path: Path
     encoder: str
     failures: tuple[str, ...]
 
     def remark(self) -> str:
-        """What the user should know of it: one line, empty for the best."""
+        """Return a line for the user, empty for the best encoder."""
         reasons = "; ".join(self.failures)
         return f"{self.path} is written by {self.encoder} ({reasons}); {INSTALL}" if reasons else ""
 
 
 def choose_encoder(path: Path) -> Choice:
-    """The first encoder that writes files like `path` here, each tried on a tiny one, or Pillow and a gif beside it."""
-    failures: dict[str, None] = {}  # as an ordered set: where there is no ffmpeg all fail alike
+    """Return the first encoder that works for files like `path`, each tried on a tiny one, or Pillow with a gif."""
+    failures: dict[str, None] = {}  # an ordered set: without ffmpeg all fail alike
     for name in ENCODERS[path.suffix]:
         failure = try_encoder(path.suffix, name)
         if failure is None:
@@ -164,7 +164,7 @@ def choose_encoder(path: Path) -> Choice:
 
 
 def try_encoder(suffix: str, name: str) -> str | None:
-    """Write two tiny frames with one of ffmpeg's encoders and return None, or in one line why that failed."""
+    """Write two tiny frames with one of ffmpeg's encoders; return None, or in one line why that failed."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"try{suffix}"
         try:

@@ -1,4 +1,4 @@
-"""make_env and make_vector_env: from a task's name to environments that are ready to run."""
+"""make_env and make_vector_env: environments from a task's name."""
 
 import multiprocessing
 import os
@@ -38,20 +38,20 @@ def make_env(
     """Make one environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
 
     Args:
-        task: a name of task_names(), or "gym:<id>" for an id that is registered with gymnasium; its actions are one-hot
-            vectors where they are discrete. Arguments may follow, "gym:<id>?frameskip=4&mode=1".
-        seed: of the first reset.
+        task: a name of task_names(), or "gym:<id>" for an id registered with gymnasium; discrete actions become one-hot
+            vectors. Arguments may follow, "gym:<id>?frameskip=4&mode=1".
+        seed: seed of the first reset.
         action_repeat: env frames per step; None is 2 for the suite and 1 for all others.
         size: side of the frames, pixels.
-        render: render profile of the suite's tasks, "standard" or "fast"; all others draw one way only.
+        render: render profile of the suite's tasks, "standard" or "fast"; ignored by all others.
         worker: the number that "counting" writes into its frames.
-        camera: number or name of a camera of the suite's model; None takes Dreamer's.
-        kwargs: further arguments of the environment itself: of what is registered, or of the suite's function.
+        camera: number or name of a camera of the suite's model; None is Dreamer's.
+        kwargs: further arguments of the environment itself.
         options: further arguments of the task's class (DMCPixels, CountingEnv, ReachingEnv, GymPixels).
 
     Raises:
         ValueError: an unknown task (the nearest known one is named) or an argument out of its range.
-        RenderingError: the task needs a GL backend and none works.
+        RenderingError: the task needs a GL backend, and none works.
     """
     checked_task(task)
     if render not in PROFILES:
@@ -79,9 +79,9 @@ def make_vector_env(
 ) -> SyncVectorEnv | AsyncVectorEnv:  # fmt: skip
     """Make `num_envs` environments of one task, each with its own seed, that reset on the step after an episode's end.
 
-    One environment runs in this process; more run in one process each, started through a forkserver, so a script
-    that asks for them needs its `if __name__ == "__main__":`. `starts` says where each one begins instead of at its
-    first episode; `on_start` is called first in each of those processes. Arguments and errors are those of make_env.
+    One environment runs in this process; several run in one process each, started through a forkserver, so a script
+    that makes them needs `if __name__ == "__main__":`. `starts` lets each one begin elsewhere than at its first
+    episode; `on_start` is called first in each of those processes. The other arguments and errors are make_env's.
     """
     checked_task(task)
     num_envs = checked_count("num_envs", num_envs, 1)
@@ -107,11 +107,11 @@ def _make(
     start: EpisodeStart | None,
     on_start: Callable[[], None] | None = None,
 ) -> PixelEnv:
-    """Make an environment, here or in a worker process (gymnasium makes one of those here too, for its spaces)."""
+    """Make an environment, here or in a worker process (gymnasium also makes a worker's here, for its spaces)."""
     if backend is not None:
-        os.environ.setdefault("MUJOCO_GL", backend)  # a forkserver keeps the environment it was started with
+        os.environ.setdefault("MUJOCO_GL", backend)  # a forkserver keeps its initial environment variables
     if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it closes its workers
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and closes its workers
         end_with_parent()
         if on_start is not None:
             on_start()

@@ -1,4 +1,4 @@
-"""Images of any size and layout to frames: which spaces hold them, and how they are resized."""
+"""Conversion of images of any size and layout to frames."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from PIL import Image
 Frame = NDArray[np.uint8]
 
 _CHANNELS = (1, 3)  # grey, colours
-_MIN_SIDE = 8  # pixels; what is smaller is a board or a grid of codes, not a picture
+_MIN_SIDE = 8  # pixels; anything smaller is a board or a grid of codes, not an image
 
 
 def is_image(space: Space[Any]) -> bool:
-    """Return whether a space holds pictures.
+    """Return whether a space holds images.
 
-    These are uint8 from 0 to 255, [H, W], [H, W, C] or [C, H, W] with C of 1 or 3, at least 8 pixels high and wide.
+    Images are uint8 from 0 to 255, [H, W], [H, W, C] or [C, H, W] with C of 1 or 3, at least 8 pixels high and wide.
     """
     if not isinstance(space, Box) or space.dtype != np.uint8 or (space.low != 0).any() or (space.high != 255).any():
         return False
@@ -27,7 +27,7 @@ def is_image(space: Space[Any]) -> bool:
 
 
 def to_rgb(image: NDArray[np.uint8]) -> Frame:
-    """Return a picture of any layout that is_image() knows as [H, W, 3]; grey is repeated."""
+    """Return an image of any layout that is_image() accepts as [H, W, 3]; grey is repeated."""
     if image.ndim == 2:
         image = image[..., None]
     elif image.shape[-1] not in _CHANNELS:
@@ -36,7 +36,7 @@ def to_rgb(image: NDArray[np.uint8]) -> Frame:
 
 
 def drawn_rgb(image: Any) -> Frame | None:
-    """Return what a render() drew as [H, W, 3]: grey is repeated, the alpha of RGBA dropped. None: it is no picture."""
+    """Return the output of a render() as [H, W, 3], with grey repeated and alpha dropped, or None if it is no image."""
     if not isinstance(image, np.ndarray):
         return None
     channels = image.shape[2:] if image.ndim in (2, 3) else (0,)
@@ -46,7 +46,7 @@ def drawn_rgb(image: Any) -> Frame | None:
 
 
 def resize_area(image: Frame, height: int, width: int) -> Frame:
-    """Return [H, W, 3] as a fresh frame [height, width, 3]; a pixel is the mean of those that it covers."""
+    """Return [H, W, 3] resized to a new frame [height, width, 3]; each pixel is the mean of those that it covers."""
     if image.shape[:2] == (height, width):
         return image.copy()
     picture = Image.fromarray(np.ascontiguousarray(image))

@@ -1,4 +1,4 @@
-"""PixelEnv: what every environment of ours shares, so that each one says only how it begins, advances and draws."""
+"""PixelEnv: the base class of our environments, which only define how they begin, advance and draw."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple, SupportsFloat
@@ -15,9 +15,9 @@ IS_CUT = "is_cut"  # in the info of a step that ended its episode at `max_steps`
 
 
 class EpisodeStart(NamedTuple):
-    """Where an environment begins: episode number `episode` of its seed, after `actions` of it.
+    """The start of an environment: episode number `episode` of its seed, after its first `actions`.
 
-    Without actions (None) the episode has yet to begin: the next step begins it, as after another episode's end.
+    If `actions` is None the episode has not begun: the next step begins it, as after another episode's end.
     """
 
     episode: int
@@ -28,12 +28,12 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     """A gymnasium environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
 
     One step advances `action_repeat` times with the same action, sums the rewards, stops at an episode's end, and
-    draws once. Episodes are numbered from 0 since the last seed, the constructor's or a reset's, and each has a seed of
-    its own, made of that seed and its number: an episode is a function of seed, number and actions, so that a run that
-    was stopped in the middle of one goes on with it (`begin_at`).
+    draws once. Episodes are numbered from 0 since the last seed, the constructor's or a reset's, and each has its own
+    seed, derived from that seed and its number. An episode is thus a function of seed, number and actions, so that a
+    stopped run can resume in the middle of one (`begin_at`).
 
-    `max_steps`, which whoever plays may set, bounds an episode: after so many steps it ends as truncated, and the info
-    says so under IS_CUT. None, as an environment is made, leaves the end to the environment.
+    `max_steps`, which the caller may set, truncates an episode after that many steps, with IS_CUT in the info. The
+    default None leaves the end to the environment.
 
     Raises:
         ValueError: action_repeat or size below 1, a negative seed, an unknown render_mode, an action of the wrong
@@ -55,30 +55,30 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         self.action_repeat = checked_count("action_repeat", action_repeat, 1)
         self.size = checked_count("size", size, 1)
         self.render_mode = render_mode
-        fps = frame_rate / self.action_repeat  # frames a second of the simulated world
+        fps = frame_rate / self.action_repeat  # frames per second of the simulated world
         self.metadata = {**type(self).metadata, "render_fps": fps}  # type: ignore[misc]
         self.observation_space = gymnasium.spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
         self._action_shape = (action_dim,)
         self._seed = checked_count("seed", seed, 0)
-        self.episode = -1  # the number of the present episode
+        self.episode = -1  # number of the current episode
         self._next_episode = 0
         self._start: EpisodeStart | None = None
         self._begins_at_step = False
         self._frame: Frame | None = None
         self._is_running = False
         self.max_steps: int | None = None
-        self._steps = 0  # of the present episode
+        self._steps = 0  # of the current episode
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What `make_env` makes an environment like this one of, its keyword arguments and wrappers aside."""
+        """The arguments with which `make_env` makes such an environment, without its kwargs and wrappers."""
         drawn = {"render": self.render_profile, "camera": self.camera}
         return {"task": self.task, "action_repeat": self.action_repeat} | drawn
 
     @abstractmethod
     def _begin(self, seed: int) -> None:
-        """Start an episode whose randomness comes from `seed` alone; self.episode is its number."""
+        """Start an episode whose randomness depends on `seed` alone; self.episode is its number."""
 
     @abstractmethod
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
@@ -86,7 +86,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
 
     @abstractmethod
     def _draw(self, height: int, width: int) -> Frame:
-        """Return the present state as a fresh frame [height, width, 3]."""
+        """Return the current state as a new frame [height, width, 3]."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         """Begin the next episode, or number 0 of a seed, and return its first frame [size, size, 3] and an info."""
@@ -106,10 +106,10 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         return self._frame, {}
 
     def begin_at(self, start: EpisodeStart) -> None:
-        """Let the next reset without a seed lead to `start`; nothing is drawn on the way there.
+        """Let the next reset without a seed lead to `start`, without rendering on the way.
 
-        That reset returns the frame after the last of the actions. Where the episode has yet to begin it returns an
-        empty frame, and the step after it begins the episode, whatever its action is.
+        That reset returns the frame after the last action. If the episode has not begun, it returns an empty frame, and
+        the next step begins the episode, whatever its action.
         """
         checked_count("episode", start.episode, 0)
         self._start = start
@@ -122,7 +122,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         self._is_running, self._steps = True, 0
 
     def _take(self, actions: NDArray[np.float32]) -> None:
-        """Advance by actions [L, A] of a running episode; ValueError where it ends before they do."""
+        """Advance a running episode by actions [L, A]; ValueError if it ends before they do."""
         for number, action in enumerate(actions):
             _, terminated, truncated = self._advance_repeatedly(checked_action(action, self._action_shape))
             if terminated or truncated:
@@ -146,7 +146,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         return self._frame, total, False, True, {IS_CUT: True}
 
     def _advance_repeatedly(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
-        """Up to `action_repeat` control steps: summed reward, terminated, truncated."""
+        """Advance up to `action_repeat` control steps and return summed reward, terminated, truncated."""
         total, terminated, truncated = 0.0, False, False
         self._steps += 1
         for _ in range(self.action_repeat):
@@ -166,9 +166,9 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         return self._frame.copy()
 
     def render_frame(self, height: int, width: int | None = None) -> Frame:
-        """Return the present state as a frame [height, width, 3] for people to look at; width defaults to height.
+        """Return the current state as a frame [height, width, 3] for people; width defaults to height.
 
-        The frames that the agent sees stay as they are, whatever is asked for here.
+        This does not affect the frames that the agent sees.
         """
         if self._frame is None:
             raise ResetNeeded(f"{self.task}: render_frame() needs a reset() first")

@@ -1,4 +1,4 @@
-"""ReachingEnv: move a red disc onto a green one; a task small enough to learn in minutes, whose optimum is known."""
+"""ReachingEnv: move a red disc onto a green one; a task with a known optimum, learned in minutes."""
 
 from collections.abc import Iterable
 
@@ -7,26 +7,26 @@ from numpy.typing import NDArray
 
 from envs.pixels import Frame, PixelEnv
 
-_SPEED = 0.25  # arena units that a full action moves
+_SPEED = 0.25  # arena units moved by a full action
 _LENGTH = 25  # env frames per episode
 _MIN_DISTANCE = 0.7  # between the discs at reset
 _REWARD_WIDTH = 0.4
 _RADIUS = 0.3
-_LINE = -0.5  # height of the discs where they move along one axis; off the middle, so that a flipped frame shows
-_VIEW = 1.3  # half the side of what the frame shows: discs at the border stay whole
+_LINE = -0.5  # height of the discs with one axis; below the middle, so that a flipped frame is noticed
+_VIEW = 1.3  # half the side of the visible area: discs at the border are fully visible
 _FLOOR, _TARGET, _AGENT = (np.array(c, np.float32) for c in ((30, 30, 40), (60, 200, 80), (220, 50, 50)))
 
 
 class ReachingEnv(PixelEnv):
     """A red disc (the agent) and a green disc (the target) on a dark floor, at positions in [-1, 1]^axes.
 
-    An action in [-1, 1]^axes moves the agent by 0.25 of it, x to the right and y up, and never out of the arena. The
-    reward is exp(-(d / 0.4)^2) of the distance d after the move, so a whole episode of 25 frames pays at most 25.
+    An action in [-1, 1]^axes moves the agent by 0.25 times the action, x to the right and y up, within the arena. The
+    reward is exp(-(d / 0.4)^2) of the distance d after the move, so an episode of 25 frames returns at most 25.
     At reset both positions are uniform, the target at least 0.7 away. Episodes end by truncation.
 
     Args:
         axes: 1, both discs on a horizontal line below the middle, or 2.
-        seed: of the first reset.
+        seed: seed of the first reset.
         action_repeat: env frames per step.
         size: side of the frames, pixels.
         render_mode: "rgb_array" or None.
@@ -61,10 +61,10 @@ class ReachingEnv(PixelEnv):
         return float(np.exp(-((distance / _REWARD_WIDTH) ** 2))), False, self._frames_left == 0
 
     def expert_action(self) -> NDArray[np.float32]:
-        """Return the best action [axes] for now: every coordinate approaches the target as fast as it can.
+        """Return the optimal action [axes]: every coordinate approaches the target as fast as possible.
 
-        Exactly optimal for action_repeat 1, since no other action makes any coordinate's distance smaller at any
-        later time. It reads the state, not the pixels.
+        It is exactly optimal for action_repeat 1, since no other action makes any coordinate's distance smaller at any
+        later time. It uses the state, not the pixels.
         """
         reach = _SPEED * self.action_repeat
         return np.clip((self._target - self._agent) / reach, -1.0, 1.0).astype(np.float32)
@@ -77,14 +77,14 @@ class ReachingEnv(PixelEnv):
         for position, color in ((self._target, _TARGET), (self._agent, _AGENT)):
             height_of = position[1] if self._axes == 2 else _LINE
             distance = np.hypot(x[None, :] - position[0], y[:, None] - height_of)  # [H, W]
-            # The edge's pixel is covered in part: that shows movements smaller than a pixel.
+            # Edge pixels are covered partially, so that movements of less than a pixel are visible.
             cover = np.clip((_RADIUS - distance) * scale + 0.5, 0.0, 1.0)[..., None]  # [H, W, 1]
             frame = frame + cover * (color - frame)
         return np.rint(frame).astype(np.uint8)
 
 
 def best_return(seeds: Iterable[int]) -> float:
-    """Mean return of episodes begun from these seeds that the expert plays: the optimum at action_repeat 1."""
+    """Return the expert's mean return over episodes with these seeds: the optimum at action_repeat 1."""
     env, returns = ReachingEnv(), []
     for seed in seeds:
         env.reset(seed=seed)

@@ -1,4 +1,4 @@
-"""Environments that are registered with gymnasium, found by the tasks "gym:<id>" and "gym:<module>:<id>"."""
+"""Environments registered with gymnasium, for the tasks "gym:<id>" and "gym:<module>:<id>"."""
 
 import dataclasses
 import difflib
@@ -15,9 +15,9 @@ from gymnasium.error import DependencyNotInstalled, NamespaceNotFound
 from envs.contract import Contract, ContractError
 from envs.rendering import choose_gl_backend
 from envs.tasks import GYM_PREFIX, base_task, task_arguments
-from envs.wording import one_line, raised
+from envs.wording import one_line, quote_error
 
-# Modules that register environments when they are imported: the package that brings each, and how its ids begin.
+# Modules that register environments on import -> their package, and the prefixes of their ids.
 REGISTRARS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ale_py": ("ale-py", ("ALE/",)),
     "flappy_bird_gymnasium": ("flappy-bird-gymnasium", ("FlappyBird-",)),
@@ -41,25 +41,24 @@ REGISTRARS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "PyFlyt.gym_envs": ("PyFlyt", ("PyFlyt/",)),
 }
-_DECIDED = ("render_mode", "disable_env_checker", "id")  # no arguments that a task may give
+_DECIDED = ("render_mode", "disable_env_checker", "id")  # arguments that a task may not give
 
 
 def make_registered(task: str, kwargs: Mapping[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
-    """Make the environment of a task "gym:<id>", with render_mode "rgb_array" where it has one, inside a Contract.
+    """Make the environment of a task "gym:<id>", with render_mode "rgb_array" if it has one, inside a Contract.
 
     Args:
-        task: "gym:<id>" or "gym:<module>:<id>", either with "?name=value&..."; usual packages are imported unasked.
+        task: "gym:<id>" or "gym:<module>:<id>", either with "?name=value&..."; known packages are imported as needed.
         kwargs: further arguments of the environment, or of gymnasium.make.
 
     Raises:
-        ValueError: no such id (the nearest is named), a module or package that is missing here, or a constructor that
-            raises.
-        RenderingError: the environment draws with MuJoCo, and no GL backend works.
+        ValueError: no such id (the nearest is named), a missing module or package, or a constructor that raises.
+        RenderingError: the environment renders with MuJoCo, and no GL backend works.
     """
     arguments = task_arguments(task, kwargs)
     for name in _DECIDED:
         if name in arguments:
-            raise ValueError(f"env.kwargs: got {name!r} for {task!r}, expected none: it is decided here")
+            raise ValueError(f"env.kwargs: got {name!r} for {task!r}, expected none: it is set automatically")
     spec = _find(base_task(task))
     if str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
         choose_gl_backend()
@@ -68,17 +67,17 @@ def make_registered(task: str, kwargs: Mapping[str, Any] | None = None) -> gymna
         mode: dict[str, Any] = {"render_mode": "rgb_array"} if _can_draw(creator) else {}
 
         def create(**given: Any) -> Any:
-            env = creator(**given)  # what is no Env is refused by gymnasium
+            env = creator(**given)  # gymnasium refuses anything that is no Env
             return Contract(env, task) if isinstance(env, gymnasium.Env) else env
 
         checked = dataclasses.replace(spec, entry_point=create)
         return gymnasium.make(checked, disable_env_checker=True, **mode, **arguments)
     except (DependencyNotInstalled, ImportError) as error:
-        raise ValueError(f"task: got {task!r}, which lacks something here: {one_line(error)}") from error
+        raise ValueError(f"task: got {task!r}, which lacks a dependency: {one_line(error)}") from error
     except ContractError:
         raise
     except (Exception, SystemExit) as error:
-        raise ValueError(f"task: got {task!r}, whose constructor raises {raised(error)}") from error
+        raise ValueError(f"task: got {task!r}, whose constructor raises {quote_error(error)}") from error
 
 
 def _find(task: str) -> EnvSpec:
@@ -91,24 +90,22 @@ def _find(task: str) -> EnvSpec:
         return gymnasium.spec(name)
     except NamespaceNotFound as error:
         raise ValueError(
-            f"task: got {task!r}, expected an id that is registered: {one_line(error)} "
+            f"task: got {task!r}, expected a registered id: {one_line(error)} "
             f"(or name the module that registers it: '{GYM_PREFIX}<module>:{name}')"
         ) from None
     except gymnasium.error.Error:
         nearest = difflib.get_close_matches(name, list(gymnasium.registry), n=1, cutoff=0.0)[0]
         known = task.removesuffix(name) + nearest
-        raise ValueError(
-            f"task: got {task!r}, expected an id that is registered; the nearest one is {known!r}"
-        ) from None
+        raise ValueError(f"task: got {task!r}, expected a registered id; the nearest one is {known!r}") from None
 
 
 def _registrar(task: str, name: str) -> str:
-    """The module that is known to register an id, "" where none is; ValueError where it is not installed."""
+    """Return the module that registers an id, "" if none is known; ValueError if it is not installed."""
     for module, (package, starts) in REGISTRARS.items():
         if name.startswith(starts):
             if find_spec(module.partition(".")[0]) is None:
-                other = f"'{GYM_PREFIX}<module>:{name}' where another module registers it"
-                raise ValueError(f"task: got {task!r}, which lacks something: run `pip install {package}`, or {other}")
+                other = f"'{GYM_PREFIX}<module>:{name}' if another module registers it"
+                raise ValueError(f"task: got {task!r}, which lacks a dependency: `pip install {package}`, or {other}")
             return module
     return ""
 
@@ -117,18 +114,18 @@ def _import(module: str, task: str) -> None:
     try:
         import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # one that the module asks for
-            raise ValueError(f"task: got {task!r}, which lacks something here: {one_line(error)}") from error
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # an import inside the module
+            raise ValueError(f"task: got {task!r}, which lacks a dependency: {one_line(error)}") from error
         raise ValueError(
             f"task: got {task!r}, but importing {module!r} failed ({one_line(error)}), "
             "expected a module on the Python path (PYTHONPATH)"
         ) from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"task: got {task!r}, but importing {module!r} raises {raised(error)}") from error
+        raise ValueError(f"task: got {task!r}, but importing {module!r} raises {quote_error(error)}") from error
 
 
 def _can_draw(creator: Any) -> bool:
-    """Whether a class lists render_mode "rgb_array", or a function takes the argument."""
+    """Return whether a class lists render_mode "rgb_array", or a function takes the argument render_mode."""
     metadata = getattr(creator, "metadata", None)
     if isinstance(metadata, dict):
         return "rgb_array" in metadata.get("render_modes", ())

@@ -1,4 +1,4 @@
-"""Which GL backend draws, how well it draws, and one cached camera per view."""
+"""Rendering of dm_control: the choice of a GL backend, render profiles, and cached cameras."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.wording import raised
+from envs.wording import quote_error
 
 BACKENDS = ("egl", "osmesa", "glfw")  # headless ones first
 PROFILES = ("standard", "fast")
 
-# The very path that the environments draw through, on a model that compiles in no time.
+# Renders a tiny model in the same way as the environments.
 _PROBE = """
 from dm_control.mujoco import Physics
 physics = Physics.from_xml_string(
@@ -27,21 +27,21 @@ assert physics.render(64, 64).max() > 0, "the frame is black"
 
 
 class RenderingError(RuntimeError):
-    """No GL backend can draw on this machine."""
+    """No GL backend works on this machine."""
 
 
 def choose_gl_backend(timeout: float = 60.0) -> str:
     """Return the GL backend of this process and its children, and leave its name in MUJOCO_GL.
 
-    A MUJOCO_GL that is already set is taken as it is: the user's choice, or the answer of an earlier call in this
-    process or in a parent. Otherwise each backend draws one frame in a subprocess, because one that does not work
-    may crash or hang, and the first that succeeds wins (about one second).
+    A MUJOCO_GL that is already set is used as it is: the user's choice, or the result of an earlier call in this
+    process or a parent. Otherwise each backend renders one frame in a subprocess, because a broken one may crash or
+    hang, and the first that succeeds is chosen (about one second).
 
     Args:
         timeout: seconds that each backend may take.
 
     Raises:
-        RenderingError: none works; one line says how each one failed and what to install.
+        RenderingError: none works; one line says why each one failed and what to install.
     """
     chosen = os.environ.get("MUJOCO_GL")
     if chosen:
@@ -53,11 +53,11 @@ def choose_gl_backend(timeout: float = 60.0) -> str:
             os.environ["MUJOCO_GL"] = backend
             return backend
         failures.append(f"{backend}: {failure}")
-    raise RenderingError(f"no GL backend draws ({'; '.join(failures)}): install libegl1 libgl1-mesa-dri")
+    raise RenderingError(f"no GL backend works ({'; '.join(failures)}): install libegl1 libgl1-mesa-dri")
 
 
 def probe(backend: str, timeout: float = 60.0) -> str | None:
-    """Draw one frame with `backend` in a subprocess and return None, or in one line why that failed."""
+    """Render one frame with `backend` in a subprocess; return None, or in one line why that failed."""
     command = [sys.executable, "-c", _PROBE]
     environment = {**os.environ, "MUJOCO_GL": backend}
     try:
@@ -82,7 +82,7 @@ def load_suite() -> ModuleType:
             from dm_control import suite
     except ModuleNotFoundError:
         raise
-    except (ImportError, AttributeError, RuntimeError) as error:  # what PyOpenGL raises where a library is missing
+    except (ImportError, AttributeError, RuntimeError) as error:  # PyOpenGL's errors for a missing library
         raise RenderingError(
             f"MUJOCO_GL={backend} cannot be loaded ({error}): install libegl1 libgl1-mesa-dri, or unset MUJOCO_GL"
         ) from error
@@ -90,21 +90,21 @@ def load_suite() -> ModuleType:
 
 
 def _context_failure(physics: Any) -> str | None:
-    """Make the GL context of a physics, so that what cannot draw shows before a run begins: why not, or None.
+    """Make the GL context of a physics, so that failures show before a run begins; return the reason, or None.
 
-    Nothing of the error is kept: it holds a context that would complain at the end of the process.
+    The error itself is not kept: it holds a context that would print warnings at the end of the process.
     """
     with _quiet():
         try:
             _ = physics.contexts
         except Exception as error:
-            return raised(error)
+            return quote_error(error)
     return None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, GLFW does not warn about a screen, nor dm_control about half a context; whoever fails says it once."""
+    """Silence GLFW's warnings about a screen and dm_control's about an incomplete context, which repeat the error."""
     hook = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:
@@ -115,21 +115,21 @@ def _quiet() -> Iterator[None]:
 
 
 class SceneCamera:
-    """Draws one dm_control physics from one camera, at any size, in one render profile.
+    """A camera that renders one dm_control physics at any size, in one render profile.
 
-    `standard` is bit-identical to physics.render(); `fast` leaves out shadows, reflections and multisampling (about
-    ten times as fast in software; shiny floors get darker). One dm_control Camera is kept per frame size, because
-    building a scene for every frame costs more than drawing it. A profile holds for the physics' whole life: it is
-    written into the model before the GL context is made.
+    `standard` is bit-identical to physics.render(); `fast` omits shadows, reflections and multisampling (about ten
+    times as fast in software; shiny floors get darker). One dm_control Camera is kept per frame size, because building
+    a scene for every frame costs more than rendering it. A profile applies to the physics' whole life: it is written
+    into the model before the GL context is made.
 
     Args:
-        physics: a dm_control Physics that has not been drawn yet.
+        physics: a dm_control Physics that has not been rendered yet.
         camera_id: number or name of one of the model's cameras.
         profile: "standard" or "fast".
 
     Raises:
         ValueError: an unknown profile, or a camera that the model does not have.
-        RenderingError: the GL backend is there and cannot draw.
+        RenderingError: the GL backend can be loaded, but does not render.
     """
 
     def __init__(self, physics: Any, camera_id: int | str, profile: str) -> None:
@@ -151,10 +151,10 @@ class SceneCamera:
         failure = _context_failure(physics)
         if failure is not None:
             backend = os.environ.get("MUJOCO_GL", "")
-            raise RenderingError(f"MUJOCO_GL={backend} cannot draw here ({failure}): set MUJOCO_GL=egl, or unset it")
+            raise RenderingError(f"MUJOCO_GL={backend} does not work ({failure}): set MUJOCO_GL=egl, or unset it")
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
-        """Return the scene as a fresh upright frame [height, width, 3]."""
+        """Return the scene as a new upright frame [height, width, 3]."""
         camera = self._cameras.get((height, width))
         if camera is None:
             from dm_control.mujoco.engine import Camera
@@ -162,11 +162,11 @@ class SceneCamera:
             self._fit_buffer(height, width)
             camera = Camera(self._physics, height, width, self._camera_id)
             self._cameras[height, width] = camera
-        # The camera hands out a flipped view of a buffer that it will overwrite.
+        # The camera returns a flipped view of a buffer that it will overwrite.
         return camera.render(render_flag_overrides=self._flags).copy()
 
     def _fit_buffer(self, height: int, width: int) -> None:
-        """Grow MuJoCo's offscreen buffer to hold [height, width]: models allow 640 x 480, viewers want more."""
+        """Grow MuJoCo's offscreen buffer to [height, width]: models allow only 640 x 480."""
         import mujoco
 
         limits = self._physics.model.vis.global_

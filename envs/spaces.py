@@ -1,4 +1,4 @@
-"""Spaces of actions: what the agent's vectors mean to an environment, one-hot vectors where actions are discrete."""
+"""Action spaces: maps from the agent's vectors to an environment's actions; one-hot vectors for discrete ones."""
 
 from typing import Any, Protocol
 
@@ -13,9 +13,9 @@ _UNBOUNDED = 1e9  # libraries write 1e10, 3.4e38 or inf for a dimension without 
 
 
 class OneHot(Box):
-    """The n one-hot vectors float32 [n]: a choice among n actions, in the form that replay and networks keep.
+    """The space of the n one-hot vectors float32 [n]: n discrete actions in the form of replay and networks.
 
-    Two are equal where n is. ValueError where n is not a whole number of at least 1.
+    Two such spaces are equal if their n is. ValueError if n is not a whole number of at least 1.
     """
 
     def __init__(self, n: int, seed: int | np.random.Generator | None = None) -> None:
@@ -23,7 +23,7 @@ class OneHot(Box):
         super().__init__(0.0, 1.0, (self.n,), np.float32, seed)
 
     def sample(self, mask: Any = None, probability: Any = None) -> NDArray[np.float32]:
-        """Return one of the n vectors, each as likely as the others; ValueError where a mask is given."""
+        """Return one of the n vectors, uniformly; ValueError if a mask is given."""
         if mask is not None or probability is not None:
             raise ValueError("mask: got one, expected none: masks are for Discrete spaces")
         return one_hot(self.np_random.integers(self.n), self.n)
@@ -47,14 +47,14 @@ def one_hot(choice: Any, n: int) -> NDArray[np.float32]:
 def random_actions(
     num_envs: int, action_dim: int, is_discrete: bool, random: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return what chance does, float32 [num_envs, action_dim]: uniform in [-1, 1], or one-hot vectors."""
+    """Return random actions, float32 [num_envs, action_dim]: uniform in [-1, 1], or one-hot vectors."""
     if is_discrete:
         return one_hot(random.integers(action_dim, size=num_envs), action_dim)
     return random.uniform(-1, 1, (num_envs, action_dim)).astype(np.float32)
 
 
 class ActionMap(Protocol):
-    """From the agent's action vectors [..., A], elements of `space`, to actions of an environment."""
+    """A map from the agent's action vectors [..., A], elements of `space`, to actions of an environment."""
 
     space: "Box[Any]"
 
@@ -63,7 +63,7 @@ class ActionMap(Protocol):
 
 
 class ActionScale:
-    """[-1, 1]^A to the bounds of a Box, flattened; a dimension that lacks a bound gets actions as they are."""
+    """The map from [-1, 1]^A to the bounds of a flattened Box; unbounded dimensions get actions unchanged."""
 
     def __init__(self, box: "Box[Any]") -> None:
         self._box = box
@@ -73,17 +73,17 @@ class ActionScale:
         self.space: Box[Any] = Box(-1.0, 1.0, (low.size,), np.float32)
 
     def __call__(self, action: NDArray[np.float32]) -> NDArray[Any]:
-        """Return actions [..., *shape] of the Box for [..., A] in [-1, 1]; integers are the nearest ones."""
+        """Return actions [..., *shape] of the Box for [..., A] in [-1, 1]; integers are rounded."""
         scaled = self._low + (self._high - self._low) * (action.astype(np.float64) + 1.0) / 2.0
         scaled = scaled.reshape(*action.shape[:-1], *self._box.shape)
         if np.issubdtype(self._box.dtype, np.integer):
             scaled = np.rint(scaled)
-        # Clipped, since float32 may round a value beyond its bound, and a bound may be on one side only.
+        # Clipped, since float32 may round a value beyond its bound, and a dimension may have one bound only.
         return np.clip(scaled, self._box.low, self._box.high).astype(self._box.dtype)
 
 
 class ActionChoice:
-    """One-hot vectors to the elements of a Discrete: its start plus the place of the largest entry."""
+    """The map from one-hot vectors to a Discrete: its start plus the index of the largest entry."""
 
     def __init__(self, discrete: Discrete) -> None:
         self._start = discrete.start
@@ -95,18 +95,18 @@ class ActionChoice:
 
 
 class ActionAsIs:
-    """One-hot vectors for an environment that takes them."""
+    """The identity, for environments that take one-hot vectors."""
 
     def __init__(self, space: OneHot) -> None:
         self.space: Box[Any] = space
 
     def __call__(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the vectors."""
+        """Return the vectors unchanged."""
         return action
 
 
 def action_map(space: Space[Any]) -> ActionMap:
-    """Return how the agent acts in a space of an environment; ValueError unless it is a Box or a Discrete."""
+    """Return the map from the agent's actions to a space; ValueError unless it is a Box or a Discrete."""
     if isinstance(space, OneHot):
         return ActionAsIs(space)
     if isinstance(space, Discrete):

@@ -1,4 +1,4 @@
-"""Step: what one tick of N environments yields, the schema that every later stage keeps."""
+"""Step: one tick of N environments, the schema of all later stages."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 class Step(NamedTuple):
-    """One row for each of N environments: what the agent met at time t, then what it chose.
+    """One row per environment, N in all: the observation at time t, then the chosen action.
 
     The reward arrived *with* the frame; the action was chosen *after* seeing it. Every environment tick is one row,
-    the true last frame included, and the reset frame of the next episode is the row after it:
+    including the true last frame, and the reset frame of the next episode is the row after it:
 
          t:             0      1      2      3(last)   4(next episode)
          image[t]:      x0     x1     x2     x3        x0'

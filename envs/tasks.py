@@ -1,4 +1,4 @@
-"""The names of all tasks, written down so that listing them imports no simulator."""
+"""The names of all tasks, listed here so that no simulator is imported for them."""
 
 import difflib
 import json
@@ -29,7 +29,7 @@ _SUITE = {
     "swimmer": "swimmer6 swimmer15",
     "walker": "stand walk run",
 }
-# "ball_in_cup_catch" -> ("ball_in_cup", "catch"): domains hold underscores, so a name cannot simply be split.
+# "ball_in_cup_catch" -> ("ball_in_cup", "catch"): domains contain underscores, so names cannot simply be split.
 SUITE_TASKS: dict[str, tuple[str, str]] = {
     f"{domain}_{task}": (domain, task) for domain, tasks in _SUITE.items() for task in tasks.split()
 }
@@ -38,7 +38,7 @@ GYM_PREFIX = "gym:"  # before an id that is registered with gymnasium
 
 
 def task_names() -> list[str]:
-    """Return every task name that make_env takes, sorted."""
+    """Return all named tasks of make_env, sorted."""
     return sorted([*SUITE_TASKS, *OWN_TASKS])
 
 
@@ -59,12 +59,12 @@ def checked_task(task: str) -> str:
 
 
 def base_task(task: str) -> str:
-    """Return what a task is called without the arguments after "?" and the observation key after "#"."""
+    """Return the task without the arguments after "?" and the observation key after "#"."""
     return task.partition("#")[0].partition("?")[0]
 
 
 def task_key(task: str) -> str | None:
-    """Return what a task says after "#", None for nothing."""
+    """Return the part of a task after "#", or None."""
     return task.partition("#")[2] or None
 
 
@@ -74,7 +74,7 @@ def task_arguments(task: str, kwargs: Mapping[str, Any] | None = None) -> dict[s
     Values in a task are JSON, Python's True, False and None, or else text; %20 and the like are decoded.
 
     Raises:
-        ValueError: no name=value, a name that comes twice, or values that are not plain.
+        ValueError: an argument that is not name=value, a duplicate name, or values that are not plain.
     """
     query = task.partition("#")[0].partition("?")[2]
     found = dict(checked_plain("env.kwargs", kwargs if kwargs is not None else {}))

@@ -1,4 +1,4 @@
-"""VideoWriter: frames to an mp4 or gif file, one at a time."""
+"""VideoWriter: an mp4 or gif file, written frame by frame."""
 
 import logging
 import os
@@ -15,34 +15,34 @@ from envs.encoders import ENCODERS, Encoder, choose_encoder, open_encoder
 logger = logging.getLogger(__name__)
 
 
-GIF_FPS = 50.0  # the most: a delay below two hundredths of a second is ten of them in browsers
+GIF_FPS = 50.0  # the maximum: browsers show delays below 2/100 s as 10/100 s
 
 
 def is_in_gif(index: int, fps: float) -> bool:
-    """Whether a gif shows the frame of this number, of so many a second; beyond GIF_FPS some are left out evenly."""
+    """Return whether a gif includes frame number `index` of a video; above GIF_FPS frames are dropped evenly."""
     return index == 0 or floor(index * GIF_FPS / fps) > floor((index - 1) * GIF_FPS / fps)
 
 
 class VideoWriter:
-    """Writes frames to a video in constant memory; the file appears under its name only when it is whole.
+    """A writer of videos in constant memory, whose file appears only when it is complete.
 
-    Use it as a context manager. An error inside the block leaves no file; folders are made as needed. Where ffmpeg has
-    no usual encoder another one is taken, and where none works Pillow writes a gif. A warning says so, and `path` is
-    the name of what is written.
+    Use it as a context manager. An error inside the block leaves no file; folders are created as needed. If ffmpeg
+    lacks the usual encoder another one is used, and if none works Pillow writes a gif. A warning says so, and `path`
+    is the name of the written file.
 
     Args:
         path: the file, .mp4 or .gif.
-        fps: frames a second; a gif leaves out what is more than GIF_FPS.
+        fps: frames per second; a gif drops frames above GIF_FPS.
 
     Raises:
         ValueError: another suffix, a folder, fps not above 0, or (at the end) no frame at all.
-        EncodingError: the encoder broke off.
+        EncodingError: the encoder failed.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         self.path = Path(path)
         if self.path.suffix not in ENCODERS:
-            raise ValueError(f"path: got {str(path)!r}, expected a name that ends in {' or '.join(ENCODERS)}")
+            raise ValueError(f"path: got {str(path)!r}, expected a name ending in {' or '.join(ENCODERS)}")
         if self.path.is_dir():
             raise ValueError(f"path: got {str(path)!r}, a folder, expected the name of a file")
         if not 0 < fps < float("inf"):
@@ -52,18 +52,18 @@ class VideoWriter:
         if choice.failures:
             logger.warning("%s", choice.remark())
         self.path, self._encoder_name = choice.path, choice.encoder
-        # The suffix stays: the encoder knows the format by it.
+        # The suffix stays, because it tells the encoder the format.
         self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
         self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
         self._count = 0
 
     def add(self, frame: NDArray[np.uint8]) -> None:
-        """Append one frame uint8 [H, W, 3], all of one size; an mp4 with an odd side grows by one pixel there.
+        """Append one frame uint8 [H, W, 3]; all have one size. Odd sides of an mp4 grow by one pixel.
 
         Raises:
             ValueError: not uint8 [H, W, 3], or not of the first frame's size.
-            EncodingError: the encoder broke off.
+            EncodingError: the encoder failed.
         """
         frame = np.asarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or frame.size == 0:
@@ -82,18 +82,18 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._shape = shape
         height, width = shape[:2]
-        if self.path.suffix == ".mp4":  # H.264 halves the colours' resolution: both sides must be even
+        if self.path.suffix == ".mp4":  # H.264 halves the resolution of colours, so both sides must be even
             height, width = height + height % 2, width + width % 2
         fps = min(self._fps, GIF_FPS) if self.path.suffix == ".gif" else self._fps
         self._encoder = open_encoder(self._partial, self._encoder_name, (width, height), fps)
         return self._encoder
 
     def close(self) -> None:
-        """Finish the file and give it its name; a second call does nothing.
+        """Complete the file under its name; a second call does nothing.
 
         Raises:
             ValueError: no frame was added.
-            EncodingError: the encoder broke off; the file stays what it was.
+            EncodingError: the encoder failed; an older file stays unchanged.
         """
         if not self._shape:
             raise ValueError(f"path: {str(self.path)!r} got no frame, expected at least one")

@@ -1,18 +1,18 @@
-"""What others say, in one line: an error message of ours is never longer."""
+"""Errors and values of other libraries, in one line."""
 
 
 def one_line(said: object, width: int = 300) -> str:
-    """The text of a value with single spaces for all white space, cut at `width` characters."""
+    """Return the text of a value with single spaces for all white space, cut at `width` characters."""
     text = " ".join(str(said).split())
     return text if len(text) <= width else f"{text[: width - 4]} ..."
 
 
-def told(error: BaseException, width: int = 300) -> str:
-    """An exception by its type and text: "KeyError: 'pixels'"."""
+def describe_error(error: BaseException, width: int = 300) -> str:
+    """Return an exception's type and text: "KeyError: 'pixels'"."""
     return one_line(f"{type(error).__name__}: {error}", width)
 
 
-def raised(error: BaseException) -> str:
-    """The same within a sentence: "KeyError ('pixels')"; the type alone where there is no text."""
+def quote_error(error: BaseException) -> str:
+    """Return an exception's type and text for use within a sentence: "KeyError ('pixels')", or the type alone."""
     text = one_line(error)
     return f"{type(error).__name__} ({text})" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Worker processes of a vector environment: which ones are lost, and how to end them without waiting for ever."""
+"""Worker processes of a vector environment: starting them, finding failed ones, and closing them without hanging."""
 
 import logging
 import multiprocessing
@@ -15,29 +15,29 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
-from envs.wording import told
+from envs.wording import describe_error
 
 logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
-_DEATH_SECONDS = 1.0  # between the end of a worker's pipe and that of its process
+_DEATH_SECONDS = 1.0  # between the end of a worker's pipe and the end of its process
 
 
 def make_workers(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> AsyncVectorEnv:
-    """Make each environment in a process of its own; what one of them raises while it is made is raised here."""
+    """Make each environment in its own process; an error while one is made is raised here."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*ERROR: ")  # gymnasium's, which tells the same again
+        warnings.filterwarnings("ignore", ".*ERROR: ")  # gymnasium repeats the error as a warning
         return AsyncVectorEnv(
             makers, context="forkserver", shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, worker=_work
         )
 
 
 def _work(index: int, make: Callable[[], gymnasium.Env[Any, Any]], pipe: Connection, *rest: Any) -> None:
-    """gymnasium's worker; it would end with a traceback, and its parent with an EOFError, where `make` raises."""
+    """Run gymnasium's worker, but pass an error of `make` to the parent instead of ending with a traceback."""
     try:
         env = make()
     except (Exception, SystemExit) as error:
-        pipe.recv()  # what spaces there are
+        pipe.recv()  # the request for the spaces
         errors = rest[2]
         errors.put((index, ValueError, str(error), ""))
         pipe.send((None, False))
@@ -46,7 +46,7 @@ def _work(index: int, make: Callable[[], gymnasium.Env[Any, Any]], pipe: Connect
 
 
 def end_with_parent() -> None:
-    """To be called in a worker: it ends soon after the process that started it, however that ends, even in mid-step."""
+    """Make this worker end soon after the process that started it, however that ends, even in the middle of a step."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -58,13 +58,13 @@ def end_with_parent() -> None:
 
 
 def lost_workers(workers: AsyncVectorEnv | None) -> list[int]:
-    """The workers that are dead, have raised or have not answered; none where there are no workers.
+    """Return the workers that are dead, have raised or have not answered, after a failed step.
 
-    To be called after a step failed.
+    The list is empty without workers.
     """
     if workers is None:
         return []
-    raised = [i for i, pipe in enumerate(workers.parent_pipes) if pipe is None]  # gymnasium leaves None there
+    raised = [i for i, pipe in enumerate(workers.parent_pipes) if pipe is None]  # set by gymnasium
     if raised:
         return raised
     wait([process.sentinel for process in workers.processes], _DEATH_SECONDS)
@@ -83,26 +83,26 @@ class Closable(Protocol):
     """An environment, or several, of gymnasium or of Stable-Baselines3."""
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release its resources."""
 
 
 def close_env(env: Closable) -> None:
-    """Close it; a close that fails is a warning in one line, for what was played before is as good as ever."""
+    """Close an environment; a failure is only a one-line warning, since its episodes are still valid."""
     try:
         env.close()
     except Exception as error:
-        logger.warning("closing an environment failed (%s)", told(error))
+        logger.warning("closing an environment failed (%s)", describe_error(error))
 
 
 def close_vector_env(vector_env: VectorEnv) -> None:
-    """Close environments; workers that have not ended after five seconds are killed. A second call does nothing."""
+    """Close environments and kill workers that have not ended after five seconds. A second call does nothing."""
     if vector_env.closed:
         return
     if not isinstance(vector_env, AsyncVectorEnv):
         close_env(vector_env)
         vector_env.closed = True
         return
-    # gymnasium's own close() waits for every worker without limit, and fails where one has died.
+    # gymnasium's own close() waits for every worker without limit, and fails if one has died.
     for pipe in vector_env.parent_pipes:
         with suppress(OSError, AttributeError):
             pipe.send(("close", None))

@@ -1,4 +1,4 @@
-"""An environment of your own, with frames and three actions: register it, train an agent for a minute, evaluate it.
+"""Your own environment, with frames and three actions: register it, train an agent for a minute, evaluate it.
 
 python examples/own_environment.py [env_frames]
 """
@@ -14,7 +14,7 @@ from agent.evaluation.episodes import evaluate, random_evaluation
 
 
 class Lamps(gymnasium.Env):
-    """One of three lamps is lit; its button pays 1, and whatever is pressed, the next lamp is drawn by lot."""
+    """Three lamps, one of them lit: pressing its button is rewarded with 1, and a random lamp lights up next."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (48, 48, 3), np.uint8)
     action_space = gymnasium.spaces.Discrete(3)
@@ -36,9 +36,9 @@ class Lamps(gymnasium.Env):
 
 gymnasium.register("Lamps-v0", Lamps, max_episode_steps=10)
 
-if __name__ == "__main__":  # a toy task for a toy model: a task worth learning takes the preset cpu or gpu
+if __name__ == "__main__":  # a toy task with a toy model: use the preset cpu or gpu for real tasks
     rates = {"optimizer.model_lr": 3e-3, "optimizer.actor_lr": 1e-3, "optimizer.critic_lr": 3e-3}
-    behavior = {"behavior.gamma": 0.9, "behavior.entropy": 0.03}  # little entropy, and it settles on two lamps of three
+    behavior = {"behavior.gamma": 0.9, "behavior.entropy": 0.03}  # with less it may learn only two of the lamps
     loop = {"env.num_envs": 1, "replay.batch_size": 8, "train.train_ratio": 128, "train.eval_every": 1000}
     frames = {"env_frames": int(sys.argv[1]) if len(sys.argv) > 1 else 500}
     trainer = Trainer(make_config("debug", "gym:Lamps-v0", rates | behavior | loop | frames), Path("runs/lamps"))

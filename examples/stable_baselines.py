@@ -1,7 +1,7 @@
-"""AIME as an algorithm of Stable-Baselines3: learn under its callbacks, keep the best model, load it, score it.
+"""AIME as an algorithm of Stable-Baselines3: learn with its callbacks, keep the best model, load and evaluate it.
 
-python examples/stable_baselines.py                                     # minutes: the disc learns to reach its target
-python examples/stable_baselines.py --preset debug --timesteps 200      # seconds: a toy model, to see that it runs
+python examples/stable_baselines.py                                     # minutes: learns to reach the target
+python examples/stable_baselines.py --preset debug --timesteps 200      # seconds: a toy model, to check that it runs
 """
 
 import argparse

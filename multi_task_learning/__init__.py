@@ -1,4 +1,4 @@
-"""Pillar 5: several losses on one set of parameters (loss grouping and rotation-based gradient balancing)."""
+"""Pillar 5: loss grouping and rotation-based gradient balancing for several losses on shared parameters."""
 
 from multi_task_learning.loss_aggregator import LossAggregator, task_names
 from multi_task_learning.rgb import METHODS, RGB

@@ -1,4 +1,4 @@
-"""Published ways to combine conflicting gradients, all torchjd's, for comparison with RGB."""
+"""Published methods to combine conflicting gradients, from torchjd, for comparison with RGB."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,22 +16,22 @@ BASELINES: dict[str, Callable[[], Aggregator]] = {
 
 
 def make_baseline(method: str) -> Aggregator:
-    """The torchjd aggregator of a name in `BASELINES`; ValueError where its solvers are not installed.
+    """Return the torchjd aggregator of a name in `BASELINES`; ValueError if its solvers are not installed.
 
     Their own state (NashMTL's warm start) is not in `RGB.state_dict`, and PCGrad draws from torch's global generator.
     """
     try:
         return BASELINES[method]()
-    except (ImportError, NameError) as error:  # torchjd meets a half-installed solver with a NameError
+    except (ImportError, NameError) as error:  # torchjd raises NameError for a half-installed solver
         hint = "pip install 'aime-rl[compare]'"
         raise ValueError(f"method: {method!r} needs solvers that are not installed, {hint}") from error
 
 
 def combine(baseline: Aggregator, matrix: Tensor, is_valid: Tensor) -> Tensor:
-    """Gradients [tasks, params] -> one vector [params]; zeros where `is_valid` (a bool scalar) is False."""
+    """Combine gradients [tasks, params] into one vector [params]; zeros if `is_valid` (a bool scalar) is False."""
     if isinstance(baseline, NashMTL) and baseline.n_tasks != len(matrix):
         baseline.n_tasks = len(matrix)
         baseline.reset()
-    if not bool(is_valid):  # the solvers wait for the device in any case, and raise on NaN
+    if not bool(is_valid):  # the solvers synchronise with the device anyway, and raise on NaN
         return matrix.new_zeros(matrix.shape[1])
     return baseline(matrix)

@@ -14,7 +14,7 @@ MIN_WEIGHT = 1e-20  # a weight of exactly 0 would erase the gradients of paramet
 
 
 class Frozen(NamedTuple):
-    """What lazy steps reuse."""
+    """The values that lazy steps reuse."""
 
     weights: Tensor  # [n], on the losses
     consensus_weight: Tensor  # scalar, on d
@@ -22,7 +22,7 @@ class Frozen(NamedTuple):
 
 
 def freeze(balanced: Balanced, owners: list[int], previous: Frozen | None) -> Frozen:
-    """The coefficients of a solve; those of the `previous` one (or the plain sum) where this one was not finite."""
+    """Return the coefficients of a solve; those of the `previous` one, or the plain sum, if this one is not finite."""
     is_active = balanced.norms >= rotation.MIN_NORM
     weights = torch.where(is_active, balanced.weights.clamp_min(MIN_WEIGHT), torch.ones_like(balanced.weights))
     if previous is not None and len(previous.weights) == len(weights):
@@ -37,9 +37,9 @@ def freeze(balanced: Balanced, owners: list[int], previous: Frozen | None) -> Fr
 
 
 def complete(vector: Tensor, consensus: Tensor, frozen: Frozen, params: Sequence[Tensor]) -> Tensor:
-    """Gradient [P] of Σ C_i L_i -> the lazy one: + w_d d where tasks meet, divided by C_i where only task i reaches.
+    """Complete the gradient [P] of Σ C_i L_i: add w_d d on shared entries, divide by C_i where only task i reaches.
 
-    Written over `vector`: one more of that size costs more than the arithmetic. d is 0 where a single task reaches.
+    `vector` is overwritten: another one of that size costs more than the arithmetic. d is 0 where one task reaches.
     """
     vector.addcmul_(consensus.to(vector), frozen.consensus_weight.to(vector))
     weights = frozen.weights.to(vector)

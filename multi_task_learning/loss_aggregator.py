@@ -1,4 +1,4 @@
-"""Named per-step losses -> the task losses. This file owns grouping and weights, nothing else."""
+"""Grouping and weighting of named per-step losses into the task losses."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 # Every term is in exactly one group; the order of the groups is the order of `task_losses`.
 Groups = Mapping[str, Mapping[str, tuple[float | str, ...]]]
 
-SEED_GROUPS: Groups = {  # what `LossAggregator()` takes; a model hands over its own
+SEED_GROUPS: Groups = {  # the default of `LossAggregator()`; a model passes its own
     "total_elbo": {
         "recon_loss": ("lambda_recon",),
         "kl_z": ("beta",),
@@ -45,14 +45,12 @@ WEIGHTS = (
 
 
 class LossAggregator:
-    """Groups per-step losses into the task losses.
+    """The aggregator of per-step losses into task losses: total = Σ_terms weight(term) · mean_{b,t} outputs[term].
 
-    total = Σ_terms weight(term) · mean_{b,t} outputs[term], the terms and weights being those of `groups`.
-
-    groups: total -> term -> factors of its weight, numbers and names of `compute_losses`' weights. Given, they are
-    exact: a loss without a group and a term without a loss are errors. Without, they are the seed's three, ELBO,
-    Perceiver and Predictive, of which all terms but recon_loss and kl_z may be absent, and other outputs are ignored.
-    ValueError for a factor that is no weight.
+    groups: total -> term -> factors of its weight, numbers and names of `compute_losses`' weights. If given, they are
+    exact: a loss without a group and a term without a loss are errors. By default they are the seed's three, ELBO,
+    Perceiver and Predictive, where all terms but recon_loss and kl_z may be absent and other outputs are ignored.
+    ValueError for an unknown weight.
     """
 
     def __init__(self, groups: Groups | None = None) -> None:
@@ -76,10 +74,10 @@ class LossAggregator:
         hier_scale: float = 1.0,
         lambda_context: float = 0.1,
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Per-step losses [B, T] in `outputs` -> (dict of scalars: every term and every total, list of the totals).
+        """Reduce per-step losses [B, T] to (dict of scalars: every term and every total, list of the totals).
 
-        A group without terms is left out of both results. Raises ValueError where `outputs` and the groups do not fit
-        together, as the class says, or a term is not a non-empty tensor.
+        A group without terms is omitted from both results. ValueError if `outputs` and the groups do not match (see the
+        class), or a term is not a non-empty tensor.
         """
         weights = {
             "beta": beta,
@@ -103,7 +101,7 @@ class LossAggregator:
         return losses | totals, list(totals.values())
 
     def _check_names(self, outputs: Mapping[str, Any]) -> None:
-        """ValueError where a loss has no group, or a group's term no loss; by default only the required ones count."""
+        """Raise ValueError for a loss without a group or a term without a loss; by default only for required terms."""
         if not self._is_exact:
             missing = [name for name in REQUIRED if name not in outputs]
             if missing:
@@ -113,13 +111,13 @@ class LossAggregator:
         missing = [name for name in named if name not in outputs]
         if missing:
             raise ValueError(f"outputs: lacks {', '.join(missing)}; expected every term of the groups")
-        homeless = [name for name in outputs if name not in named]
-        if homeless:
-            raise ValueError(f"outputs: got {', '.join(homeless)} without a group, expected a group for every loss")
+        ungrouped = [name for name in outputs if name not in named]
+        if ungrouped:
+            raise ValueError(f"outputs: got {', '.join(ungrouped)} without a group, expected a group for every loss")
 
 
 def task_names(losses: Iterable[str], groups: Groups = SEED_GROUPS) -> list[str]:
-    """The names of the task losses among `compute_losses`' dict, in the order of its list."""
+    """Return the names of the task losses in `compute_losses`' dict, in the order of its list."""
     present = set(losses)
     return [total for total in groups if total in present]
 

@@ -1,4 +1,4 @@
-"""RGB: backward for several task losses at once, with conflicts on shared parameters resolved."""
+"""RGB: the backward pass of several task losses, with balanced gradients on shared parameters."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,20 +24,20 @@ METHODS = ("rgb", "sum", *BASELINES)
 
 
 class RGB:
-    """Gradients of n task losses, balanced where tasks meet, written to `.grad`.
+    """The gradients of n task losses, balanced on shared parameters and written to `.grad`.
 
     Parameters of `get_share_params()` that two or more tasks reach get the balanced gradient of `method`; the others
-    keep the plain sum, and zeros where no task reaches. `.grad` is overwritten, not added to. If any task's loss or
-    gradient is not finite, all gradients become zero, `skipped` counts one more, `last_metrics["nonfinite"]` tells
-    which task it was (`task_names` has their names), and `last_metrics["found_inf"]` is 1.0 instead of 0.0: a fused
-    optimizer whose attribute `found_inf` is set to it leaves weights and momentum alone, without a wait for the device.
+    keep the plain sum, which is zero if no task reaches them. `.grad` is overwritten, not accumulated. If any task's
+    loss or gradient is not finite, all gradients become zero, `skipped` is incremented, `last_metrics["nonfinite"]`
+    marks the tasks (named by `task_names`), and `last_metrics["found_inf"]` is 1.0 instead of 0.0: a fused optimizer
+    with this as its attribute `found_inf` leaves weights and momentum unchanged, without synchronising with the device.
 
-    every=m solves each m-th call only; in between, one backward pass of Σ C_i L_i reuses the last coefficients.
+    every=m solves only each m-th call; in between, one backward pass of Σ C_i L_i reuses the last coefficients.
     rep_grad=True balances at the tensors assigned to `rep` (before each backward) instead of at the parameters, without
     memory between calls: parameters that feed them get the balanced gradient, all others the plain sum.
 
-    Assignable, as in LibMTL: `task_num` (checked if set), `device` (where the gradient matrix is kept; where the
-    parameters are by default), `rep_grad`, `rep`, `get_share_params`.
+    Assignable, as in LibMTL: `task_num` (checked if set), `device` (of the gradient matrix; by default that of the
+    parameters), `rep_grad`, `rep`, `get_share_params`.
 
     Example::
 
@@ -73,17 +73,17 @@ class RGB:
         self._frozen: Frozen | None = None
         self._calls = 0
         self._matrix = torch.zeros(0, 0)  # gradients [n, P] of a solve
-        self._vector = torch.zeros(0)  # gradient [P] of one pass, which `.grad` shows
+        self._vector = torch.zeros(0)  # gradient [P] of one pass, of which `.grad` are views
 
     def backward(self, task_losses: Sequence[Tensor]) -> Tensor:
-        """Scalar losses, one per task -> `.grad` of all shared parameters; returns the task weights, ones [n].
+        """Write `.grad` of all shared parameters for one scalar loss per task; return the task weights, ones [n].
 
         Raises ValueError for losses that are not scalar tensors, a wrong task_num, missing get_share_params or rep.
         """
         losses = self._checked(task_losses)
         params = trainable(self.get_share_params()) if self.get_share_params is not None else []
         if not params:
-            raise ValueError("get_share_params: gave no trainable parameter, expected e.g. lambda: model.parameters()")
+            raise ValueError("get_share_params: got no trainable parameter, expected e.g. lambda: model.parameters()")
         device = params[0].device if self.device is None else torch.empty(0, device=self.device).device
         if self.rep_grad:
             vector, finite = self._through_representation(losses, params, device)
@@ -104,13 +104,13 @@ class RGB:
         return torch.ones(len(losses), device=device)
 
     def reset(self) -> None:
-        """Forget everything that was learned from earlier gradients; needed when tasks or parameters change."""
+        """Forget all state from earlier gradients; needed when tasks or parameters change."""
         self.aggregator.reset()
         self._frozen = None
         self._calls = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides later gradients and metrics, as torch.load(weights_only=True) reads it."""
+        """Return all state that later gradients and metrics depend on, readable by torch.load(weights_only=True)."""
         return {
             "aggregator": dict(self.aggregator.state_dict()),
             "frozen": None if self._frozen is None else self._frozen._asdict(),
@@ -120,7 +120,7 @@ class RGB:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()` of another instance. Raises ValueError where keys are missing or unknown."""
+        """Restore `state_dict()` of another instance. ValueError if keys are missing or unknown."""
         expected = {"aggregator", "frozen", "calls", "skipped", "metrics"}
         if set(state) != expected:
             raise ValueError(f"state: got the keys {sorted(state)}, expected {sorted(expected)}")
@@ -136,13 +136,13 @@ class RGB:
                 came = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
                 raise ValueError(f"task_losses[{index}]: got {came}, expected a scalar tensor")
         if not losses:
-            raise ValueError("task_losses: came empty, expected at least one scalar tensor")
+            raise ValueError("task_losses: got none, expected at least one scalar tensor")
         if self.task_num is not None and self.task_num != len(losses):
             raise ValueError(f"task_losses: got {len(losses)} tasks, expected task_num = {self.task_num}")
         return losses
 
     def _solve(self, losses: list[Tensor], params: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-        """One backward pass per task -> (gradient [P], finite per task [n])."""
+        """Run one backward pass per task; return (gradient [P], finite per task [n])."""
         matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(params)), device)
         owners = fill_matrix(losses, params, matrix, keep_graph=False)
         finite = _are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
@@ -159,7 +159,7 @@ class RGB:
     def _reuse(
         self, frozen: Frozen, losses: list[Tensor], params: list[Tensor], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """One backward pass of Σ C_i L_i with the weights C of the last solve."""
+        """Run one backward pass of Σ C_i L_i with the weights C of the last solve."""
         weighted = torch.stack(losses) * frozen.weights.to(losses[0])
         vector, finite = self._one_pass(weighted.sum(), losses, params, device)
         return complete(vector, self.aggregator.d, frozen, params), finite
@@ -171,23 +171,23 @@ class RGB:
         flatten(gradient(total, params, retain_graph=False), params, vector)
         is_good = torch.isfinite(torch.linalg.vector_norm(vector))
         finite = _are_finite(losses, device)
-        # a broken gradient of finite losses has no single culprit here: all are marked
+        # a non-finite gradient of finite losses cannot be attributed to one task here, so all are marked
         return vector, finite & (is_good | ~finite.all())
 
     def _through_representation(
         self, losses: list[Tensor], params: list[Tensor], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Balance at `rep`, then one pass that carries the plain losses and what balancing added at `rep`.
+        """Balance at `rep`, then run one pass with the plain losses and the change by balancing at `rep`.
 
-        d ΣL/dp + J_rep(p)ᵀ (G - Σ_i g_i): the plain sum for parameters that feed no rep, J_repᵀ G for those that feed
-        nothing else.
+        The gradient is d ΣL/dp + J_rep(p)ᵀ (G - Σ_i g_i): the plain sum for parameters that feed no rep, J_repᵀ G for
+        those that feed nothing else.
         """
         if self.rep is None:
             raise ValueError("rep: got None, expected this batch's representation, since rep_grad is True")
         if self.every > 1:
             raise ValueError(f"every: got {self.every}, expected 1, since rep_grad is True")
         reps = [self.rep] if isinstance(self.rep, Tensor) else list(self.rep)
-        self.rep = None  # it holds the graph
+        self.rep = None  # it keeps the graph alive
         matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(reps)), device)
         owners = fill_matrix(losses, reps, matrix, keep_graph=True)
         finite = _are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
@@ -199,7 +199,7 @@ class RGB:
         return vector, finite & torch.isfinite(torch.linalg.vector_norm(vector))
 
     def _aggregate(self, matrix: Tensor, finite: Tensor, owners: list[int]) -> Tensor:
-        """Gradient matrix [n, P] -> one vector [P] by the chosen method; keeps the metrics and the weights to reuse."""
+        """Combine the gradient matrix [n, P] into one vector [P] by `method`; store metrics and weights for reuse."""
         if self.method == "rgb":
             return self._balance(matrix, finite, owners)
         norms = torch.linalg.vector_norm(matrix, dim=1)
@@ -209,7 +209,7 @@ class RGB:
 
     def _balance(self, matrix: Tensor, finite: Tensor, owners: list[int]) -> Tensor:
         if self.rep_grad:
-            self.aggregator.reset()  # other samples' activations make no consensus
+            self.aggregator.reset()  # activations of different samples have no consensus
         balanced = self.aggregator.balance(matrix, finite.all())
         self.last_metrics = {
             "task_grad_norm": balanced.norms,
@@ -227,5 +227,5 @@ def _are_finite(losses: list[Tensor], device: torch.device) -> Tensor:
 
 
 def _reused(kept: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """The tensor that was kept, or zeros where it has another shape or device: allocating it each time costs more."""
+    """Return `kept`, or zeros if its shape or device has changed; reusing it saves an allocation per call."""
     return kept if kept.shape == shape and kept.device == device else torch.zeros(shape, device=device)

@@ -14,7 +14,7 @@ Scale = Literal["sum", "unit", "per_task"]
 
 
 class Balanced(NamedTuple):
-    """One aggregation: `vector` = Σ_i weights_i g_i + consensus_weight · d, and what led to it."""
+    """The result of one aggregation, `vector` = Σ_i weights_i g_i + consensus_weight · d, with its ingredients."""
 
     vector: Tensor  # [P]
     weights: Tensor  # [n], on the raw gradients
@@ -23,17 +23,17 @@ class Balanced(NamedTuple):
     cosines: Tensor  # [n, n]
     theta: Tensor  # [n], radians to the common direction
     alpha: Tensor  # [n], radians rotated towards it
-    is_finite: Tensor  # bool scalar; where False, vector is 0 and the state did not move
+    is_finite: Tensor  # bool scalar; if False, vector is 0 and the state has not changed
 
 
 class RGBAggregator(Aggregator, Stateful):
-    """Rotates the unit gradients of n tasks towards their running consensus and sums them (see `rotation`).
+    """The sum of n tasks' unit gradients, rotated towards their running consensus (see `rotation`).
 
     G = (Σ‖g_i‖) · (1/n) Σ r_i for scale="sum": the identity for one task, the sum for identical tasks, and a direction
     that does not change when one loss is rescaled. "unit" is (1/n) Σ r_i, "per_task" Σ ‖g_i‖ r_i.
 
-    The consensus d, the angles α and the number of calls are the state: buffers, empty before the first call, which
-    `load_state_dict` takes in any size.
+    The state is the consensus d, the angles α and the number of calls, in buffers that are empty before the first call;
+    `load_state_dict` accepts any size.
 
     Example::
 
@@ -41,7 +41,7 @@ class RGBAggregator(Aggregator, Stateful):
         aggregator(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     """
 
-    d: Tensor  # [P] unit vector, zeros where no consensus was found yet, [0] before the first call
+    d: Tensor  # [P] unit vector, zeros without a consensus so far, [0] before the first call
     alpha: Tensor  # [n]
     step: Tensor  # int64 scalar
 
@@ -76,14 +76,14 @@ class RGBAggregator(Aggregator, Stateful):
         self.step = torch.zeros_like(self.step)
 
     def forward(self, matrix: Tensor, /) -> Tensor:
-        """Gradients [tasks, params] -> their balanced sum [params] in that dtype; zeros if any entry is not finite."""
+        """Return the balanced sum [params] of gradients [tasks, params], in their dtype; zeros if any is not finite."""
         return self.balance(matrix).vector.to(matrix.dtype)
 
     @torch.no_grad()
     def balance(self, matrix: Tensor, is_valid: Tensor | None = None) -> Balanced:
-        """Gradients [n, P] -> `Balanced`, moving the state by one step unless `is_valid` (a bool scalar) is False.
+        """Balance gradients [n, P], updating the state unless `is_valid` (a bool scalar) is False.
 
-        Raises ValueError where n or P changed, or the matrix is none.
+        ValueError if n or P has changed, or `matrix` is not a matrix.
         """
         if matrix.ndim != 2 or len(matrix) == 0:
             raise ValueError(f"matrix: got shape {list(matrix.shape)}, expected [tasks, params]")
@@ -103,7 +103,7 @@ class RGBAggregator(Aggregator, Stateful):
         theta = rotation.angles(gram)
         alpha = rotation.solve_angles(self.alpha, theta, gram, active, self.alpha_steps, self.lr_inner, self.lambd)
         weights, consensus_weight = self._weights(rotation.coefficients(alpha, theta), norms, inverse)
-        if self.mu == 0.0:  # d has no memory: it is a combination of these gradients, and so is all of G
+        if self.mu == 0.0:  # without memory, d and thus G are combinations of these gradients
             weights, consensus_weight = rotation.fold_consensus(weights, consensus_weight, gram, inverse)
         has_consensus = rotation.is_direction(consensus)
         weights = torch.where(has_consensus, weights, torch.ones_like(weights))
@@ -117,7 +117,7 @@ class RGBAggregator(Aggregator, Stateful):
         return Balanced(vector, weights, consensus_weight, norms, gram[:-1, :-1], theta, alpha, is_finite)
 
     def _weights(self, rows: Tensor, norms: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients [n, n+1] on the unit vectors -> weights [n] on the raw gradients and one on d."""
+        """Return weights [n] on the raw gradients, and one on d, for coefficients [n, n+1] on the unit vectors."""
         active = (inverse > 0).to(norms.dtype)
         lengths = norms * active
         share = active / active.sum().clamp_min(1.0)
@@ -139,7 +139,7 @@ class RGBAggregator(Aggregator, Stateful):
         self.step = self.step.to(matrix.device)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name in ("d", "alpha"):  # their sizes are part of the state, not of the construction
+        for name in ("d", "alpha"):  # their sizes are part of the state
             saved = state_dict.get(prefix + name)
             if isinstance(saved, Tensor) and saved.ndim == 1:
                 setattr(self, name, torch.zeros(saved.shape, device=getattr(self, name).device))

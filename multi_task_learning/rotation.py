@@ -5,9 +5,9 @@ Every task's unit gradient ḡ_i is rotated by an angle α_i in span(ḡ_i, d) t
     r_i(α_i) = [sin(θ_i - α_i) ḡ_i + sin α_i d] / sin θ_i,     0 ≤ α_i ≤ θ_i = arccos(ḡ_i·d)
     Φ(α) = 1/(n(n-1)) Σ_{i<j} (1 - r_i·r_j) + λ/(2n) Σ_i (1 - cos α_i)
 
-All r_i are rows of coefficients [n, n+1] on the basis {ḡ_1 .. ḡ_n, d}, so everything but two passes over the matrix
-happens on its Gram matrix [n+1, n+1]. Branches are torch.where: nothing here waits for the device. A task that is not
-`active` (its gradient is zero) takes no part. Source: RGB, openreview l0QAezg8HX; the cap at θ_i is ours.
+All r_i are rows of coefficients [n, n+1] on the basis {ḡ_1 .. ḡ_n, d}, so everything but two passes over the matrix is
+computed on its Gram matrix [n+1, n+1]. Branches are torch.where, without synchronising with the device. A task that is
+not `active` (its gradient is zero) is ignored. Source: RGB, openreview l0QAezg8HX; the cap at θ_i is ours.
 """
 
 import math
@@ -15,26 +15,26 @@ import math
 import torch
 from torch import Tensor
 
-MIN_NORM = 1e-10  # below it a task has no gradient
-MIN_AGREEMENT = 1e-3  # length of the mean of unit gradients below which it is no direction
-MIN_SINE_ANGLE = 1e-3  # closer to 0 or π than this, the plane of the rotation is not defined
+MIN_NORM = 1e-10  # below it a task counts as having no gradient
+MIN_AGREEMENT = 1e-3  # length of the mean unit gradient below which it defines no direction
+MIN_SINE_ANGLE = 1e-3  # closer to 0 or π, the plane of the rotation is not defined
 
 
 def inverse_norms(norms: Tensor) -> Tensor:
-    """1/‖g_i‖ [n] of norms [n], 0 for tasks without a gradient."""
+    """Return 1/‖g_i‖ [n] of norms [n], 0 for tasks without a gradient."""
     return torch.where(norms < MIN_NORM, torch.zeros_like(norms), 1.0 / norms.clamp_min(MIN_NORM))
 
 
 def update_consensus(matrix: Tensor, inverse: Tensor, previous: Tensor, mu: float) -> Tensor:
-    """Common direction: d = normalise(μ d_previous + (1-μ) ŷ), y the mean unit gradient; [n, P], [n], [P] -> [P].
+    """Return d = normalise(μ d_previous + (1-μ) ŷ), y the mean unit gradient; [n, P], [n], [P] -> [P].
 
-    `previous` is a unit vector, or zeros where there is none yet (then d = ŷ). It is kept where the gradients cancel.
+    `previous` is a unit vector, or zeros if there is none yet (then d = ŷ). It is kept if the gradients cancel.
     """
     count = (inverse > 0).sum().clamp_min(1)
     mean = (inverse / count) @ matrix  # [P]
     length = torch.linalg.vector_norm(mean)
     has_previous = is_direction(previous)
-    # d = old · previous + new · mean: the blend is made of scalars, since each pass over P entries costs
+    # d = old · previous + new · mean, blended through scalars, since each pass over P entries is expensive
     old = torch.where(has_previous, torch.full_like(length, mu), torch.zeros_like(length))
     new = (1.0 - old) / length.clamp_min(MIN_AGREEMENT)
     square = (old * torch.linalg.vector_norm(previous)).square() + (new * length).square()
@@ -47,21 +47,21 @@ def update_consensus(matrix: Tensor, inverse: Tensor, previous: Tensor, mu: floa
 
 
 def fold_consensus(weights: Tensor, consensus_weight: Tensor, gram: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ w_i g_i + c d with d = Σ ḡ_j / ‖Σ ḡ_j‖, written on the gradients alone: weights [n], and 0 for d.
+    """Rewrite Σ w_i g_i + c d, d = Σ ḡ_j / ‖Σ ḡ_j‖, as a sum of gradients alone: return weights [n], and 0 for d.
 
-    Without it a lazy step would add the d of an older batch, and Adam amplifies what stays the same from step to step.
+    Otherwise a lazy step would add the d of an older batch, and Adam amplifies contributions that stay constant.
     """
     length = gram[:-1, :-1].sum().clamp_min(0.0).sqrt().clamp_min(MIN_AGREEMENT)
     return weights + consensus_weight * inverse / length, torch.zeros_like(consensus_weight)
 
 
 def is_direction(vector: Tensor) -> Tensor:
-    """Whether a consensus vector [P] is a unit vector rather than the zeros that stand for "none"; a bool scalar."""
+    """Return whether a consensus vector [P] is a unit vector and not the zeros that mean "none", as a bool scalar."""
     return torch.linalg.vector_norm(vector) > 0.5
 
 
 def unit_gram(matrix: Tensor, inverse: Tensor, consensus: Tensor) -> Tensor:
-    """Gram matrix [n+1, n+1] of {ḡ_1 .. ḡ_n, d}, rows and columns of inactive tasks being 0."""
+    """Return the Gram matrix [n+1, n+1] of {ḡ_1 .. ḡ_n, d}; rows and columns of inactive tasks are 0."""
     tasks = (inverse[:, None] * (matrix @ matrix.T)) * inverse  # [n, n]; in this order no product over- or underflows
     towards = inverse * (matrix @ consensus)  # [n]
     tasks = torch.triu(tasks, 1)
@@ -73,7 +73,7 @@ def unit_gram(matrix: Tensor, inverse: Tensor, consensus: Tensor) -> Tensor:
 
 
 def angles(gram: Tensor) -> Tensor:
-    """θ_i = arccos(ḡ_i·d) in [0, π]; [n+1, n+1] -> [n]."""
+    """Return θ_i = arccos(ḡ_i·d) in [0, π]; [n+1, n+1] -> [n]."""
     return torch.arccos(gram[:-1, -1])
 
 
@@ -82,7 +82,7 @@ def _rotates(theta: Tensor) -> Tensor:
 
 
 def coefficients(alpha: Tensor, theta: Tensor) -> Tensor:
-    """Rows of r_i on the basis {ḡ_1 .. ḡ_n, d}; [n], [n] -> [n, n+1]. r_i = ḡ_i where θ_i is 0 or π within 1e-3."""
+    """Return r_i on the basis {ḡ_1 .. ḡ_n, d}; [n], [n] -> [n, n+1]. r_i = ḡ_i if θ_i is within 1e-3 of 0 or π."""
     rotates = _rotates(theta)
     sine = torch.where(rotates, theta.sin(), torch.ones_like(theta))
     own = torch.where(rotates, (theta - alpha).sin() / sine, torch.ones_like(theta))
@@ -91,7 +91,7 @@ def coefficients(alpha: Tensor, theta: Tensor) -> Tensor:
 
 
 def _derivative(alpha: Tensor, theta: Tensor) -> Tensor:
-    """Rows of r_i' = dr_i/dα_i on the same basis: unit vectors, or 0 where r_i is fixed; [n], [n] -> [n, n+1]."""
+    """Return r_i' = dr_i/dα_i on the same basis: unit vectors, or 0 if r_i is fixed; [n], [n] -> [n, n+1]."""
     rotates = _rotates(theta)
     sine = torch.where(rotates, theta.sin(), torch.ones_like(theta))
     own = torch.where(rotates, -(theta - alpha).cos() / sine, torch.zeros_like(theta))
@@ -100,13 +100,13 @@ def _derivative(alpha: Tensor, theta: Tensor) -> Tensor:
 
 
 def _counts(active: Tensor) -> tuple[Tensor, Tensor]:
-    """Number of active tasks n, and of ordered pairs n(n-1), both at least 1 so that they can divide."""
+    """Return the number of active tasks n, and of ordered pairs n(n-1), both at least 1 for division."""
     count = active.sum()
     return count.clamp_min(1), (count * (count - 1)).clamp_min(1)
 
 
 def objective(alpha: Tensor, theta: Tensor, gram: Tensor, active: Tensor, lambd: float) -> Tensor:
-    """Φ(α), a scalar: disagreement of the rotated gradients plus the price of rotating; [n] x2, [n+1, n+1], [n]."""
+    """Return Φ(α), a scalar: disagreement of the rotated gradients plus cost of rotation; [n] x2, [n+1, n+1], [n]."""
     count, pairs = _counts(active)
     rows = coefficients(alpha, theta)
     cosines = rows @ gram @ rows.T  # [n, n]
@@ -116,7 +116,7 @@ def objective(alpha: Tensor, theta: Tensor, gram: Tensor, active: Tensor, lambd:
 
 
 def objective_gradient(alpha: Tensor, theta: Tensor, gram: Tensor, active: Tensor, lambd: float) -> Tensor:
-    """∂Φ/∂α_i = -1/(n(n-1)) Σ_{j≠i} r_i'·r_j + λ/(2n) sin α_i; 0 for inactive tasks; shapes as `objective` -> [n]."""
+    """Return ∂Φ/∂α_i = -1/(n(n-1)) Σ_{j≠i} r_i'·r_j + λ/(2n) sin α_i [n], 0 for inactive tasks; as `objective`."""
     count, pairs = _counts(active)
     products = _derivative(alpha, theta) @ gram @ coefficients(alpha, theta).T  # [n, n]: r_i'·r_j
     others = (active[:, None] & active).to(alpha.dtype).fill_diagonal_(0.0)
@@ -126,9 +126,9 @@ def objective_gradient(alpha: Tensor, theta: Tensor, gram: Tensor, active: Tenso
 def solve_angles(
     start: Tensor, theta: Tensor, gram: Tensor, active: Tensor, steps: int, learning_rate: float, lambd: float
 ) -> Tensor:
-    """A few steps of projected gradient descent on Φ over 0 ≤ α_i ≤ θ_i from `start` [n] -> α [n] in radians.
+    """Take a few steps of projected gradient descent on Φ over 0 ≤ α_i ≤ θ_i from `start` [n]; return α [n] in radians.
 
-    Exactly opposed gradients make α = 0 a saddle; there α_i starts at 0.05 θ_i instead, where that lowers Φ.
+    Exactly opposed gradients make α = 0 a saddle; there α_i starts at 0.05 θ_i instead, if that lowers Φ.
     """
     limit = torch.where(_rotates(theta) & active, theta, torch.zeros_like(theta))
     alpha = start.clamp_min(0.0).minimum(limit)

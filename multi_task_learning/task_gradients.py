@@ -1,4 +1,4 @@
-"""Gradients of several losses with respect to a list of tensors, as rows of one matrix [tasks, entries]."""
+"""Gradients of several losses with respect to a list of tensors, as the rows of a matrix [tasks, entries]."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,24 +12,24 @@ Run = tuple[int, int, int]  # (owner, start, stop): columns whose tensors have t
 
 
 def trainable(params: Iterable[Tensor]) -> list[Tensor]:
-    """The distinct tensors among `params` that require a gradient, in their order."""
+    """Return the distinct tensors among `params` that require a gradient, in order."""
     return [param for param in dict.fromkeys(params) if param.requires_grad]
 
 
 def count_entries(tensors: Sequence[Tensor]) -> int:
-    """Total number of entries of all tensors: the width of the matrix."""
+    """Return the total number of entries of all tensors, the width of the matrix."""
     return sum(tensor.numel() for tensor in tensors)
 
 
 def gradient(loss: Tensor, inputs: Sequence[Tensor], retain_graph: bool) -> tuple[Tensor | None, ...]:
-    """d loss / d input for each input, None where the loss does not reach it."""
+    """Return d loss / d input for each input, None for inputs that the loss does not reach."""
     if not loss.requires_grad:
         return (None,) * len(inputs)
     return torch.autograd.grad(loss, inputs, retain_graph=retain_graph, allow_unused=True)
 
 
 def flatten(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], out: Tensor) -> Tensor:
-    """Gradients -> `out` [entries], zeros for None; casts to its dtype and device."""
+    """Write gradients into `out` [entries], with zeros for None, cast to its dtype and device."""
     pieces = [
         out.new_zeros(tensor.numel()) if grad is None else grad.reshape(-1).to(out)
         for grad, tensor in zip(gradients, inputs, strict=True)
@@ -38,9 +38,9 @@ def flatten(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], out: T
 
 
 def fill_matrix(losses: Sequence[Tensor], inputs: Sequence[Tensor], matrix: Tensor, keep_graph: bool) -> list[int]:
-    """Write the gradient of loss i into row i of `matrix` [n, entries]; returns the owner of every input.
+    """Write the gradient of loss i into row i of `matrix` [n, entries]; return the owner of every input.
 
-    The owner is the one task that reaches it, SHARED or UNREACHED. The last loss frees the graph unless `keep_graph`.
+    The owner is the only task that reaches it, SHARED or UNREACHED. The last loss frees the graph unless `keep_graph`.
     """
     owners = [UNREACHED] * len(inputs)
     for task, loss in enumerate(losses):
@@ -53,7 +53,7 @@ def fill_matrix(losses: Sequence[Tensor], inputs: Sequence[Tensor], matrix: Tens
 
 
 def plain_runs(owners: Sequence[int], inputs: Sequence[Tensor]) -> list[Run]:
-    """Column ranges of the inputs that are not SHARED, neighbours of one owner merged."""
+    """Return the column ranges of the inputs that are not SHARED; neighbours with one owner are merged."""
     runs: list[Run] = []
     start = 0
     for owner, tensor in zip(owners, inputs, strict=True):
@@ -68,7 +68,7 @@ def plain_runs(owners: Sequence[int], inputs: Sequence[Tensor]) -> list[Run]:
 
 
 def unflatten(vector: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """A vector [entries] -> views of it shaped like the inputs; copies where dtype, device or strides differ."""
+    """Return views of a vector [entries] in the shapes of the inputs; copies if dtype, device or strides differ."""
     pieces = []
     start = 0
     for tensor in inputs:

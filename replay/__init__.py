@@ -1,4 +1,4 @@
-"""Sequence replay: a ring of rows in memory, episodes on disk, budgets."""
+"""Sequence replay: a ring of rows in memory, episodes on disk, and budget checks."""
 
 from replay.budget import ReplayBudgetError, check_budget
 from replay.buffer import ReplayBuffer

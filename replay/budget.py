@@ -1,4 +1,4 @@
-"""Whether a replay buffer will fit, known before the first frame."""
+"""Checks, before the first frame, that a replay buffer fits into memory and on disk."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ def check_budget(
     unit_bytes: int = 1,
     root: Path | str = "/",
 ) -> None:
-    """Raise ReplayBudgetError, in one line with the key to change and a value that fits, where replay would not fit.
+    """Raise ReplayBudgetError, in one line with the key to change and a value that fits, if the replay does not fit.
 
-    `needed_bytes` of memory are held against what this process may still take. With a `folder`, `disk_bytes` (as much
-    as in memory by default: frames of noise do not compress) against free space plus the episodes already there.
-    `unit_bytes` is what one unit of the keys takes: `row_bytes(...)` where they count rows. `root` is where /proc and
-    /sys are looked for.
+    `needed_bytes` of memory are compared with what this process may still take. With a `folder`, `disk_bytes` (by
+    default as much as in memory, since noise does not compress) are compared with free space plus the episodes already
+    there. `unit_bytes` is the size of one unit of the keys: `row_bytes(...)` if they count rows. `root` contains /proc
+    and /sys.
     """
     available = available_memory(root)
     if needed_bytes > available:
@@ -37,14 +37,14 @@ def check_budget(
 
 
 def available_memory(root: Path | str = "/") -> int:
-    """Bytes this process may still take: the least of the machine's free memory and its cgroups' limits (v1 and v2)."""
+    """Return the bytes that this process may still take: the minimum over free memory and cgroup limits (v1 and v2)."""
     root = Path(root)
     limits = [_machine_memory(root), *_cgroup_memory(root)]
     return max(0, min(limits))
 
 
 def available_disk(folder: Path) -> int:
-    """Free bytes on the disk of `folder` (which need not exist yet) plus those of the episodes it holds."""
+    """Return the free bytes on the disk of `folder` (which may not exist yet) plus those of the episodes in it."""
     episodes = sum(path.stat().st_size for path in folder.glob("*.ep")) if folder.is_dir() else 0
     existing = folder.absolute()
     while not existing.exists():
@@ -67,11 +67,11 @@ def _machine_memory(root: Path) -> int:
         for line in meminfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # no Linux: all there is
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # not Linux: all memory
 
 
 def _cgroup_memory(root: Path) -> list[int]:
-    """What each memory cgroup above this process leaves; page cache that can be dropped counts as free."""
+    """Return what each memory cgroup of this process leaves; page cache that can be dropped counts as free."""
     membership = root / "proc/self/cgroup"
     if not membership.exists():
         return []
@@ -100,6 +100,6 @@ def _cgroup_left(folder: Path, limit: str, usage: str, cache: str) -> list[int]:
             int((folder / usage).read_text(encoding="utf-8")),
         )
         stat = dict(line.split()[:2] for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
-    except OSError:  # no such group inside this container, or one without a limit
+    except OSError:  # no such group in this container, or no limit
         return []
     return [] if most == "max" else [int(most) - used + int(stat.get(cache, 0))]

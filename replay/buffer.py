@@ -1,4 +1,4 @@
-"""ReplayBuffer: the newest rows, in memory or in a file, those of running episodes among them."""
+"""ReplayBuffer: the newest rows, in memory or in a file, including those of running episodes."""
 
 import os
 from collections import deque
@@ -24,14 +24,14 @@ Slots = NDArray[np.int64]
 class ReplayBuffer:
     """The newest `capacity` rows: finished episodes back to back, and the running episode of every environment.
 
-    A chunk is a window of T consecutive rows, either of the finished ones, where it may run from one episode into the
-    next (is_first inside it), or of one running episode; every window is equally likely. So environments never mix, and
-    an episode is learned from as soon as it has T rows.
+    A chunk is a window of T consecutive rows, either of the finished rows, where it may span episodes (is_first inside
+    it), or of one running episode; every window is equally likely. So environments never mix, and an episode can be
+    sampled as soon as it has T rows.
 
-    A row is written once, into a free slot of one flat array per field. When its episode ends its slot's number moves
-    behind those of the finished rows; a new row takes the slot of the oldest finished one where none is free. Memory is
-    taken as the slots fill. An episode may have `longest` = capacity // num_envs rows, so that those that run side by
-    side always fit. A `store` gets every finished episode on disk. `len` counts the rows of finished episodes,
+    A row is written once, into a free slot of one flat array per field. When its episode ends, the slot's number is
+    appended to those of the finished rows; if no slot is free, a new row takes that of the oldest finished one. Memory
+    is allocated as the slots fill. An episode may have `longest` = capacity // num_envs rows, so that parallel episodes
+    always fit. A `store` writes every finished episode to disk. `len` counts the rows of finished episodes,
     `num_staged` those of running ones; together they are at most `capacity`.
 
     Canonical use::
@@ -55,11 +55,11 @@ class ReplayBuffer:
         memmap_folder: Path | str | None = None,
         pin_memory: bool = False,
     ) -> None:
-        """Capacity is the lesser of both, at least one given. Raises ValueError where a number is below 1.
+        """Create an empty buffer with the smaller of both capacities, of which at least one is required.
 
-        With a `memmap_folder` the rows are mapped from a nameless file there, so it may exceed the memory: the system
-        keeps the rows in memory that are used and takes back the others; OSError where the disk cannot hold it.
-        `pin_memory` (CUDA only) puts chunks where the GPU fetches them without the host waiting for it.
+        With a `memmap_folder` the rows are mapped from an unnamed file there and may exceed the memory: the system
+        keeps recently used rows in memory. `pin_memory` (CUDA only) lets the GPU copy chunks without blocking the
+        host. ValueError for a number below 1, OSError if the disk cannot hold the file.
         """
         numbers = {"capacity_steps": capacity_steps, "action_dim": action_dim, "num_envs": num_envs}
         for name, value in numbers.items():
@@ -72,7 +72,7 @@ class ReplayBuffer:
         limits = [] if capacity_steps is None else [capacity_steps]
         limits += [] if capacity_bytes is None else [capacity_bytes // self.row_bytes]
         if not limits:
-            raise ValueError("capacity_steps: got None like capacity_bytes, expected at least one of them")
+            raise ValueError("capacity_steps, capacity_bytes: got neither, expected at least one of them")
         self.capacity = min(limits)
         if self.capacity < num_envs:
             raise ValueError(f"capacity: got room for {self.capacity} rows, expected at least num_envs ({num_envs})")
@@ -84,54 +84,54 @@ class ReplayBuffer:
         self._pin_memory = pin_memory
         self._fresh = 0  # slots from here on have never been used
         self._free: list[int] = []  # slots whose rows were dropped
-        self._finished: Slots = np.zeros(self.capacity, np.int64)  # the slot of finished row number i, at i % capacity
+        self._finished: Slots = np.zeros(self.capacity, np.int64)  # slot of finished row number i, at i % capacity
         self._written = 0  # finished rows ever
-        self._size = 0  # those that are still there
-        self._ends: deque[int] = deque()  # row number behind the last row of each finished episode
-        self._entries: deque[Entry | None] = deque()  # each one's file, None without a store
-        self._running: Slots = np.zeros((num_envs, self.longest), np.int64)  # slots of the episodes that run
-        self._lengths = np.zeros(num_envs, np.int64)  # how many each of them has
+        self._size = 0  # finished rows that are still here
+        self._ends: deque[int] = deque()  # row number after the last row of each finished episode
+        self._entries: deque[Entry | None] = deque()  # the file of each finished episode, None without a store
+        self._running: Slots = np.zeros((num_envs, self.longest), np.int64)  # slots of the running episodes
+        self._lengths = np.zeros(num_envs, np.int64)  # rows of each running episode
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._store = store
-        self._last_number = -1  # of the newest episode on disk that was finished here or read
-        self._known: list[Entry] | None = None  # the episodes that load_state_dict says are this buffer's
-        self._known_rows: int | None = None  # and how many of their rows
+        self._last_number = -1  # number of the newest episode on disk that was finished here or read
+        self._known: list[Entry] | None = None  # this buffer's episodes according to load_state_dict
+        self._known_rows: int | None = None  # and the number of their rows
 
     def __len__(self) -> int:
-        """Rows of finished episodes."""
+        """Return the number of rows of finished episodes."""
         return self._size
 
     @property
     def num_episodes(self) -> int:
-        """Finished episodes with at least one row here."""
+        """The number of finished episodes with at least one row here."""
         return len(self._ends)
 
     @property
     def num_staged(self) -> int:
-        """Rows of running episodes."""
+        """The number of rows of running episodes."""
         return int(self._lengths.sum())
 
     @property
     def num_running(self) -> NDArray[np.int64]:
-        """Rows of each environment's running episode [num_envs]."""
+        """The number of rows of each environment's running episode [num_envs]."""
         return self._lengths.copy()
 
     @property
     def first_number(self) -> int:
-        """Of the oldest episode on disk that has rows here; where there is none, of the next one."""
+        """The number of the oldest episode on disk that has rows here, or of the next episode if there is none."""
         return next((entry.number for entry in self._entries if entry is not None), self._last_number + 1)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of memory that all rows take."""
+        """The bytes of memory that all rows take."""
         return self.capacity * self.row_bytes
 
     def can_sample(self, length: int) -> bool:
-        """Whether there is a window of `length` rows."""
+        """Return whether there is a window of `length` rows."""
         return 1 <= length <= self._longest_window()
 
     def add(self, step: StepLike, envs: Sequence[int] | None = None) -> None:
-        """One tick of all environments, or of those in `envs`, fields [N, ...]; copies what it keeps.
+        """Add a copy of one tick of all environments, or of those in `envs`, with fields [N, ...].
 
         Raises ValueError for wrong shapes, dtypes or ranges, rows out of order, an episode above `longest`, or envs
         that are not distinct numbers below num_envs.
@@ -158,7 +158,7 @@ class ReplayBuffer:
             self._finish(int(env))
 
     def add_episode(self, episode: Episode) -> None:
-        """One whole episode, fields [L, ...]; ValueError where it is none, or longer than the capacity."""
+        """Add one whole episode with fields [L, ...]; ValueError if it is invalid, or longer than the capacity."""
         check_episode(episode, self.image_shape, self.action_dim)
         length = len(episode.reward)
         if length > self.capacity:
@@ -166,7 +166,7 @@ class ReplayBuffer:
         self._write(episode, None if self._store is None else self._keep(self._store, episode))
 
     def finish_partial(self, envs: Iterable[int] | None = None) -> int:
-        """Close the running episodes of `envs` (all by default) as cut off -> how many; a single row is dropped."""
+        """Truncate the running episodes of `envs` (default: all), drop single rows, and return the number truncated."""
         closed = 0
         for env in range(self.num_envs) if envs is None else envs:
             slots = self._slots(env)
@@ -180,7 +180,7 @@ class ReplayBuffer:
         return closed
 
     def episodes(self) -> Iterator[Episode]:
-        """Copies of the episodes that are here from their first row on, oldest first, then unfinished ones, cut off."""
+        """Yield copies of the complete episodes, oldest first, then of the running ones, truncated."""
         start = self._written - self._size
         for end in self._ends:
             episode = self._gather(self._finished[np.arange(start, end) % self.capacity])
@@ -191,15 +191,15 @@ class ReplayBuffer:
             yield _cut_off(self._gather(self._slots(int(env))))
 
     def sample(self, batch: int, length: int) -> Chunk:
-        """`batch` windows of `length` rows, each start equally likely -> Chunk that shares no memory with the rows.
+        """Sample `batch` windows of `length` rows, each start equally likely, as a Chunk of copies.
 
-        Raises ValueError where `batch` is below 1 or there is no window of `length` rows.
+        Raises ValueError if `batch` is below 1 or there is no window of `length` rows.
         """
         if batch < 1:
             raise ValueError(f"batch: got {batch}, expected at least 1")
         if not self.can_sample(length):
             most = self._longest_window()
-            raise ValueError(f"length: got {length}, expected 1 to {most} (the rows that follow one another)")
+            raise ValueError(f"length: got {length}, expected 1 to {most} (the longest sequence)")
         windows = np.maximum(np.array([self._size, *self._lengths]) - length + 1, 0)  # [1 + N], finished rows first
         ends = windows.cumsum()
         starts = self._rng.integers(0, ends[-1], size=batch)
@@ -213,7 +213,7 @@ class ReplayBuffer:
         return Chunk(*(field.pin_memory() for field in chunk)) if self._pin_memory else chunk
 
     def state_dict(self) -> dict[str, Any]:
-        """Sampler, counters, running episodes and which finished ones are here; the rows of those are on disk."""
+        """Return the sampler's state, counters, running episodes, and the entries of finished ones, without rows."""
         return {
             "rng": self._rng.bit_generator.state,
             "rows": self._size,
@@ -224,15 +224,15 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over `state_dict()`, before `restore`. Raises ValueError for other keys or a buffer that holds rows.
+        """Restore `state_dict()`, before `restore`. Raises ValueError for other keys or a buffer that holds rows.
 
-        The running episodes of another number of environments are left behind. A state of before running episodes were
-        sampled has no "rows"; one of its running episodes may exceed `longest`: ValueError.
+        If the number of environments has changed, the running episodes are dropped. States of versions that did not
+        sample running episodes have no "rows", and their running episodes may exceed `longest`: ValueError.
         """
         if set(state) | {"rows"} != set(STATE_KEYS):
             raise ValueError(f"state: got the keys {sorted(state)}, expected {sorted(STATE_KEYS)}")
         if self._size > 0 or self.num_staged > 0:
-            raise ValueError(f"load_state_dict: came for a buffer with {self._size} rows, expected an empty one")
+            raise ValueError(f"load_state_dict: got a buffer with {self._size} rows, expected an empty one")
         if len(state["unfinished"]) == self.num_envs:
             for env, packed in enumerate(state["unfinished"]):
                 self._run(env, unpack_rows(packed))
@@ -241,13 +241,13 @@ class ReplayBuffer:
         self._known, self._known_rows = unpack_entries(state["episodes"]), state.get("rows")
 
     def restore(self, store: EpisodeStore) -> int:
-        """Fill a buffer without finished rows with the newest episodes on disk, in their order -> rows read.
+        """Fill a buffer without finished rows with the newest episodes on disk, in order; return the number of rows.
 
-        After `load_state_dict` these are the very episodes that the buffer of that state held, so that sampling goes on
-        exactly as it would have. The store quarantines what is damaged, does not fit or is another episode.
+        After `load_state_dict` these are exactly the episodes that the buffer held, so that sampling continues as it
+        would have. The store quarantines episodes that are damaged, do not fit or are not the expected ones.
         """
         if self._size > 0:
-            raise ValueError(f"restore: came for a buffer with {self._size} rows, expected an empty one")
+            raise ValueError(f"restore: got a buffer with {self._size} rows, expected an empty one")
         entries = store.entries() if self._known is None else self._known
         start, rows, room = len(entries), 0, self.capacity - self.num_staged
         while start > 0 and rows < room:
@@ -269,11 +269,11 @@ class ReplayBuffer:
         return max(self._size, int(self._lengths.max()))
 
     def _slots(self, env: int) -> Slots:
-        """Those of a running episode."""
+        """Return the slots of an environment's running episode."""
         return self._running[env, : self._lengths[env]]
 
     def _gather(self, slots: Slots) -> Episode:
-        """The rows in these slots, copied."""
+        """Copy the rows in these slots."""
         return Episode(*(self._rows[name].take(slots, 0) for name in Episode._fields))
 
     def _keep(self, store: EpisodeStore, episode: Episode) -> Entry:
@@ -282,12 +282,12 @@ class ReplayBuffer:
         return entry
 
     def _run(self, env: int, episode: Episode | None) -> None:
-        """Let a running episode begin with these rows."""
+        """Begin a running episode with these rows."""
         length = 0 if episode is None else len(episode.reward)
         if length > self.longest:
             raise ValueError(
-                f"unfinished[{env}]: got a running episode of {length} rows, as an earlier version kept them, expected "
-                f"at most {self.longest} (capacity // num_envs); another number of environments begins new ones"
+                f"unfinished[{env}]: got a running episode of {length} rows from an earlier version, expected "
+                f"at most {self.longest} (capacity // num_envs); with another number of environments new ones begin"
             )
         if episode is not None:
             slots = self._take_slots(length)
@@ -295,13 +295,13 @@ class ReplayBuffer:
             self._running[env, :length], self._lengths[env] = slots, length
 
     def _finish(self, env: int) -> None:
-        """A running episode, complete, becomes the newest of the finished ones where it lies."""
+        """Make a completed running episode the newest finished one, without copying its rows."""
         entry = None if self._store is None else self._keep(self._store, self._gather(self._slots(env)))
         self._append(self._slots(env), entry)
         self._lengths[env] = 0
 
     def _write(self, episode: Episode, entry: Entry | None) -> None:
-        """Append an episode's rows behind the newest; where it is longer than the room beside running ones its end."""
+        """Append an episode as the newest; of one longer than the space beside running episodes, only its end."""
         skip = max(0, len(episode.reward) - (self.capacity - self.num_staged))
         episode = Episode(*(values[skip:] for values in episode))
         slots = self._take_slots(len(episode.reward))
@@ -314,16 +314,16 @@ class ReplayBuffer:
             self._rows[name][slots] = values
 
     def _append(self, slots: Slots, entry: Entry | None) -> None:
-        """Rows that are written already are an episode behind the newest."""
+        """Append the rows in these slots as the newest episode."""
         self._finished[(self._written + np.arange(len(slots))) % self.capacity] = slots
         self._written += len(slots)
         self._size += len(slots)
         self._ends.append(self._written)
         self._entries.append(entry)
-        self._drop_oldest(0)  # the episode itself, where none of its rows found room
+        self._drop_oldest(0)  # drops the episode itself if none of its rows fit
 
     def _take_slots(self, count: int) -> Slots:
-        """Slots of so many new rows: free ones, then those of the oldest finished rows."""
+        """Return slots for `count` new rows: free ones, then those of the oldest finished rows."""
         given = [self._free.pop() for _ in range(min(count, len(self._free)))]
         fresh = min(self._fresh + count - len(given), self.capacity)
         given += range(self._fresh, fresh)
@@ -331,7 +331,7 @@ class ReplayBuffer:
         return np.concatenate([np.array(given, np.int64), self._drop_oldest(count - len(given))])
 
     def _drop_oldest(self, count: int) -> Slots:
-        """Forget so many of the oldest finished rows, and the episodes that have none left -> the rows' slots."""
+        """Drop the `count` oldest finished rows, and episodes without remaining rows; return the rows' slots."""
         assert count <= self._size
         numbers = self._written - self._size + np.arange(count)
         self._size -= count
@@ -342,16 +342,16 @@ class ReplayBuffer:
 
 
 def _cut_off(episode: Episode) -> Episode:
-    """The beginning of an episode as one that ends with its last row."""
+    """Turn the beginning of an episode into a truncated episode."""
     episode.is_last[-1], episode.action[-1] = True, 0
     return episode
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype, folder: Path | str | None) -> np.ndarray:
-    """An array that takes memory as it is written; with a folder, one whose disk space is taken now."""
+    """Return an array that takes memory as it is written; with a folder, one mapped to reserved disk space."""
     if folder is None:
         return np.empty(shape, dtype)
-    with TemporaryFile(dir=folder) as file:  # without a name: it goes when the process ends, however it ends
-        if hasattr(os, "posix_fallocate"):  # a disk that fills up later would be a crash at a write to memory
+    with TemporaryFile(dir=folder) as file:  # unnamed: removed when the process ends, however it ends
+        if hasattr(os, "posix_fallocate"):  # otherwise a full disk would crash a later write to memory
             os.posix_fallocate(file.fileno(), 0, prod(shape) * dtype.itemsize)
         return np.asarray(np.memmap(file, dtype, "w+", shape=shape))

@@ -1,4 +1,4 @@
-"""What a checkpoint knows of the episodes on disk and of those that are not finished yet; no pixels of the former."""
+"""The entries of a checkpoint for episodes on disk, without their rows, and the rows of unfinished episodes."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from replay.rows import Episode, check_rows, row_bytes
 
 
 class Entry(NamedTuple):
-    """One episode file: its number, its rows, and the checksum at its end."""
+    """One episode file: its number, its number of rows, and the checksum at its end."""
 
     number: int
     length: int
@@ -21,12 +21,12 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """The name of the file."""
         return f"{self.number:08d}-{self.length}.ep"
 
 
 def pack_entries(entries: Iterable[Entry]) -> dict[str, Tensor]:
-    """Entries [n] -> tensors number, length int64 [n] and digest uint8 [n, 32], as a checkpoint holds them."""
+    """Return n entries as tensors for a checkpoint: number and length int64 [n], digest uint8 [n, 32]."""
     kept = list(entries)
     digests = np.frombuffer(b"".join(entry.digest for entry in kept), np.uint8).reshape(len(kept), DIGEST_BYTES)
     numbers, lengths = ([entry[i] for entry in kept] for i in (0, 1))
@@ -38,27 +38,27 @@ def pack_entries(entries: Iterable[Entry]) -> dict[str, Tensor]:
 
 
 def unpack_entries(packed: dict[str, Tensor]) -> list[Entry]:
-    """What `pack_entries` was given."""
+    """Return the entries that `pack_entries` was given."""
     digests = (row.tobytes() for row in packed["digest"].numpy())
     return [Entry(*entry) for entry in zip(packed["number"].tolist(), packed["length"].tolist(), digests, strict=True)]
 
 
 def pack_rows(rows: Episode) -> Tensor:
-    """Rows [L, ...] of a running episode as the bytes of an episode file, uint8; none for none."""
+    """Return rows [L, ...] of a running episode as the bytes of an episode file, uint8; empty for no rows."""
     data = bytearray(episode_file.encode(rows, {})) if len(rows.reward) else bytearray()
     return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
 def unpack_rows(packed: Tensor, max_raw_bytes: int = episode_file.MAX_RAW_BYTES) -> Episode | None:
-    """What `pack_rows` was given, None for none. ValueError in one line for other bytes, or too many rows."""
+    """Return the rows that `pack_rows` was given, None for no rows. A one-line ValueError for invalid bytes."""
     return episode_file.decode(packed.numpy().tobytes(), max_raw_bytes)[0] if len(packed) else None
 
 
 def check_unfinished(packed: Tensor, max_rows: int, image_shape: tuple[int, ...], action_dim: int) -> None:
-    """ValueError unless these bytes are the beginning of an episode, of at most `max_rows` rows."""
+    """Raise ValueError unless these bytes are the beginning of an episode with at most `max_rows` rows."""
     rows = unpack_rows(packed, max_rows * row_bytes(image_shape, action_dim))
     if rows is None:
         return
     check_rows(rows, "rows", len(rows.reward), image_shape, action_dim)
     if not rows.is_first[0] or rows.is_first[1:].any() or rows.is_last.any():
-        raise ValueError("rows: got something else, expected the beginning of one episode")
+        raise ValueError("rows: got other flags, expected the beginning of one episode")

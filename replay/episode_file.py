@@ -4,9 +4,9 @@
     u16, u32  format version, header length (little endian)
     header    JSON: length, fields [[name, dtype, shape], ...] in payload order, raw_bytes, payload_bytes, metadata
     payload   one zstd frame: the fields' bytes, back to back
-    32 bytes  BLAKE2b of everything before
+    32 bytes  BLAKE2b of everything before it
 
-Nothing is allocated from a declared size before it was held against the file's true size and the checksum was right.
+Declared sizes are compared with the file's true size, and the checksum is verified, before anything is allocated.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ PREFIX = struct.Struct("<8sHI")
 DIGEST_BYTES = 32
 MAX_HEADER_BYTES = 1 << 20
 MAX_RAW_BYTES = 1 << 34
-# a zstd block holds at most 128 KiB and takes at least 4 bytes: no honest frame expands further
+# a zstd block holds at most 128 KiB and takes at least 4 bytes, so no valid frame expands further
 MAX_EXPANSION = 1 << 15
 FIELD_ORDER = ("reward", "action", "is_first", "is_last", "is_terminal", "image")  # four-byte fields first: aligned
 
 
 def encode(episode: Episode, metadata: dict[str, Any]) -> bytes:
-    """Episode and JSON-able metadata -> the bytes of its file."""
+    """Return the bytes of the file of an episode with JSON-serialisable metadata."""
     arrays = {name: np.ascontiguousarray(getattr(episode, name)) for name in FIELD_ORDER}
     raw_bytes = sum(array.nbytes for array in arrays.values())
     compressor = zstandard.ZstdCompressor(level=1).compressobj(size=raw_bytes)
@@ -54,9 +54,9 @@ def encode(episode: Episode, metadata: dict[str, Any]) -> bytes:
 
 
 def decode(data: bytes, max_raw_bytes: int = MAX_RAW_BYTES) -> tuple[Episode, dict[str, Any]]:
-    """The bytes of a file -> (episode of fresh arrays, metadata).
+    """Return the episode, in new arrays, and the metadata from the bytes of a file.
 
-    ValueError in one line where they are damaged, or where the arrays would take more than `max_raw_bytes`.
+    A one-line ValueError if they are damaged, or if the arrays would take more than `max_raw_bytes`.
     """
     header, start = _read_header(data)
     fields, raw_bytes = _check_header(header, len(data) - start - DIGEST_BYTES)
@@ -66,10 +66,10 @@ def decode(data: bytes, max_raw_bytes: int = MAX_RAW_BYTES) -> tuple[Episode, di
     raw = np.empty(raw_bytes, np.uint8)
     try:
         if zstandard.get_frame_parameters(payload).content_size != raw_bytes:
-            raise ValueError("payload: its own size differs from the header's")
+            raise ValueError("payload: its size differs from the header's")
         with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
             if _read_into(reader, raw) != raw_bytes:
-                raise ValueError("payload: ends elsewhere than the header says")
+                raise ValueError("payload: it is shorter than the header says")
     except zstandard.ZstdError as error:
         raise ValueError(f"payload: {error}") from error
     arrays: dict[str, np.ndarray] = {}
@@ -92,7 +92,7 @@ def _read_into(reader: zstandard.ZstdDecompressionReader, raw: np.ndarray) -> in
 
 
 def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
-    """Magic, version, checksum and JSON -> (header, where the payload starts)."""
+    """Check magic, version, checksum and JSON; return the header and the offset of the payload."""
     if len(data) < PREFIX.size + DIGEST_BYTES:
         raise ValueError(f"file: got {len(data)} bytes, expected at least {PREFIX.size + DIGEST_BYTES}")
     magic, version, header_bytes = PREFIX.unpack_from(data)
@@ -102,20 +102,20 @@ def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
         raise ValueError(f"version: got {version}, expected {VERSION}")
     start = PREFIX.size + header_bytes
     if header_bytes > MAX_HEADER_BYTES or start + DIGEST_BYTES > len(data):
-        raise ValueError(f"header: declared as {header_bytes} bytes, the file has {len(data)}")
+        raise ValueError(f"header: got {header_bytes} declared bytes, but the file has {len(data)}")
     if _digest(memoryview(data)[:-DIGEST_BYTES]) != data[-DIGEST_BYTES:]:
         raise ValueError("checksum: does not match the contents")
     try:
         header = json.loads(data[PREFIX.size : start])
     except (ValueError, RecursionError) as error:
-        raise ValueError("header: is not JSON") from error
+        raise ValueError("header: it is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("metadata"), dict):
         raise ValueError("header: got no metadata, expected a JSON object with it")
     return header, start
 
 
 def _check_header(header: dict[str, Any], payload_bytes: int) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Header -> (shape of every field in payload order, raw bytes), held against the payload that is really there."""
+    """Check a header against the real payload; return the shape of every field in payload order, and the raw bytes."""
     fields, length = header.get("fields"), header.get("length")
     triples = [f for f in fields if isinstance(f, list) and len(f) == 3] if isinstance(fields, list) else []
     if not _is_size(length) or [field[0] for field in triples] != list(FIELD_ORDER):
@@ -145,11 +145,11 @@ def _digest(data: bytes | memoryview) -> bytes:
 
 
 def read(path: Path, max_raw_bytes: int = MAX_RAW_BYTES) -> tuple[Episode, dict[str, Any]]:
-    """File -> (episode, metadata); ValueError in one line, naming the path, where it is damaged or too large."""
-    most = max_raw_bytes + max_raw_bytes // 64 + 2 * MAX_HEADER_BYTES  # pixels that do not compress grow a little
+    """Read a file's episode and metadata; a one-line ValueError with the path if it is damaged or too large."""
+    most = max_raw_bytes + max_raw_bytes // 64 + 2 * MAX_HEADER_BYTES  # incompressible pixels grow a little
     try:
         if path.is_symlink() or not path.is_file():
-            path.lstat()  # FileNotFoundError where there is nothing at all
+            path.lstat()  # FileNotFoundError if nothing exists
             raise ValueError("file: got a link or a folder, expected a file")
         size = path.stat().st_size
         if size > most:
@@ -160,7 +160,7 @@ def read(path: Path, max_raw_bytes: int = MAX_RAW_BYTES) -> tuple[Episode, dict[
 
 
 def digest_of(path: Path) -> bytes:
-    """The checksum at the end of an episode file, as it stands there; ValueError where the file is too short."""
+    """Read the checksum at the end of an episode file without verifying it; ValueError if the file is too short."""
     with path.open("rb") as file:
         file.seek(0, 2)
         if file.tell() < DIGEST_BYTES:

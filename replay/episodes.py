@@ -1,4 +1,4 @@
-"""Episodes at rest: a folder with one checksummed, compressed file each."""
+"""EpisodeStore: a folder with one checksummed, compressed file per episode."""
 
 import contextlib
 import logging
@@ -19,27 +19,27 @@ logger = logging.getLogger(__name__)
 
 
 def episode_number(path: Path) -> int:
-    """The number of an episode file, from its name `<number>-<length>.ep`."""
+    """Return the number of an episode file, from its name `<number>-<length>.ep`."""
     return _parse(path)[0]
 
 
 def episode_length(path: Path) -> int:
-    """The number of rows of an episode file, from its name."""
+    """Return the number of rows of an episode file, from its name."""
     return _parse(path)[1]
 
 
 class EpisodeStore:
-    """Episodes as files `00000012-501.ep` (number, rows) in one folder; numbers only grow, so names sort by age.
+    """A folder of episodes as files `00000012-501.ep` (number, rows); numbers only grow, so names sort by age.
 
-    A file is complete or absent: it is written under another name, synced, then renamed. One writer at a time.
-    `num_checkpoints` is how many checkpoints of the run are kept, for `prune`.
+    Files are written atomically, by one writer at a time. `num_checkpoints` is the number of checkpoints that the run
+    keeps, for `prune`.
     """
 
     def __init__(self, folder: Path | str, num_checkpoints: int = 1) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.damaged: list[Path] = []  # files in quarantine
-        self.needed: deque[int] = deque(maxlen=num_checkpoints)  # number of the oldest episode that each one knows
+        self.damaged: list[Path] = []  # quarantined files
+        self.needed: deque[int] = deque(maxlen=num_checkpoints)  # oldest episode of each kept checkpoint
         self._next = self._unused_number()
 
     def __len__(self) -> int:
@@ -47,11 +47,11 @@ class EpisodeStore:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all episode files."""
+        """The bytes of all episode files."""
         return sum(path.stat().st_size for path in self.paths())
 
     def paths(self) -> list[Path]:
-        """Episode files, oldest first; links and folders of such a name are none."""
+        """Return the episode files, oldest first, without links and folders of such names."""
         with os.scandir(self.folder) as found:
             names = [
                 entry.name for entry in found if entry.name.endswith(".ep") and entry.is_file(follow_symlinks=False)
@@ -59,7 +59,7 @@ class EpisodeStore:
         return sorted((self.folder / name for name in names if NAME.fullmatch(name)), key=_parse)
 
     def append(self, episode: Episode, metadata: dict[str, Any] | None = None) -> Path:
-        """Write one episode (and JSON-able metadata) -> its path. Raises ValueError if it is not one whole episode."""
+        """Write an episode with JSON-serialisable metadata and return its path. ValueError if it is incomplete."""
         check_episode(episode)
         data = episode_file.encode(episode, metadata if metadata is not None else {})
         path = self.folder / f"{self._next:08d}-{len(episode.reward)}.ep"
@@ -68,36 +68,36 @@ class EpisodeStore:
         return path
 
     def load(self, path: Path) -> Episode:
-        """File -> Episode, bit for bit what was appended; ValueError in one line where it is damaged."""
+        """Return an episode, bit for bit as it was appended; a one-line ValueError if the file is damaged."""
         return self._read(path)[0]
 
     def load_metadata(self, path: Path) -> dict[str, Any]:
-        """The metadata that was given to `append`; ValueError in one line where the file is damaged."""
+        """Return the metadata that `append` was given; a one-line ValueError if the file is damaged."""
         return self._read(path)[1]
 
     def load_all(self, paths: Iterable[Path] | None = None) -> Iterator[Episode]:
-        """The episodes of `paths` (all of them by default, oldest first), one at a time.
+        """Yield the episodes of `paths` (default: all, oldest first), one at a time.
 
-        A damaged file is renamed to *.damaged, logged, noted in `damaged`, and passed over.
+        A damaged file is quarantined: renamed to *.damaged, logged, listed in `damaged`, and skipped.
         """
         for path in self.paths() if paths is None else paths:
             with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-                episode = self._load_or_set_aside(path)
+                episode = self._load_or_quarantine(path)
                 if episode is not None:
                     yield episode
 
     def entries(self) -> list[Entry]:
-        """What is known of every episode file without reading its rows, oldest first."""
+        """Return the entries of all episode files, oldest first, without reading their rows."""
         return [self.entry(path) for path in self.paths() if path.stat().st_size >= episode_file.DIGEST_BYTES]
 
     def entry(self, path: Path) -> Entry:
-        """What is known of one episode file without reading its rows."""
+        """Return the entry of one episode file, without reading its rows."""
         return Entry(*_parse(path), episode_file.digest_of(path))
 
     def load_known(
         self, entries: Sequence[Entry], row_bytes: int, check: Callable[[Episode], None]
     ) -> Iterator[tuple[Entry, Episode]]:
-        """The episodes of `entries`, one at a time, each the very one that the entry was made of, which passes `check`.
+        """Yield the episodes of `entries`, one at a time, each the one that its entry describes and passing `check`.
 
         Files that do not match are quarantined as `load_all` does, and so are unknown files whose number lies among
         those of the entries; missing ones are logged. Rows of more than `row_bytes` are not read.
@@ -107,7 +107,7 @@ class EpisodeStore:
         missing: list[Entry] = []
         for entry in entries:
             try:
-                episode = self._load_or_set_aside(self.folder / entry.name, entry, row_bytes * entry.length, check)
+                episode = self._load_or_quarantine(self.folder / entry.name, entry, row_bytes * entry.length, check)
             except FileNotFoundError:
                 missing.append(entry)
                 continue
@@ -115,18 +115,18 @@ class EpisodeStore:
                 yield entry, episode
         if missing:
             rows = sum(entry.length for entry in missing)
-            text = "%d episodes (%d rows) are missing in %s, the first is %s; the run goes on without them"
+            text = "%d episodes (%d rows) are missing in %s, the first is %s; the run continues without them"
             logger.warning(text, len(missing), rows, self.folder, missing[0].name)
 
     def _quarantine_unknown(self, entries: Sequence[Entry]) -> None:
         known = {entry.name for entry in entries}
         for path in list(self.folder.iterdir()):
             match = NAME.fullmatch(path.name)
-            is_stranger = match and not match[3] and path.name not in known
-            if match and is_stranger and entries[0].number <= int(match[1]) <= entries[-1].number:
-                self._set_aside(path, f"{path}: is no episode of this run")
+            is_unknown = match and not match[3] and path.name not in known
+            if match and is_unknown and entries[0].number <= int(match[1]) <= entries[-1].number:
+                self._quarantine(path, f"{path}: it does not belong to this run")
 
-    def _load_or_set_aside(
+    def _load_or_quarantine(
         self,
         path: Path,
         entry: Entry | None = None,
@@ -136,34 +136,34 @@ class EpisodeStore:
         try:
             episode = self._read(path, max_raw_bytes)[0]
             if entry is not None and episode_file.digest_of(path) != entry.digest:
-                raise ValueError(f"{path}: holds another episode than the one that the checkpoint knows")
+                raise ValueError(f"{path}: it is not the episode that the checkpoint lists")
             if check is not None:
-                _named(path, check, episode)
+                _check_named(path, check, episode)
         except FileNotFoundError:
             raise
         except (ValueError, OSError) as error:
-            self._set_aside(path, str(error))
+            self._quarantine(path, str(error))
             return None
         return episode
 
-    def _set_aside(self, path: Path, reason: str) -> None:
-        aside = path.with_name(path.name + ".damaged")
+    def _quarantine(self, path: Path, reason: str) -> None:
+        quarantined = path.with_name(path.name + ".damaged")
         try:
-            path.rename(aside)
+            path.rename(quarantined)
         except OSError as error:  # such as a folder of that name
-            logger.warning("passed over a damaged episode: %s (%s)", reason, error.strerror)
+            logger.warning("skipped a damaged episode: %s (%s)", reason, error.strerror)
             return
-        self.damaged.append(aside)
+        self.damaged.append(quarantined)
         logger.warning("quarantined a damaged episode: %s", reason)
 
     def remove_oldest(self, count: int = 1) -> list[Path]:
-        """Delete the `count` oldest episodes -> their paths."""
+        """Delete the `count` oldest episodes and return their paths."""
         return _delete(self.paths()[:count])
 
     def remove_newer(self, number: int) -> list[Path]:
-        """Delete the episodes above `number` -> their paths: what a run wrote after the checkpoint it resumes from.
+        """Delete the episodes above `number`, written after the checkpoint that a run resumes from; return their paths.
 
-        What a killed run left half written goes as well.
+        Incomplete files of a killed run are deleted as well.
         """
         removed = _delete([path for path in self.paths() if episode_number(path) > number])
         remove_leftovers(self.folder)
@@ -171,9 +171,9 @@ class EpisodeStore:
         return removed
 
     def prune(self, max_rows: int, needed: int | None = None) -> list[Path]:
-        """Delete the oldest episodes that a ring of `max_rows` rows no longer holds any of; the deleted paths.
+        """Delete the oldest episodes that a ring of `max_rows` rows no longer needs; return their paths.
 
-        `needed`: the oldest that the newest checkpoint knows. It stays, and so does what others in `needed` know.
+        `needed`: the oldest episode of the newest checkpoint. Episodes of the other kept checkpoints stay as well.
         """
         if needed is not None:
             self.needed.append(needed)
@@ -188,7 +188,7 @@ class EpisodeStore:
         return _delete([path for path in stale if episode_number(path) < min(self.needed, default=self._next)])
 
     def _unused_number(self) -> int:
-        """One above every number in the folder, damaged files included."""
+        """Return a number above all in the folder, including damaged files."""
         taken = [int(match[1]) for path in self.folder.iterdir() if (match := NAME.fullmatch(path.name))]
         return max(taken, default=-1) + 1
 
@@ -196,13 +196,13 @@ class EpisodeStore:
         episode, metadata = episode_file.read(path, max_raw_bytes)
         length, expected = len(episode.reward), episode_length(path)
         if length != expected:
-            raise ValueError(f"{path}: holds {length} rows, expected {expected} as in its name")
-        _named(path, check_episode, episode)
+            raise ValueError(f"{path}: got {length} rows, expected {expected} as in its name")
+        _check_named(path, check_episode, episode)
         return episode, metadata
 
 
-def _named(path: Path, check: Callable[[Episode], None], episode: Episode) -> None:
-    """`check`, whose ValueError names the file."""
+def _check_named(path: Path, check: Callable[[Episode], None], episode: Episode) -> None:
+    """Run `check`, adding the file's name to its ValueError."""
     try:
         check(episode)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Rows: the one schema of replay, what an episode of rows is, and the check of both at the door."""
+"""Rows: the schema of replay, episodes of rows, and their checks."""
 
 from math import prod
 from typing import NamedTuple, Protocol
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Episode(NamedTuple):
-    """One whole episode, L rows: is_first on the first only, is_last on the last only."""
+    """One whole episode of L rows: is_first on the first row only, is_last on the last row only."""
 
     image: np.ndarray  # uint8 [L, H, W, 3]
     reward: np.ndarray  # float32 [L], 0 on the first row
@@ -45,18 +45,18 @@ DTYPES: dict[str, np.dtype] = {
 
 
 def field_shapes(image_shape: tuple[int, ...], action_dim: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every field of one row."""
+    """Return the shape of every field of one row."""
     return dict.fromkeys(DTYPES, ()) | {"image": image_shape, "action": (action_dim,)}
 
 
 def row_bytes(image_shape: tuple[int, ...], action_dim: int) -> int:
-    """Bytes of memory that one row takes."""
+    """Return the bytes of memory that one row takes."""
     shapes = field_shapes(image_shape, action_dim)
     return sum(prod(shapes[name]) * DTYPES[name].itemsize for name in Episode._fields)
 
 
 def check_rows(rows: StepLike, name: str, num_rows: int, image_shape: tuple[int, ...], action_dim: int) -> None:
-    """Shapes, dtypes and ranges of `num_rows` rows; raises ValueError naming the field as `name`.field."""
+    """Check shapes, dtypes and ranges of `num_rows` rows; ValueError names the field as `name`.field."""
     for field, shape in field_shapes(image_shape, action_dim).items():
         array, expected = getattr(rows, field), (num_rows, *shape)
         if not isinstance(array, np.ndarray):
@@ -70,15 +70,15 @@ def check_rows(rows: StepLike, name: str, num_rows: int, image_shape: tuple[int,
         worst = rows.action[~(np.abs(rows.action) <= 1.0)][0]
         raise ValueError(f"{name}.action: got {worst}, expected numbers in [-1, 1]")
     if rows.reward[rows.is_first].any():
-        raise ValueError(f"{name}.reward: came non-zero where is_first, expected r_t to arrive with x_t, so 0 there")
+        raise ValueError(f"{name}.reward: got a non-zero number where is_first, expected 0: r_t arrives with x_t")
     if rows.action[rows.is_last].any():
-        raise ValueError(f"{name}.action: came non-zero where is_last, expected a_t chosen after x_t, so zeros there")
+        raise ValueError(f"{name}.action: got a non-zero one where is_last, expected zeros: a_t is chosen after x_t")
     if (rows.is_terminal & ~rows.is_last).any():
-        raise ValueError(f"{name}.is_terminal: came True where is_last is False, expected it on last rows only")
+        raise ValueError(f"{name}.is_terminal: got True where is_last is False, expected it on last rows only")
 
 
 def check_episode(episode: Episode, image_shape: tuple[int, ...] | None = None, action_dim: int | None = None) -> None:
-    """That these rows are one whole episode, of any frame size and action_dim if None; ValueError names the field."""
+    """Check that rows are one whole episode, of any frame size and action_dim if None; ValueError names the field."""
     length = len(episode.reward)
     if length == 0:
         raise ValueError("episode: got no rows, expected at least one")
@@ -88,9 +88,9 @@ def check_episode(episode: Episode, image_shape: tuple[int, ...] | None = None, 
         action_dim = np.shape(episode.action)[-1]
     check_rows(episode, "episode", length, image_shape, action_dim)
     if not episode.is_first[0] or episode.is_first[1:].any():
-        raise ValueError("episode.is_first: came True elsewhere than on the first row, expected it there only")
+        raise ValueError("episode.is_first: got other flags, expected True on the first row only")
     if not episode.is_last[-1] or episode.is_last[:-1].any():
-        raise ValueError("episode.is_last: came True elsewhere than on the last row, expected it there only")
+        raise ValueError("episode.is_last: got other flags, expected True on the last row only")
 
 
 def _first_bad(array: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, with errors of the disk that say which file it was."""
+"""Atomic writing of files, and disk errors that name the file."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An OSError of the block (a full disk tells no name) gets the name of the file that was being written."""
+    """Add the file's name to an OSError of the block: that of a full disk has none."""
     try:
         yield
     except OSError as error:
@@ -18,10 +18,10 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Write `parts` one after the other into a file that is, whatever happens, the one of before or all of the new one.
+    """Write `parts` into a file atomically: whatever happens, it is the previous file or the complete new one.
 
-    It is written under another name, synced, then renamed, so it lasts when this returns. An OSError names `path`; a
-    process that is killed may leave the other name behind (`remove_leftovers`).
+    The parts are written under another name, synced, then renamed, so they are durable when this returns. An OSError
+    names `path`; a killed process may leave the other name behind (`remove_leftovers`).
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -34,19 +34,19 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
             os.replace(partial, path)
             _sync(path.parent)
     except BaseException:
-        with suppress(OSError):  # a full disk is not kept full by what does not fit
+        with suppress(OSError):  # free the space of the incomplete file
             partial.unlink(missing_ok=True)
         raise
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder; none may be writing there."""
+    """Remove the incomplete files of killed writers from a folder, in which no writer may be active."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
-    """Make the renaming itself durable."""
+    """Make the renaming durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

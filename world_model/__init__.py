@@ -1,6 +1,6 @@
-"""The DPGMM variational recurrent world model. Tensors in, tensors out: it knows neither environments nor replay.
+"""The DPGMM variational recurrent world model, on tensors only: independent of environments and replay.
 
-The heavy module is imported on first use, so that reading a configuration costs no torch import.
+The heavy module is imported on first use, so that reading a configuration does not import torch.
 """
 
 from typing import TYPE_CHECKING, Any

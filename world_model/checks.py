@@ -1,4 +1,4 @@
-"""Shapes and dtypes at the model's public doors: one line that names the argument, what came and what was expected."""
+"""Checks of shapes and dtypes in the model's public methods, with one-line ValueErrors."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ def check_chunk(
 ) -> Tensor:
     """Check a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], the others [B, T], is_first bool. ValueError.
 
-    Returns its resets bool [B, T]; the first index is one whatever is_first says. `dtype` is that of the weights.
+    Return the chunk's resets, bool [B, T]; the first index always counts as one. `dtype` is that of the weights.
     """
     shape = observations.shape[:2]
     if observations.ndim != 5 or observations.shape[2:] != FRAME or 0 in shape:
@@ -39,7 +39,7 @@ def check_chunk(
 
 
 def check_frames(frames: Tensor, is_first: Tensor, num_rows: int, dtype: torch.dtype) -> None:
-    """Check frames [N, 3, 64, 64] and is_first bool [N] for a memory of N rows. Raises ValueError."""
+    """Check frames [N, 3, 64, 64] and is_first bool [N] for a memory of N rows; ValueError if they do not fit."""
     if frames.shape != (num_rows, *FRAME):
         raise ValueError(f"frames: got shape {tuple(frames.shape)}, expected {(num_rows, *FRAME)}")
     if is_first.shape != (num_rows,) or is_first.dtype != torch.bool:

@@ -1,6 +1,6 @@
-"""Settings of the world model: frozen dataclasses whose defaults are the seed document's figures.
+"""Settings of the world model: frozen dataclasses with the figures of preset `reference` as defaults.
 
-One block per pillar; `enabled: false` (or the plain control named beside a key) takes the pillar out.
+There is one block per pillar; `enabled: false` (or the control named beside a key) switches the pillar off.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from world_model.settings import Settings
 
 
 class Block(Settings):
-    """A block of the model's settings: its whole numbers are sizes and counts."""
+    """A block of the model's settings, whose whole numbers are at least 1."""
 
     least = 1
 
@@ -20,15 +20,15 @@ class PerceiverConfig(Block):
     """Pillar 1: VQ tokens and the causal Perceiver that turns them into a context."""
 
     enabled: bool = True  # False: no tokens, no context (context_mode "none")
-    codebook_size: int = 256  # tokens there are
-    code_dim: int = 64  # width of a token's vector
+    codebook_size: int = 256  # number of codes
+    code_dim: int = 64  # width of a code
     context_dim: int = 256  # C, width of the context c
     num_latents: int = 8  # latents that read the 64 tokens of a frame
-    width: int = 256  # of a latent
-    num_heads: int = 4  # of every attention
-    num_blocks: int = 2  # of attention over time
-    window: int = 16  # frames that temporal attention looks back, the present one included
-    train_fraction: float = 1.0  # share of frames that vq_recon and next_token_ce are taken on (unbiased: rescaled)
+    width: int = 256  # width of a latent
+    num_heads: int = 4  # heads of every attention
+    num_blocks: int = 2  # blocks of attention over time
+    window: int = 16  # frames of temporal attention, including the current one
+    train_fraction: float = 1.0  # share of frames for vq_recon and next_token_ce (unbiased: rescaled)
 
 
 @dataclass(frozen=True)
@@ -36,39 +36,39 @@ class PriorConfig(Block):
     """Pillar 2: the prior over latents and the KL to it. `max_components=1` is the mixture's Gaussian control."""
 
     kind: str = "mixture"  # a name in world_model.parts.PRIORS: mixture, gaussian, or one of your own
-    trunk_dim: int = 256  # hidden layer between the carry and the prior
+    trunk_dim: int = 256  # width of the hidden layer between the carry and the prior
     unimix: float = 0.0  # share of the uniform distribution mixed into the component weights
-    min_std: float = 0.1  # of a component
-    max_std: float = 2.0  # of a component
+    min_std: float = 0.1  # smallest standard deviation of a component
+    max_std: float = 2.0  # largest standard deviation of a component
     prior_shape: float = 1.0  # Gamma(shape, rate) over the concentration
-    prior_rate: float = 1.0  # of that Gamma
+    prior_rate: float = 1.0  # rate of that Gamma
     kl_balance: bool = False  # True: dynamics side + representation_scale * representation side, each above free_nats
-    free_nats: float = 0.0  # nats of the KL (with kl_balance: of its dynamics side) that cost the same as none
+    free_nats: float = 0.0  # lower bound on the KL (with kl_balance: on its dynamics side), below which it is free
     representation_scale: float = 0.1  # with kl_balance: weight of the side that moves the posterior
     representation_free_nats: float = 0.0  # with kl_balance: free nats of that side
 
 
 @dataclass(frozen=True)
 class EncoderConfig(Block):
-    """Shared conv trunk and the posterior q(z|x,c,g)."""
+    """The shared conv trunk and the posterior q(z|x,c,g)."""
 
-    base_channels: int = 32  # of the trunk's first convolution, a multiple of 8
-    residual: bool = True  # a residual pair of convolutions at the trunk's end
-    stem_stride: Literal[2, 4] = 2  # of the trunk's first conv, 2 or 4 (faster, coarser); the decoder mirrors it
+    base_channels: int = 32  # channels of the trunk's first convolution, a multiple of 8
+    residual: bool = True  # whether the trunk ends with a residual pair of convolutions
+    stem_stride: Literal[2, 4] = 2  # stride of the trunk's first conv; 4 is faster and coarser; the decoder mirrors it
     embedding_dim: int = 512  # width of a frame's embedding in the posterior
-    hidden_dim: int = 512  # hidden layer of posterior and context predictor
-    min_std: float = 0.05  # of the posterior
-    max_std: float = 2.0  # of the posterior
+    hidden_dim: int = 512  # width of the hidden layer of posterior and context predictor
+    min_std: float = 0.05  # smallest standard deviation of the posterior
+    max_std: float = 2.0  # largest standard deviation of the posterior
     uses_carry: bool = True  # False: q(z|x,c), the seed's literal data flow
-    gram_fraction: float = 0.25  # share of frames compared with the EMA teacher trunk; 0 takes the teacher out
+    gram_fraction: float = 0.25  # share of frames compared with the EMA teacher trunk; 0: no teacher
 
 
 @dataclass(frozen=True)
 class DecoderConfig(Block):
-    """Decoder p(x|z,g,A)."""
+    """The decoder p(x|z,g,A)."""
 
-    base_channels: int = 32  # layers have 8, 4 and 2 times as many; a multiple of 8
-    train_fraction: float = 1.0  # share of frames decoded in a training forward (unbiased: the loss is rescaled)
+    base_channels: int = 32  # the layers have 8, 4 and 2 times as many channels; a multiple of 8
+    train_fraction: float = 1.0  # share of frames decoded in training (unbiased: the loss is rescaled)
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ class AttentionConfig(Block):
     num_slots: int = 5  # S, slots that share the 64 cells of a frame
     slot_dim: int = 64  # width of a slot
     iterations: int = 3  # rounds of slot attention
-    prior_dim: int = 256  # hidden layer of the top-down prior
-    map_mix: float = 0.01  # share of the uniform map in every map; it bounds the KL
-    prior_share: float = 1.0  # of sequences that the decoder sees under prior maps in training, else posterior ones
+    prior_dim: int = 256  # width of the hidden layer of the top-down prior
+    map_mix: float = 0.01  # share of the uniform map in every map, which bounds the KL
+    prior_share: float = 1.0  # share of sequences decoded under prior maps in training, the others under posterior ones
     use_precision: bool = True  # False: plain Huber loss on the predicted movement
 
 
 @dataclass(frozen=True)
 class HeadConfig(Block):
-    """Reward and continue heads."""
+    """The reward and continue heads."""
 
     hidden_dim: int = 512  # width of reward and continue head
     num_layers: int = 2  # hidden layers of reward and continue head
@@ -96,20 +96,20 @@ class HeadConfig(Block):
 
 @dataclass(frozen=True)
 class RGBConfig(Block):
-    """Pillar 5: gradient balancing. The model only keeps these; the learner builds RGB (or a plain sum) from them."""
+    """Pillar 5: gradient balancing. The learner, not the model, builds RGB (or a plain sum) from these."""
 
-    method: Literal["rgb", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"] = "rgb"  # how gradients meet
-    mu: float = 0.9  # memory of the consensus; 0: this batch alone
-    lambd: float = 1.0  # price of rotating a gradient
+    method: Literal["rgb", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"] = "rgb"  # combination of gradients
+    mu: float = 0.9  # decay of the consensus; 0: the current batch only
+    lambd: float = 1.0  # cost of rotating a gradient
     alpha_steps: int = 3  # steps of the solver for the angles
-    lr_inner: float = 0.2  # of that solver
-    scale: Literal["sum", "unit", "per_task"] = "sum"  # per_task: each gradient keeps its norm; else equal votes
-    every: int = 1  # solve every m-th update, frozen coefficients in between
+    lr_inner: float = 0.2  # learning rate of that solver
+    scale: Literal["sum", "unit", "per_task"] = "sum"  # per_task: each gradient keeps its norm; else equal weights
+    every: int = 1  # solve every m-th update, and reuse the coefficients in between
 
 
 @dataclass(frozen=True)
 class WorldModelConfig(Block):
-    """Everything that shapes `DPGMMVariationalRecurrentAutoencoder`."""
+    """All settings of `DPGMMVariationalRecurrentAutoencoder`."""
 
     max_components: int = 15  # K, components of the mixture prior; 1: a Gaussian
     latent_dim: int = 36  # D, width of z
@@ -117,10 +117,10 @@ class WorldModelConfig(Block):
     action_dim: int = 6  # A; a run takes it from the task
     n_lstm_layers: int = 1  # layers of the LSTM; the top one is the carry
     dynamics: str = "orthogonal_lstm"  # a name in world_model.parts.DYNAMICS: the recurrence that carries the state
-    use_orthogonal: bool = True  # orthogonal recurrent matrices at the start
-    context_mode: Literal["closed", "teacher", "none"] = "closed"  # the LSTM reads ĉ; c in training; none
-    recurrence_noise: float = 1.0  # share of the posterior's std that the recurrence's z is drawn with; 0: its mean
-    dream_noise: float = 1.0  # share of a component's std that a dream's z is drawn with; 0: its mean
+    use_orthogonal: bool = True  # orthogonal initial recurrent matrices
+    context_mode: Literal["closed", "teacher", "none"] = "closed"  # input of the LSTM: ĉ; c in training; no context
+    recurrence_noise: float = 1.0  # factor on the posterior's std for the recurrence's z; 0: its mean
+    dream_noise: float = 1.0  # factor on a component's std for a dream's z; 0: its mean
     use_rgb: bool = True  # False: the plain sum of the task losses
     extra_losses: dict[str, float] = field(default_factory=dict)  # weights of losses in world_model.parts.EXTRA_LOSSES
     perceiver_config: PerceiverConfig = field(default_factory=PerceiverConfig)
@@ -162,10 +162,10 @@ class WorldModelConfig(Block):
 
     @property
     def feature_dim(self) -> int:
-        """Width of the agent feature f = [g, z]."""
+        """The width of the agent feature f = [g, z]."""
         return self.hidden_dim + self.latent_dim
 
     @property
     def dynamics_dim(self) -> int:
-        """Width of what the recurrence reads, [z, ĉ, a]."""
+        """The width of the recurrence's input [z, ĉ, a]."""
         return self.latent_dim + self.perceiver_config.context_dim + self.action_dim

@@ -1,4 +1,4 @@
-"""Densities that several pillars, the heads and the critic share: Gaussians, symlog and the two-hot regression."""
+"""Densities shared by pillars, heads and critic: Gaussians, symlog and two-hot regression."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -16,7 +16,7 @@ LOG_TWO_PI = 1.8378770664093453
 
 
 def at_least_float32(value: Any) -> Any:
-    """Return a half-precision tensor as float32; float64 tensors and all that is no floating tensor pass unchanged."""
+    """Return a half-precision tensor as float32; float64 tensors and everything else pass unchanged."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(torch.promote_types(value.dtype, torch.float32))
     return value
@@ -30,7 +30,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
         values = [at_least_float32(value) for value in args]
         named = {name: at_least_float32(value) for name, value in kwargs.items()}
         device = next(value.device.type for value in [*values, *named.values()] if isinstance(value, Tensor))
-        # Asking first spares the context's cost where there is nothing to switch off, and lets meta tensors through.
+        # Checking first avoids the cost of the context if autocast is off, and lets meta tensors through.
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return function(*values, **named)
@@ -91,7 +91,7 @@ def twohot_log_prob(logits: Tensor, value: Tensor, low: float = -20.0, high: flo
     edge_below, edge_above = (symexp(_bin_centre(below + i, num_bins, low, high)) for i in (0, 1))
     above_share = ((value - edge_below) / (edge_above - edge_below)).clamp(0, 1)
     log_probs = F.log_softmax(logits, dim=-1)
-    index = below.nan_to_num(0.0).long().unsqueeze(-1)  # a NaN stays one through the shares
+    index = below.nan_to_num(0.0).long().unsqueeze(-1)  # a NaN is kept by the shares
     log_below, log_above = log_probs.gather(-1, index).squeeze(-1), log_probs.gather(-1, index + 1).squeeze(-1)
     return (1 - above_share) * log_below + above_share * log_above
 

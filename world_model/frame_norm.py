@@ -1,20 +1,20 @@
-"""Frames around their running mean: what moves reaches the trunk at unit scale, and no background has to be learned."""
+"""Normalisation of frames by a running mean, so that moving things have unit scale and the background is removed."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-MIN_SCALE = 0.02  # of a pixel in [0, 1]: frames that never change are not blown up
+MIN_SCALE = 0.02  # for pixels in [0, 1], so that frames that never change are not amplified
 
 
 class FrameNorm(nn.Module):
-    """x <-> (x - mean) / scale with a running mean frame [3, 64, 64] and one running scale for all pixels.
+    """The map (x - mean) / scale and its inverse, with a running mean frame [3, 64, 64] and one running scale.
 
-    A pole is a few thin pixels on a floor that never changes: seen around a constant it moves the features by a few
-    per cent, and the latent stays empty for a thousand updates. Both statistics are buffers: taken from the first
-    training batch, moved after each later one (`update`), constant in eval. So a forward pass stays a pure function of
-    weights, buffers and inputs, and nothing is pooled over the time of the chunk that is being read.
+    A pole is a few thin pixels on a constant floor: without the mean it changes the features by a few per cent, and the
+    latent stays empty for a thousand updates. Both statistics are buffers: taken from the first training batch, moved
+    after each later one (`update`), constant in eval mode. So a forward pass is a pure function of weights, buffers and
+    inputs, and nothing is pooled over the time of the current chunk.
     """
 
     mean: Tensor
@@ -27,14 +27,14 @@ class FrameNorm(nn.Module):
         self.register_buffer("mean", torch.full((3, 64, 64), 0.5))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
-        self._is_known_initialised = False  # the flag above where the host has set it: no wait for the device
+        self._is_known_initialised = False  # a copy of the flag on the host, which avoids a synchronisation
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames [..., 3, 64, 64] in [0, 1] -> the trunk's input of the same shape."""
+        """Normalise frames [..., 3, 64, 64] in [0, 1] for the trunk."""
         return (frames - self.mean).div_(self.scale)  # in place: a pass over all frames takes milliseconds
 
     def restore(self, normalised: Tensor) -> Tensor:
-        """The inverse: what a decoder draws -> frames."""
+        """Return frames from normalised ones, such as a decoder's output."""
         return torch.addcmul(self.mean, self.scale, normalised)
 
     @torch.no_grad()
@@ -54,12 +54,12 @@ class FrameNorm(nn.Module):
         if not self.training:
             return
         mean, scale = self._statistics(frames)
-        # New tensors, not changed ones: the backward pass still to come needs those of this forward.
+        # New tensors instead of in-place changes: the pending backward pass needs the current ones.
         self.mean = self.mean.lerp(mean, 1 - self.decay)
         self.scale = self.scale.lerp(scale, 1 - self.decay)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._is_known_initialised = False  # what is loaded may be of a model that has not begun
+        self._is_known_initialised = False  # the loaded model may be untrained
         super()._load_from_state_dict(*args, **kwargs)
 
     def _statistics(self, frames: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Heads on the agent feature f_t = [g_t, z_t]: both predict what belongs to the same index t."""
+"""Reward and continue heads on the agent feature f_t = [g_t, z_t], for the same index t."""
 
 from torch import Tensor, nn
 
@@ -18,11 +18,11 @@ class RewardHead(nn.Module):
         return self.net(features)
 
     def predict(self, features: Tensor) -> Tensor:
-        """Expected reward [...]."""
+        """Return the expected reward [...]."""
         return twohot_mean(self.net(features))
 
     def nll(self, features: Tensor, rewards: Tensor) -> Tensor:
-        """-ln p(r|f) [...] in nats."""
+        """Return -ln p(r|f) [...] in nats."""
         return -twohot_log_prob(self.net(features), rewards)
 
 
@@ -37,5 +37,5 @@ class ContinueHead(nn.Module):
         return self.net(features).squeeze(-1)
 
     def predict(self, features: Tensor) -> Tensor:
-        """P(the episode goes on) [...]."""
+        """Return the probability that the episode continues [...]."""
         return self(features).sigmoid()

@@ -1,6 +1,6 @@
-"""Layers that several pillars share.
+"""Layers shared by several pillars.
 
-LayerNorm where Dreamer has RMSNorm: on a CPU it is one fused kernel, a seventh of RMSNorm's time at [1920, 224].
+LayerNorm replaces Dreamer's RMSNorm: on a CPU it is one fused kernel, a seventh of RMSNorm's time at [1920, 224].
 """
 
 import torch
@@ -15,7 +15,7 @@ def check_sizes(**sizes: int) -> None:
 
 
 def mlp(in_dim: int, hidden_dim: int, num_layers: int) -> nn.Sequential:
-    """`num_layers` times Linear -> LayerNorm -> SiLU: [..., in_dim] -> [..., hidden_dim]."""
+    """Return `num_layers` times Linear -> LayerNorm -> SiLU: [..., in_dim] -> [..., hidden_dim]."""
     blocks: list[nn.Module] = []
     for layer in range(num_layers):
         blocks += [nn.Linear(in_dim if layer == 0 else hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim), nn.SiLU()]
@@ -23,7 +23,7 @@ def mlp(in_dim: int, hidden_dim: int, num_layers: int) -> nn.Sequential:
 
 
 def head(in_dim: int, hidden_dim: int, num_layers: int, out_dim: int, zero_init: bool = False) -> nn.Sequential:
-    """LayerNorm -> MLP -> Linear: [..., in_dim] -> [..., out_dim]; `zero_init` makes the first outputs exactly 0."""
+    """Return LayerNorm -> MLP -> Linear: [..., in_dim] -> [..., out_dim]; `zero_init`: the first outputs are 0."""
     last = nn.Linear(hidden_dim, out_dim)
     if zero_init:
         nn.init.zeros_(last.weight)
@@ -32,5 +32,5 @@ def head(in_dim: int, hidden_dim: int, num_layers: int, out_dim: int, zero_init:
 
 
 def bounded_std(raw: Tensor, low: float, high: float) -> Tensor:
-    """Squash to the standard-deviation range: low + (high - low) * sigmoid(raw)."""
+    """Return low + (high - low) * sigmoid(raw), a standard deviation between `low` and `high`."""
     return low + (high - low) * torch.sigmoid(raw)

@@ -31,7 +31,7 @@ GROUPS: Groups = {
         "continue_nll": (1.0,),
     },
 }
-# Losses that come with a part of the model, or with a target
+# Losses that are always present, or depend on a part of the model or on a target
 ALWAYS = ("recon_loss", "kl_z")
 OF_PART = {
     "perceiver": ("vq_recon", "vq_commit", "next_token_ce"),
@@ -43,12 +43,12 @@ OF_TARGET = {"rewards": ("reward_nll",), "is_terminal": ("continue_nll",)}
 
 
 def terms(groups: Groups) -> list[str]:
-    """The names of all losses in groups, in their order."""
+    """Return the names of all losses in groups, in order."""
     return [term for group in groups.values() for term in group]
 
 
 def select(names: Collection[str], extra: Groups) -> Groups:
-    """Groups of the losses in `names`, then `extra` ones; a group without any is left out."""
+    """Return the groups of the losses in `names` and in `extra`; empty groups are omitted."""
     chosen = {
         total: {term: factors for term, factors in group.items() if term in names} | dict(extra.get(total, {}))
         for total, group in GROUPS.items()

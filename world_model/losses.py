@@ -1,6 +1,6 @@
-"""Per-step losses [B, T] in nats. The plain mean over [B, T] of each is the value that is trained.
+"""Per-step losses [B, T] in nats, each trained through its plain mean over [B, T].
 
-A loss that exists only at some entries is zero elsewhere and scaled up, so that its mean is the mean over those.
+A loss that exists only at some entries is zero elsewhere and scaled up, so that its mean is the mean over them.
 """
 
 import torch
@@ -19,7 +19,7 @@ def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
 
 
 def choose_frames(shape: torch.Size, fraction: float, generator: Generator | None, device: torch.device) -> Tensor:
-    """A random share of the B * T frame indices, at least one, without repetition: [n]; all in order where it is 1."""
+    """Return a random `fraction` of the B * T frame indices, at least one, without repetition: [n]; all if it is 1."""
     frames = shape[0] * shape[1]
     if fraction == 1.0:
         return torch.arange(frames, device=device)
@@ -27,23 +27,23 @@ def choose_frames(shape: torch.Size, fraction: float, generator: Generator | Non
 
 
 def spread(loss: Tensor, chosen: Tensor, shape: torch.Size) -> Tensor:
-    """Losses [n] of the chosen frames as [B, T]: zero elsewhere, scaled so that the mean is kept."""
+    """Return losses [n] of the chosen frames as [B, T]: zero elsewhere, scaled so that the mean is kept."""
     whole = loss.new_zeros(shape[0] * shape[1]).index_copy(0, chosen, loss)
     return (whole * (whole.numel() / len(chosen))).view(shape)
 
 
 def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
-    """Sum of squared errors over a frame: [..., C, H, W] x2 -> [...]; the Gaussian of variance ½, constants dropped."""
+    """Return the squared error summed over a frame: [..., C, H, W] x2 -> [...]; a Gaussian NLL of variance ½."""
     return at_least_float32(target - prediction).square().sum((-3, -2, -1))
 
 
 def latent_kl(
     mean: Tensor, std: Tensor, prior: PriorParameters, settings: PriorConfig
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """KL(q ‖ prior) as it is trained: (loss [B, T], J [B, T], the prior's responsibilities or None).
+    """Return the trained KL(q ‖ prior): (loss [B, T], J [B, T], the prior's responsibilities or None).
 
-    J is the prior's own `kl`, exact or a bound. Balanced: max(free, J(sg q, p)) + scale * max(free', J(q, sg p)), each
-    entry clipped by itself (DreamerV3).
+    J is the prior's own `kl`, exact or a bound. With `kl_balance` the loss is
+    max(free, J(sg q, p)) + scale * max(free', J(q, sg p)), each entry clipped separately (DreamerV3).
     """
     free_nats = settings.free_nats
     if not settings.kl_balance:
@@ -57,30 +57,30 @@ def latent_kl(
 
 
 def next_token_loss(logits: Tensor, indices: Tensor, is_first: Tensor, chosen: Tensor) -> Tensor:
-    """Cross entropy of frame t+1's token ids under logits from time t, mean over cells, of the chosen frames.
+    """Return the cross entropy of frame t+1's token ids under logits from time t, averaged over the cells.
 
-    logits [n, 64, codes] of the frames chosen [n] of B * T, indices [B, T, 8, 8], is_first [B, T] -> [B, T]. Pairs that
-    cross a reset are skipped, and so is the last index, whose successor is not in the chunk.
+    logits [n, 64, codes] of the chosen [n] of B * T frames, indices [B, T, 8, 8], is_first [B, T] -> [B, T]. Pairs
+    across a reset are skipped, and so is the last index, whose successor is not in the chunk.
     """
-    following = indices.flatten(2).roll(-1, 1).flatten(0, 1)[chosen]  # [n, 64]; the last index's are those of the first
+    following = indices.flatten(2).roll(-1, 1).flatten(0, 1)[chosen]  # [n, 64]; the last index wraps around
     loss = functional.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), reduction="none")
     loss = spread(loss.view(following.shape).mean(-1), chosen, is_first.shape)  # [B, T]
     return over_valid(loss, functional.pad(~is_first[:, 1:], (0, 1)))
 
 
 def context_nll(context: Tensor, predicted: Tensor) -> Tensor:
-    """½ ‖ĉ - sg(c)‖² over the context's width: [B, T, C] x2 -> [B, T]."""
+    """Return ½ ‖ĉ - sg(c)‖² over the context's width: [B, T, C] x2 -> [B, T]."""
     return 0.5 * (predicted - context.detach()).square().float().sum(-1)
 
 
 @full_precision
 def gram_loss(features: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the cells' cosine matrices: [N, C, h, w] x2 -> [N]; the teacher is constant."""
+    """Return the mean squared difference of the cells' cosine matrices: [N, C, h, w] x2 -> [N]; no teacher gradient."""
     cells = functional.normalize(features.flatten(2), dim=1)  # [N, C, 64]
     fixed = functional.normalize(teacher.detach().flatten(2), dim=1)
     return (cells.mT @ cells - fixed.mT @ fixed).square().mean((-2, -1))
 
 
 def continue_nll(logits: Tensor, is_terminal: Tensor) -> Tensor:
-    """Bernoulli negative log-likelihood of n_t = 1 - is_terminal_t: [B, T] x2 -> [B, T]."""
+    """Return the Bernoulli negative log-likelihood of n_t = 1 - is_terminal_t: [B, T] x2 -> [B, T]."""
     return functional.binary_cross_entropy_with_logits(logits.float(), 1.0 - is_terminal.float(), reduction="none")

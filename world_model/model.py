@@ -40,9 +40,9 @@ from world_model.trunk import ConvTrunk, SlowTrunk
 class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     """Variational recurrent autoencoder with a stick-breaking mixture prior over its latents.
 
-    Keyword arguments are the fields of `WorldModelConfig` (blocks as mappings); the defaults are the seed's sizes.
-    Actions a_t are chosen after frame x_t; all tensors at index t depend on x_<=t and a_<=t-1 of the same episode only
-    (h_t also on a_t). Raises ValueError on unknown keys and on values out of range.
+    Keyword arguments are the fields of `WorldModelConfig` (blocks as mappings) with the reference sizes as defaults.
+    Actions a_t are chosen after frame x_t; all tensors at index t depend only on x_<=t and a_<=t-1 of the same episode
+    (h_t also on a_t). Raises ValueError for unknown keys and values out of range.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -76,7 +76,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.teacher = SlowTrunk(self.trunk, encoder.gram_fraction) if encoder.gram_fraction > 0 else None
 
     def loss_groups(self, rewards: bool = True, is_terminal: bool = True) -> Groups:
-        """Pillar 5: the groups, terms and weights of all losses of the parts that are on, with these targets given."""
+        """Return the groups, terms and weights (pillar 5) of all losses, for the active parts and given targets."""
         names = {*ALWAYS, *self.prior.loss_names}
         for part, of_part in OF_PART.items():
             if getattr(self, part) is not None:
@@ -91,7 +91,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     def _infer(
         self, hidden: Tensor, cell: Tensor, projected: Tensor, context: Tensor, is_first: Tensor, noise: Tensor
     ) -> tuple[State, Tensor, Tensor]:
-        """Reset where an episode starts, then z_t ~ q(z|x_t, c_t, g_t): state, mean [N, D], std [N, D]."""
+        """Reset at episode starts, then draw z_t ~ q(z|x_t, c_t, g_t): return state, mean [N, D], std [N, D]."""
         fresh_hidden, fresh_cell = self.dynamics.initial(len(hidden))
         reset = is_first[:, None, None]
         hidden = torch.where(reset, fresh_hidden, hidden)
@@ -101,7 +101,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         return self._state(hidden, cell, latent, context), mean, std
 
     def advance(self, state: State, action: Tensor) -> tuple[Tensor, Tensor]:
-        """g_{t+1}, κ_{t+1} = LSTM([z_t, ĉ_t, a_t], (g_t, κ_t)): hidden and cell [N, L, H] after action [N, A]."""
+        """Compute g_{t+1}, κ_{t+1} = LSTM([z_t, ĉ_t, a_t], (g_t, κ_t)): hidden, cell [N, L, H] after action [N, A]."""
         if action.shape != (len(state.latent), self.config.action_dim):
             expected = (len(state.latent), self.config.action_dim)
             raise ValueError(f"action: got shape {tuple(action.shape)}, expected {expected}")
@@ -109,7 +109,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         return self.dynamics(inputs, state.hidden, state.cell)
 
     def _state(self, hidden: Tensor, cell: Tensor, latent: Tensor, context: Tensor | None = None) -> State:
-        """Complete a belief with the context that `advance` will consume; c_t is used in teacher mode only."""
+        """Complete a state with the context for `advance`; c_t is used in teacher mode only."""
         if self.context_predictor is None:
             context = latent.new_zeros(len(latent), self.context_dim)
         elif self.context_mode == "closed" or context is None:
@@ -119,7 +119,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     # ---------------------------------------------------------------- acting
 
     def initial(self, batch: int) -> Memory:
-        """Memory of `batch` environments before their first frame. ValueError below 1."""
+        """Return the memory of `batch` environments before their first frame. ValueError below 1."""
         check_sizes(batch=batch)
         hidden, cell = self.dynamics.initial(batch)
         return Memory(hidden, cell, None if self.perceiver is None else self.perceiver.initial_cache(batch))
@@ -132,9 +132,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         sample: bool = False,
     ) -> tuple[State, Memory]:
-        """One frame per environment: frames [N, 3, 64, 64] in [0, 1], is_first bool [N] -> state at t, memory.
+        """Infer from one frame per environment: frames [N, 3, 64, 64] in [0, 1], is_first bool [N] -> state, memory.
 
-        After the action is chosen: `hidden, cell = advance(state, action)` go into the memory of the next call.
+        Once the action is chosen, `hidden, cell = advance(state, action)` belong into the memory for the next call.
         """
         check_frames(frames, is_first, len(memory.hidden), self.frame_norm.mean.dtype)
         features = self.trunk(self.frame_norm(frames))
@@ -158,7 +158,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     ) -> Observed:
         """Infer the latents of a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], is_first [B, T].
 
-        The first index is a reset whatever is_first says. `sample=False` takes every latent at its mean.
+        The first index always counts as a reset. `sample=False` takes every latent at its mean.
         """
         is_first = check_chunk(observations, actions, self.config.action_dim, self.frame_norm.mean.dtype, is_first)
         batch, steps = is_first.shape
@@ -176,7 +176,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     def scan(
         self, projected: Tensor, context: Tensor, is_first: Tensor, noise: Tensor, actions: Tensor
     ) -> tuple[State, Tensor, Tensor, Tensor]:
-        """The sequential part of `observe`, noise [T, B, D]: states, next carries, means and stds, [B, T, ·] each."""
+        """Run the sequential part of `observe` with noise [T, B, D]: states, next carries, means, stds [B, T, ·]."""
         hidden, cell = self.dynamics.initial(len(actions))
         states, means, stds, carries = [], [], [], []
         for t in range(actions.shape[1]):
@@ -201,10 +201,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         sample: bool = True,
     ) -> ModelOutput:
-        """Distributions, predictions and every per-step loss [B, T] of a chunk.
+        """Return distributions, predictions and all per-step losses [B, T] of a chunk.
 
-        Shapes as in `observe`; rewards and is_terminal [B, T]: without them their two losses are absent. In train mode
-        the codebook moves at the very end, when all outputs exist.
+        Shapes as in `observe`, rewards and is_terminal [B, T]; without those two, their losses are absent. In train
+        mode the codebook is updated at the end.
         """
         dtype, targets = self.frame_norm.mean.dtype, {"rewards": rewards, "is_terminal": is_terminal}
         is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, **targets)
@@ -240,13 +240,13 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         return output
 
     def _share(self, train_fraction: float) -> float:
-        """The share of frames that a loss is taken on: all of them in eval mode."""
+        """Return the share of frames on which a loss is computed: all of them in eval mode."""
         return train_fraction if self.training else 1.0
 
     def _attend(
         self, inputs: Inputs, observed: Observed, generator: Generator | None
     ) -> tuple[AttentionOutput | None, Tensor, dict[str, Tensor]]:
-        """Pillar 4: its output (None where it is off), the maps that the decoder sees, and its losses."""
+        """Run pillar 4: return its output (None if it is off), the decoder's maps, and its losses."""
         drawn = observed.drawn
         if self.attention is None:
             return None, self.prior_maps(drawn), {}
@@ -256,13 +256,13 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         return attention, terms.decoder_maps(attention, prior_share, generator), found
 
     def _predicted_context(self, states: State) -> Tensor | None:
-        """ĉ [B, T, C]; in teacher mode the states have c instead of it."""
+        """Return ĉ [B, T, C], or None without a predictor; in teacher mode the states hold c instead."""
         if self.context_predictor is None:
             return None
         return self.context_predictor(states.carry, states.latent) if self.context_mode == "teacher" else states.context
 
     def _target_losses(self, inputs: Inputs, features: Tensor) -> dict[str, Tensor]:
-        """What the two heads lose on the targets that are given."""
+        """Return the losses of the two heads for the given targets."""
         found = {}
         if inputs.rewards is not None:
             found["reward_nll"] = self.reward_head.nll(features, inputs.rewards)
@@ -280,7 +280,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         sample: bool = True,
     ) -> dict[str, Any]:
-        """The seed's view of `forward`: one dict, whose keys are listed in docs/world_model.md."""
+        """Return `forward`'s results as one dict, whose keys are listed in docs/world_model.md."""
         return self(observations, actions, is_first, rewards, is_terminal, generator, sample).as_dict()
 
     def compute_total_loss(
@@ -293,14 +293,14 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         **weights: float,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Every loss and every total as scalars, weighted by `LossAggregator`, and `forward_sequence`'s dict."""
+        """Return all losses and totals as scalars, weighted by `LossAggregator`, and `forward_sequence`'s dict."""
         output = self(observations, actions, is_first, rewards, is_terminal, generator)
         aggregator = LossAggregator(self.loss_groups(rewards is not None, is_terminal is not None))
         return aggregator.compute_losses(output.losses, **weights)[0], output.as_dict()
 
     @torch.no_grad()
     def after_update(self, output: ModelOutput, generator: Generator | None = None) -> None:
-        """Once behind every optimizer step: move the gram teacher; the mixture re-seeds components that died."""
+        """Update the gram teacher and the prior's state; call this after every optimizer step."""
         if self.teacher is not None:
             self.teacher.follow(self.trunk)
         observed = output.observed
@@ -309,7 +309,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     # ---------------------------------------------------------------- dreaming
 
     def imagine_step(self, state: State, action: Tensor, noise: Noise | None = None) -> State:
-        """One step of a dream: the transition of training, then z' ~ prior(g')."""
+        """Take one step of a dream: the transition of training, then z' ~ prior(g')."""
         hidden, cell = self.advance(state, action)
         if noise is None:
             noise = self.prior.draw_noise(state.latent.shape, state.latent)
@@ -324,9 +324,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         noise: Noise | None = None,
     ) -> tuple[State, Tensor]:
-        """Dream from state [N, ...]: states [N, horizon + 1, ...] (the start first), actions [N, horizon, A].
+        """Dream from state [N, ...]: return states [N, horizon + 1, ...], the start first, and actions [N, horizon, A].
 
-        noise [horizon, N, ...] makes the dream a function of its arguments; without, it is drawn from the generator.
+        noise [horizon, N, ...] makes the dream a function of its arguments; None draws it from the generator.
         """
         check_sizes(horizon=horizon)
         if noise is None:
@@ -338,13 +338,13 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         return stack_states(states, 1), torch.stack(actions, 1)
 
     def prior_maps(self, states: State) -> Tensor:
-        """Attention maps [..., S, 8, 8] that the prior expects of states [..., ·]; uniform without pillar 4."""
+        """Return the prior's attention maps [..., S, 8, 8] for states [..., ·]; uniform without pillar 4."""
         if self.attention is not None:
             return self.attention.expect(states.carry, states.latent).maps
         return states.latent.new_full((*states.latent.shape[:-1], self.num_slots, 8, 8), 1 / 64)
 
     def decode(self, states: State, maps: Tensor | None = None) -> Tensor:
-        """Frames [..., 3, 64, 64] of states [..., ·] under maps [..., S, 8, 8] (None: those that the prior expects)."""
+        """Decode states [..., ·] to frames [..., 3, 64, 64] under maps [..., S, 8, 8] (None: the prior's maps)."""
         maps = self.prior_maps(states) if maps is None else maps
         frames = self.decoder(states.features.flatten(0, -2), maps.flatten(0, -4))
         return self.frame_norm.restore(frames).unflatten(0, states.latent.shape[:-1])

@@ -1,8 +1,8 @@
-"""Health monitors: scalars that say whether each pillar does its part. For log time only, never part of a loss.
+"""Health monitors: scalars that show whether each pillar works. For logging only, never part of a loss.
 
-Measured on the output of a training forward, before its optimizer step, and without a wait for the device. The
-monitors of a pillar that is off are absent; one that nothing in the chunk speaks of is not finite. Names, meanings and
-expected ranges: docs/monitors.md.
+They are measured on the output of a training forward, before its optimizer step, and without synchronising with the
+device. Monitors of a pillar that is off are absent; one that the chunk says nothing about is not finite. Names,
+meanings and expected ranges: docs/monitors.md.
 """
 
 import torch
@@ -16,8 +16,8 @@ from world_model.output import ModelOutput
 from world_model.state import Observed, State
 
 HORIZONS = (1, 5, 15)  # steps of a dream after which it is compared with what happened
-TOP_SHARE = 0.1  # of the rewards, by size, that the reward head is judged on
-STILL = 1e-4  # Huber loss of half a pixel: centres that move less are still
+TOP_SHARE = 0.1  # share of the largest rewards that judge the reward head
+STILL = 1e-4  # Huber loss of half a pixel: centres that move less count as still
 
 Monitors = dict[str, Tensor]
 
@@ -28,7 +28,7 @@ def measure(
     output: ModelOutput,
     generator: Generator | None = None,
 ) -> Monitors:
-    """All monitors of a chunk, scalars on its device: of an output under the weights that the model still has."""
+    """Return all monitors of a chunk's output as scalars on its device; the weights must not have changed since."""
     inputs, observed, prior = output.inputs, output.observed, output.prior
     found = model.prior.monitors(prior.params, observed.mean, observed.std, prior.responsibilities, generator)
     if model.perceiver is not None:
@@ -46,17 +46,17 @@ def measure(
 
 
 def context_ratio(context: Tensor, predicted: Tensor) -> Tensor:
-    """Error of ĉ over the error of the chunk's mean context: [B, T, C] x2 -> []; 1 says that ĉ knows nothing."""
+    """Return the error of ĉ over that of the chunk's mean context: [B, T, C] x2 -> []; at 1, ĉ is uninformative."""
     return context_nll(context, predicted).mean() / context_nll(context, context.mean((0, 1))).mean()
 
 
 def attention_monitors(attention: AttentionOutput, is_first: Tensor) -> Monitors:
-    """Pillar 4: the largest slot's share of the cells, and the error of the foreseen movement over that of "still"."""
-    maps, foreseen = attention.maps, attention.predicted_movement
+    """Return the largest slot's share of the cells, and the predicted movement's error over that of no movement."""
+    maps, predicted = attention.maps, attention.predicted_movement
     mass = attention.responsibilities.mean((-2, -1))  # [B, T, S]
     error, error_of_still = (
         movement_loss(maps, mass, movement, None, is_first).mean()
-        for movement in (foreseen, torch.zeros_like(foreseen))
+        for movement in (predicted, torch.zeros_like(predicted))
     )
     return {
         "attention_mass_max": mass.mean((0, 1)).max(),
@@ -65,9 +65,9 @@ def attention_monitors(attention: AttentionOutput, is_first: Tensor) -> Monitors
 
 
 def reward_monitors(predicted: Tensor, rewards: Tensor) -> Monitors:
-    """Mean absolute error of rewards [B, T], and that on the tenth with the largest |r| as a share of their mean |r|.
+    """Return the mean absolute error of rewards [B, T], and that of the largest tenth relative to their mean |r|.
 
-    The latter is not finite where no reward was paid.
+    The latter is not finite if there was no reward.
     """
     error, size = (predicted - rewards).abs().flatten(), rewards.abs().flatten()
     top = size.topk(max(1, round(TOP_SHARE * len(size)))).indices
@@ -82,11 +82,11 @@ def imagination_gap(
     rewards: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Monitors:
-    """How far a dream under the logged actions is from what happened, k steps after its start, for k in HORIZONS.
+    """Measure the gap between dreams under the real actions and the real states, k steps after the start (HORIZONS).
 
     Every posterior state starts one dream; those that cross a reset within k steps do not count for k.
-    `imag_gap_carry/k`: mean |g_dream - g| over mean |g - mean g|; 0 at k = 1, where nothing has been drawn yet, and
-    about √2 where the dream is a state of its own. `imag_gap_kl/k`: KL(posterior, prior of the dreamed carry),
+    `imag_gap_carry/k`: mean |g_dream - g| over mean |g - mean g|; 0 at k = 1, before anything has been sampled, and
+    about √2 for an unrelated state. `imag_gap_kl/k`: KL(posterior, prior of the dreamed carry),
     or the prior's bound on it; at k = 1 that of training. `imag_gap_reward/k`: mean absolute error of the reward.
     """
     states, mean, std = observed.states, observed.mean, observed.std
@@ -94,7 +94,7 @@ def imagination_gap(
     length = min(HORIZONS[-1], steps - 1)
     if length < 1:
         return {}
-    logged = functional.pad(actions, (0, 0, 0, length))  # [B, T + length, A]; what dreams beyond T do does not count
+    logged = functional.pad(actions, (0, 0, 0, length))  # [B, T + length, A]; steps beyond T do not count
     step = iter(range(length))
     dream, _ = model.imagine(
         states.map(lambda x: x.flatten(0, 1)),
@@ -119,5 +119,5 @@ def imagination_gap(
 
 
 def _mean(x: Tensor, where: Tensor) -> Tensor:
-    """Mean of the entries of x that `where` marks; NaN where there are none."""
+    """Return the mean of the entries of x that `where` marks; NaN if there are none."""
     return torch.where(where, x, 0.0).sum() / where.sum()

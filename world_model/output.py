@@ -1,4 +1,4 @@
-"""What a forward over a chunk returns: what was inferred, the distributions and predictions, and the losses apart."""
+"""The output of a forward pass over a chunk: inferred states, distributions, predictions and losses."""
 
 from typing import Any, NamedTuple
 
@@ -10,30 +10,30 @@ from world_model.state import Inputs, Observed
 
 
 class PriorOutput(NamedTuple):
-    """Pillar 2 on a chunk: p(z_t|g_t) of every carry, a sample of it, and the posterior's distance from it."""
+    """Pillar 2 on a chunk: p(z_t|g_t) of every carry, a sample of it, and the posterior's KL to it."""
 
-    params: Any  # PriorParameters of the prior's own kind
+    params: Any  # the prior's own PriorParameters
     sample: Tensor  # [B, T, D]
-    bound: Tensor  # [B, T], KL(q‖p) in nats or a bound from above, before balancing and free nats
-    responsibilities: Tensor | None  # [B, T, K] of a prior with components
+    bound: Tensor  # [B, T], KL(q‖p) in nats or an upper bound, before balancing and free nats
+    responsibilities: Tensor | None  # [B, T, K] for a prior with components
     report: PriorReport  # parameters by their public names, the prior's own losses and scalars
 
 
 class ModelOutput(NamedTuple):
-    """Everything that the model makes of a chunk."""
+    """All results of the model on a chunk."""
 
     inputs: Inputs
     observed: Observed  # pillars 1 and 3 and the posterior: context, states, next carries, mean and std of q
     prior: PriorOutput  # pillar 2
-    attention: AttentionOutput | None  # pillar 4; None where it is off
+    attention: AttentionOutput | None  # pillar 4; None if it is off
     decoder_maps: Tensor  # [B, T, S, 8, 8], the maps that the decoder saw
-    reconstructions: Tensor  # [B, T, 3, 64, 64]; zeros at frames that were left out
+    reconstructions: Tensor  # [B, T, 3, 64, 64]; zeros at frames that were not decoded
     predicted_context: Tensor | None  # ĉ [B, T, C]; None without a context
-    losses: dict[str, Tensor]  # [B, T] each: all that is trained, by name
-    scalars: dict[str, Tensor]  # figures to log that are no losses
+    losses: dict[str, Tensor]  # [B, T] each: all trained losses by name
+    scalars: dict[str, Tensor]  # further scalars to log
 
     def as_dict(self) -> dict[str, Any]:
-        """The seed's flat view: public name -> tensor (docs/world_model.md), without those of parts that are off."""
+        """Return the flat view of docs/world_model.md, public name -> tensor, without those of parts that are off."""
         observed, prior = self.observed, self.prior
         view: dict[str, Any] = {
             "observations": self.inputs.observations,

@@ -1,4 +1,4 @@
-"""The parts that a user can swap or add by name; docs/extending.md has a recipe for each.
+"""Parts that users can swap or add by name; docs/extending.md has a recipe for each.
 
 setting                               registry        what it is
 world_model.prior_config.kind         PRIORS          settings -> prior p(z|g), an nn.Module like `PlainPrior`
@@ -24,21 +24,21 @@ from world_model.temporal_dynamics import OrthogonalLSTM
 class Dynamics(Protocol):
     """A recurrence over inputs [z, ĉ, a] of width `config.dynamics_dim`, an nn.Module.
 
-    Its state is a pair of tensors [N, L, H] with H = `config.hidden_dim`; hidden[:, -1] is the carry. What needs no
-    cell passes it through.
+    Its state is a pair of tensors [N, L, H] with H = `config.hidden_dim`; hidden[:, -1] is the carry. A recurrence
+    without a cell passes it through.
     """
 
     def initial(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Hidden and cell [N, L, H] at the start of `batch` episodes."""
+        """Return hidden and cell [N, L, H] at the start of `batch` episodes."""
         ...
 
     def __call__(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """One step: inputs [N, I], hidden and cell [N, L, H] -> the next hidden and cell."""
+        """Take one step: inputs [N, I], hidden and cell [N, L, H] -> the next hidden and cell."""
         ...
 
 
 class ExtraLoss(NamedTuple):
-    """A loss of a user's own: the group that it is added to, a key of `loss_groups.GROUPS`, and how it is measured."""
+    """A user's loss: the group that it is added to, a key of `loss_groups.GROUPS`, and its function."""
 
     group: str
     measure: Callable[[ModelOutput], Tensor]  # -> [B, T]
@@ -79,24 +79,24 @@ DYNAMICS.register("orthogonal_lstm", _orthogonal_lstm)
 
 
 def make_prior(config: WorldModelConfig) -> Prior:
-    """The prior that `prior_config.kind` names. ValueError for an unknown name."""
+    """Make the prior that `prior_config.kind` names. ValueError for an unknown name."""
     return _module(PRIORS, config.prior_config.kind, config)
 
 
 def make_dynamics(config: WorldModelConfig) -> Dynamics:
-    """The recurrence that `dynamics` names. ValueError for an unknown name."""
+    """Make the recurrence that `dynamics` names. ValueError for an unknown name."""
     return _module(DYNAMICS, config.dynamics, config)
 
 
 def _module(registry: Registry[Callable[[WorldModelConfig], Any]], name: str, config: WorldModelConfig) -> Any:
     made = registry[name](config)
-    if not isinstance(made, nn.Module):  # its weights would be in no optimizer
+    if not isinstance(made, nn.Module):  # no optimizer would train its weights
         raise ValueError(f"{registry.kind} '{name}': got a {type(made).__name__}, expected a torch.nn.Module")
     return made
 
 
 def extra_groups(weights: Mapping[str, float]) -> Groups:
-    """Groups of the extra losses with these weights. ValueError for an unknown name or group, or one of the model's."""
+    """Return the groups of the extra losses with these weights. ValueError for unknown names and groups."""
     groups: dict[str, dict[str, tuple[float | str, ...]]] = {}
     for name, weight in weights.items():
         group = EXTRA_LOSSES[name].group
@@ -109,7 +109,7 @@ def extra_groups(weights: Mapping[str, float]) -> Groups:
 
 
 def extra_losses(names: Mapping[str, float], output: ModelOutput) -> dict[str, Tensor]:
-    """The named extra losses of an output, [B, T] each. ValueError for one of another shape."""
+    """Compute the named extra losses of an output, [B, T] each. ValueError for another shape."""
     measured = {name: EXTRA_LOSSES[name].measure(output) for name in names}
     expected = output.inputs.is_first.shape
     for name, loss in measured.items():

@@ -1,7 +1,7 @@
-"""What a prior p(z|g) over latents is to the model, whatever its family: `world_model.prior_config.kind` chooses one.
+"""The interface of priors p(z|g) over latents; `world_model.prior_config.kind` chooses one.
 
-A prior turns a carry into parameters, and parameters know their KL to a Gaussian posterior, samples and a density.
-`PlainPrior` is the base to start from; the mixture (generative_prior/) also has losses and monitors of its own.
+A prior maps a carry to parameters, which define the KL to a Gaussian posterior, samples and a density. `PlainPrior` is
+the base class to start from; the mixture (generative_prior/) also has its own losses and monitors.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -10,38 +10,38 @@ from torch import Generator, Tensor, nn
 
 from world_model.distributions import standard_normal
 
-Noise = tuple[Tensor, ...]  # what one sample is made of; every tensor begins with the dimensions of the latent but D
+Noise = tuple[Tensor, ...]  # the noise of one sample; every tensor begins with the latent's dimensions except D
 
 
 class PriorParameters(Protocol):
     """A distribution over latents z [..., D] for every carry [..., H]."""
 
     def kl(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor | None]:
-        """KL(N(mean, diag std²) ‖ prior) in nats or a bound from above, [...], of mean and std [..., D].
+        """Return KL(N(mean, diag std²) ‖ prior) in nats, or an upper bound, [...], for mean and std [..., D].
 
-        Beside it the responsibilities [..., K] of a prior that has components, else None.
+        The second value is the responsibilities [..., K] of a prior with components, else None.
         """
         ...
 
     def sample(self, noise: Noise, spread: float = 1.0) -> Tensor:
-        """A function of parameters and noise: z [..., D] at `spread` times its standard deviation, differentiable."""
+        """Return z [..., D] at `spread` times its std, a differentiable function of parameters and noise."""
         ...
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """ln p(z|g) in nats: z [..., D] -> [...]."""
+        """Return ln p(z|g) in nats: z [..., D] -> [...]."""
         ...
 
     def detach(self) -> "PriorParameters":
-        """The same distribution, whose parameters get no gradient."""
+        """Return the same distribution without gradients to its parameters."""
         ...
 
 
 class PriorReport(NamedTuple):
-    """What a prior adds to the model's output, each by its public name."""
+    """A prior's contribution to the model's output, each by its public name."""
 
-    parameters: dict[str, Tensor]  # of the distribution, [B, T, ...]
-    losses: dict[str, Tensor]  # its own, [B, T] each: those that its `loss_names` promise
-    scalars: dict[str, Tensor]  # figures to log at every update
+    parameters: dict[str, Tensor]  # parameters of the distribution, [B, T, ...]
+    losses: dict[str, Tensor]  # the prior's own losses, [B, T] each, with the names in `loss_names`
+    scalars: dict[str, Tensor]  # scalars to log at every update
 
 
 class Prior(Protocol):
@@ -50,15 +50,15 @@ class Prior(Protocol):
     loss_names: tuple[str, ...]
 
     def __call__(self, carry: Tensor) -> Any:
-        """The `PriorParameters` of carries [..., H]."""
+        """Return the `PriorParameters` of carries [..., H]."""
         ...
 
     def draw_noise(self, shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Noise:
-        """Fresh noise for latents of shape [..., D], on the device of `like`."""
+        """Draw noise for latents of shape [..., D], on the device of `like`."""
         ...
 
     def report(self, params: Any, responsibilities: Tensor | None) -> PriorReport:
-        """What it has to say about a chunk, with gradient."""
+        """Return the prior's parameters, losses and scalars for a chunk, with gradients."""
         ...
 
     def monitors(
@@ -69,27 +69,27 @@ class Prior(Protocol):
         responsibilities: Tensor | None,
         generator: Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Health monitors of a chunk with posterior N(mean, diag std²) [B, T, D]; scalars, for log time only."""
+        """Return health monitors of a chunk with posterior N(mean, diag std²) [B, T, D]: scalars, for logging only."""
         ...
 
     def after_update(
         self, mean: Tensor, carry: Tensor, responsibilities: Tensor | None, generator: Generator | None = None
     ) -> None:
-        """Called once behind every optimizer step with the posterior's means [B, T, D] and carries [B, T, H]."""
+        """Update state after an optimizer step, from the posterior's means [B, T, D] and carries [B, T, H]."""
         ...
 
 
 class PlainPrior(nn.Module):
-    """A prior with nothing but its distribution: `forward(carry)` is left to the subclass."""
+    """A prior without own losses, monitors and state; subclasses define `forward(carry)`."""
 
     loss_names: tuple[str, ...] = ()
 
     def draw_noise(self, shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Noise:
-        """One standard normal tensor of the latents' shape [..., D]."""
+        """Return one standard normal tensor of the latents' shape [..., D]."""
         return (standard_normal(shape, like, generator),)
 
     def report(self, params: Any, responsibilities: Tensor | None) -> PriorReport:
-        """Nothing."""
+        """Return an empty report."""
         return PriorReport({}, {}, {})
 
     def monitors(
@@ -100,10 +100,10 @@ class PlainPrior(nn.Module):
         responsibilities: Tensor | None,
         generator: Generator | None = None,
     ) -> dict[str, Tensor]:
-        """None."""
+        """Return no monitors."""
         return {}
 
     def after_update(
         self, mean: Tensor, carry: Tensor, responsibilities: Tensor | None, generator: Generator | None = None
     ) -> None:
-        """Nothing to do."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Parts that can be swapped, by the name that a setting gives them."""
+"""Registries of parts that a setting chooses by name."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ Part = TypeVar("Part")
 
 
 class Registry(dict[str, Part]):
-    """Name -> part, of one `kind` ("prior"). `registry[name]` is a ValueError for an unknown name, in one line.
+    """A dict from names to parts of one `kind` ("prior"). An unknown name raises a one-line ValueError.
 
     Example:
         >>> PRIORS.register("laplace", lambda config: LaplacePrior(config.hidden_dim, config.latent_dim))
@@ -26,7 +26,7 @@ class Registry(dict[str, Part]):
         return part
 
     def __missing__(self, name: str) -> Part:
-        """Raise the line that names the nearest known part."""
+        """Raise a ValueError that names the nearest known part."""
         if not self:
             raise ValueError(f"unknown {self.kind} '{name}'; none is registered")
         raise ValueError(unknown_key(name, list(self), self.kind))

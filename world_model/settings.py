@@ -1,6 +1,6 @@
-"""What every block of settings has in common: each value is plain Python of its declared type, however it came.
+"""The base class of all blocks of settings: every value is plain Python of its declared type.
 
-The check is made where a block is made, so it holds for files, the command line, `dataclasses.replace` and all else.
+Values are checked when a block is created, so from files, the command line, `dataclasses.replace` and anywhere else.
 """
 
 import difflib
@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 import numpy as np
 
-_MAX_LENGTH = 1000  # characters of a text, values of a list
+_MAX_LENGTH = 1000  # characters of a string, values of a list
 _MAX_INTEGER = 2**63
 _REFUSED = object()
-_NAMES = {  # of one, of many
+_NAMES = {  # singular, plural
     float: ("a finite number", "finite numbers"),
     int: ("a whole number", "whole numbers"),
     bool: ("true or false", "truth values"),
@@ -25,13 +25,13 @@ _NAMES = {  # of one, of many
 
 
 class Settings:
-    """Base of the frozen dataclasses of settings; a block inside another may be given as a mapping.
+    """The base of the frozen dataclasses of settings; a nested block may be given as a mapping.
 
-    Whole floats and numpy's scalars become the plain numbers that they are. Raises ValueError in one line,
-    "key: got X, expected Y", for a value that is not of its declared type, or not finite.
+    Whole floats and numpy scalars become plain numbers. A value of another type, or one that is not finite, raises a
+    one-line ValueError "key: got X, expected Y".
     """
 
-    least: ClassVar[int | None] = None  # bound of the block's whole numbers
+    least: ClassVar[int | None] = None  # lower bound of the block's whole numbers
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ class Settings:
 
 
 def as_declared(name: str, value: Any, hint: Any, least: int | None = None) -> Any:
-    """A value as plain Python of type `hint`; `least` bounds whole numbers. ValueError, naming it, for other values."""
+    """Return a value as plain Python of type `hint`, whole numbers of at least `least`; ValueError with its name."""
     plain = _plain(value, hint)
     if plain is _REFUSED or (hint is int and least is not None and plain < least):
         expected = "a positive integer" if hint is int and least == 1 else _describe(hint)
@@ -53,10 +53,10 @@ def as_declared(name: str, value: Any, hint: Any, least: int | None = None) -> A
 
 
 def _plain(value: Any, hint: Any) -> Any:
-    """`as_declared` without a name; _REFUSED where the value is not of the type."""
+    """Return a value as plain Python of a type, or _REFUSED if it is of another type."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    if hint is Any:  # what a JSON file can say
+    if hint is Any:  # any JSON value
         kinds: dict[type, Any] = {list: list[Any], tuple: list[Any], dict: dict[str, Any]}
         hint = type(value) if type(value) in _NAMES else kinds.get(type(value))
     origin, options = get_origin(hint), get_args(hint)
@@ -88,7 +88,7 @@ def _plain(value: Any, hint: Any) -> Any:
 
 
 def _describe(hint: Any, many: bool = False) -> str:
-    """What is expected of a declared type, in words."""
+    """Describe a declared type in words."""
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(repr, get_args(hint)))}"
     if get_origin(hint) is list:
@@ -101,15 +101,15 @@ def _describe(hint: Any, many: bool = False) -> str:
 
 
 def short(value: Any) -> str:
-    """A value in a few words on one line."""
+    """Describe a value in a few words on one line."""
     text = f"a {type(value).__name__}" if isinstance(value, list | tuple | dict) else " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def from_mapping(kind: type, values: Any, prefix: str = "") -> Any:
-    """Build the block of settings `kind` from a nested mapping; a block that is None has its defaults.
+    """Build the block of settings `kind` from a nested mapping; a block that is None gets its defaults.
 
-    ValueError for an unknown key, which names the nearest, and for a value that its block refuses.
+    ValueError for an unknown key, naming the nearest one, and for a value that its block refuses.
     """
     if isinstance(values, kind):
         return values
@@ -131,13 +131,13 @@ def from_mapping(kind: type, values: Any, prefix: str = "") -> Any:
 
 
 def check_key(key: Any, prefix: str = "") -> None:
-    """ValueError unless the key of a setting is a text."""
+    """Raise ValueError unless the key of a setting is a string."""
     if not isinstance(key, str):
         raise ValueError(f"{prefix}{short(key)}: got a {type(key).__name__} as a key, expected a name")
 
 
 def declared(kind: type) -> dict[str, Any]:
-    """Dotted key -> declared type of every setting of a block, those of the blocks inside it too."""
+    """Return dotted key -> declared type of every setting of a block, including nested blocks."""
     return dict(_walk(kind, ""))
 
 
@@ -150,6 +150,6 @@ def _walk(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def unknown_key(name: str, known: list[str], kind: str = "key") -> str:
-    """One line for an unknown name of a `kind`, with the nearest known one."""
+    """Return a line for an unknown name of a `kind`, with the nearest known one."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return f"unknown {kind} '{name}'; the nearest known one is '{nearest[0]}'"

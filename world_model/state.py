@@ -1,4 +1,4 @@
-"""What the model carries through time. Acting, training and dreaming pass these same values."""
+"""The model's state over time, shared by acting, training and dreaming."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class State(NamedTuple):
     """The model's belief at one time t, after frame x_t and before action a_t; leading dimensions [...] are free.
 
     hidden, cell: [..., L, H], LSTM output and cell of every layer *before* a_t (hidden's top layer is the carry g_t).
-    latent: [..., D], z_t. context: [..., C], what the transition will consume beside z_t and a_t (ĉ_t when closed).
+    latent: [..., D], z_t. context: [..., C], the transition's input besides z_t and a_t (ĉ_t if closed).
     """
 
     hidden: Tensor
@@ -23,7 +23,7 @@ class State(NamedTuple):
 
     @property
     def carry(self) -> Tensor:
-        """g_t [..., H]."""
+        """The carry g_t [..., H]."""
         return self.hidden[..., -1, :]
 
     @property
@@ -37,15 +37,15 @@ class State(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What acting keeps from one frame to the next: the LSTM after the last action, and the Perceiver's window."""
+    """The state of acting between frames: the LSTM after the last action, and the Perceiver's window."""
 
     hidden: Tensor  # [N, L, H]
     cell: Tensor  # [N, L, H]
-    cache: Cache | None  # the Perceiver's keys and values; None where pillar 1 is off
+    cache: Cache | None  # the Perceiver's keys and values; None if pillar 1 is off
 
 
 class Inputs(NamedTuple):
-    """A chunk as the model takes it, checked; is_first has its first index set."""
+    """A checked chunk; the first index of is_first is set."""
 
     observations: Tensor  # [B, T, 3, 64, 64] in [0, 1]
     actions: Tensor  # [B, T, A]
@@ -55,16 +55,16 @@ class Inputs(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What a pass over a chunk infers; every tensor is [B, T, ...]."""
+    """The results of inference on a chunk; every tensor is [B, T, ...]."""
 
     features: Tensor  # trunk features F
     perceived: PerceiverOutput | None
-    context: Tensor  # c_t; zeros where pillar 1 is off
+    context: Tensor  # c_t; zeros if pillar 1 is off
     states: State
-    drawn: State  # the same with whole samples of q as latents: what frames and rewards are predicted from
+    drawn: State  # the same with full samples of q as latents, from which frames and rewards are predicted
     next_carry: Tensor  # h_t, the LSTM's output after a_t
-    mean: Tensor  # of q(z_t|x_t,c_t,g_t)
-    std: Tensor
+    mean: Tensor  # mean of q(z_t|x_t,c_t,g_t)
+    std: Tensor  # its standard deviation
 
 
 def stack_states(states: list[State], dim: int) -> State:

@@ -1,4 +1,4 @@
-"""What a training forward makes of a chunk, part by part: the part's output, and its losses [B, T] by name."""
+"""The parts of a training forward pass: each part's output and its losses [B, T] by name."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def perceiver_terms(
     fraction: float,
     generator: Generator | None,
 ) -> Losses:
-    """Pillar 1: what tokenizer and next-token prediction lose on a `fraction` of the frames."""
+    """Compute pillar 1's losses of tokenizer and next-token prediction on a `fraction` of the frames."""
     is_first = inputs.is_first
     shape = is_first.shape
     chosen = losses.choose_frames(shape, fraction, generator, is_first.device)
@@ -43,7 +43,7 @@ def perceiver_terms(
 def prior_terms(
     prior: Prior, settings: PriorConfig, observed: Observed, generator: Generator | None
 ) -> tuple[PriorOutput, Losses]:
-    """Pillar 2: the prior of every carry, a sample of it, and the posterior's distance from it."""
+    """Compute pillar 2: the prior of every carry, a sample of it, and the posterior's KL to it."""
     mean, std = observed.mean, observed.std
     params = prior(observed.states.carry)
     kl_z, bound, responsibilities = losses.latent_kl(mean, std, params, settings)
@@ -53,7 +53,7 @@ def prior_terms(
 
 
 def decoder_maps(attention: AttentionOutput, prior_share: float, generator: Generator | None) -> Tensor:
-    """What the decoder sees [B, T, S, 8, 8]: prior maps for a random `prior_share` of the sequences, else posterior."""
+    """Return the decoder's maps [B, T, S, 8, 8]: prior ones for a random `prior_share` of sequences, else posterior."""
     if prior_share == 1.0:
         return attention.prior_maps
     draws = torch.rand(len(attention.maps), generator=generator, device=attention.maps.device)
@@ -68,7 +68,7 @@ def reconstruction_terms(
     fraction: float,
     generator: Generator | None,
 ) -> tuple[Tensor, Losses]:
-    """x̂ [B, T, 3, 64, 64] and its loss, for a random `fraction` of the frames; the others stay 0 in x̂."""
+    """Return x̂ [B, T, 3, 64, 64] and its loss for a random `fraction` of the frames; the others are 0 in x̂."""
     if fraction == 1.0:
         frames = decode(states, maps)
         return frames, {"recon_loss": losses.squared_error(observations, frames)}

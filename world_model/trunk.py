@@ -1,4 +1,4 @@
-"""One conv trunk feeds tokenizer, posterior and attention: the weights on which the loss groups really conflict."""
+"""The conv trunk shared by tokenizer, posterior and attention, on whose weights the loss groups conflict."""
 
 import copy
 
@@ -9,7 +9,7 @@ from world_model.losses import choose_frames, gram_loss, spread
 
 
 class ResidualPair(nn.Module):
-    """x + conv3x3(SiLU(GN(conv3x3(SiLU(GN(x)))))) with the last conv scaled down at the start."""
+    """A residual block x + conv3x3(SiLU(GN(conv3x3(SiLU(GN(x)))))), whose last conv starts scaled down."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,10 +31,10 @@ class ResidualPair(nn.Module):
 
 
 class ConvTrunk(nn.Module):
-    """Frames [N, 3, 64, 64] (centred at 0) -> features F [N, 4 * base_channels, 8, 8]; every frame by itself.
+    """A network from single frames [N, 3, 64, 64] (centred at 0) to features F [N, 4 * base_channels, 8, 8].
 
-    stem_stride 2: three convs of stride 2, 64 -> 32 -> 16 -> 8. stem_stride 4: the first two become one of kernel 8,
-    64 -> 16 -> 8, which on a CPU takes little more than half of the time.
+    stem_stride 2: three convs of stride 2, 64 -> 32 -> 16 -> 8. stem_stride 4: one conv of kernel 8 replaces the first
+    two, 64 -> 16 -> 8, which takes little more than half the time on a CPU.
     """
 
     def __init__(self, base_channels: int = 32, residual: bool = True, stem_stride: int = 2) -> None:
@@ -59,7 +59,7 @@ class ConvTrunk(nn.Module):
 
 
 class SlowTrunk(nn.Module):
-    """Gram teacher: an EMA copy of the trunk whose cell similarities the trunk keeps to, on a share of the frames."""
+    """The gram teacher: an EMA copy of the trunk, whose cell similarities regularise the trunk on some frames."""
 
     def __init__(self, trunk: ConvTrunk, fraction: float, decay: float = 0.995) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class SlowTrunk(nn.Module):
         self.fraction, self.decay = fraction, decay
 
     def loss(self, features: Tensor, inputs: Tensor, generator: Generator | None = None) -> Tensor:
-        """`gram_loss` [B, T] on a share of the frames: features [B, T, C, 8, 8] of trunk inputs [B, T, 3, 64, 64]."""
+        """Return `gram_loss` [B, T] on some frames: features [B, T, C, 8, 8] of trunk inputs [B, T, 3, 64, 64]."""
         shape = features.shape[:2]
         chosen = choose_frames(shape, self.fraction, generator, features.device)
         with torch.no_grad():

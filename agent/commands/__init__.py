@@ -1,12 +1,12 @@
-"""The commands of run_agent.py, a module each with `prepare(arguments) -> Job`.
+"""The commands of run_agent.py, one module per command with `prepare(arguments) -> Job`.
 
-`prepare` checks everything that can be wrong with the input before anything is written (ValueError, OSError or
-RenderingError, whose text is the one line that the user reads); the job that it returns does the work. Modules import
-what is heavy inside their functions, so that --help answers at once.
+`prepare` checks the whole input before anything is written (ValueError, OSError or RenderingError, whose text is the
+one line that the user reads); the returned job does the work. Heavy modules are imported inside the functions, so that
+--help answers at once.
 """
 
 from collections.abc import Callable
 from functools import partial
 
-Job = Callable[[], int | None]  # its exit status, 0 for None
-say = partial(print, flush=True)  # at once, even where stdout is a file
+Job = Callable[[], int | None]  # returns the exit status; None means 0
+say = partial(print, flush=True)  # flushed, so that a log file shows each line at once

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def prepare(arguments: list[str]) -> Job:
-    """Load the agent of a run; play deterministic, sampled and random episodes."""
+    """Load a run's agent; the job plays deterministic, sampled and random episodes."""
     parser = run_parser("evaluate")
     parser.add_argument("--episodes", type=int, default=10, help="episodes of each policy (default: 10)")
-    parser.add_argument("--json", type=Path, help="where the figures go (default: <logdir>/evaluation.json)")
+    parser.add_argument("--json", type=Path, help="file for the results (default: <logdir>/evaluation.json)")
     add_overwrite(parser)
-    parser.add_argument("--latex", action="store_true", help="print a line for a paper's table too")
+    parser.add_argument("--latex", action="store_true", help="also print a row for a LaTeX table")
     options, _ = parser.parse(arguments)
     check_at_least(options, episodes=1, seed=0)
     path = options.json if options.json is not None else options.logdir / "evaluation.json"
@@ -28,7 +28,7 @@ def prepare(arguments: list[str]) -> Job:
 
 
 def trained_frames(logdir: Path) -> int:
-    """The env_frames that a run had seen at its newest checkpoint."""
+    """Return the env_frames of a run's newest checkpoint."""
     from agent.run_folder.load import load_run
 
     return load_run(logdir)["counters"]["env_frames"]

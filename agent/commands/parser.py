@@ -1,6 +1,6 @@
-"""What the commands of run_agent.py share: options with one-line errors, and the config that a command line means.
+"""Shared parts of run_agent.py's commands: options with one-line errors, and the config that a command line selects.
 
-Importing this costs no torch.
+Importing this module does not import torch.
 """
 
 import argparse
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from agent.learning.agent import Agent
     from agent.stable_baselines.baselines import Baseline
 
-PROGRAM = "aime" if Path(sys.argv[0]).stem == "aime" else "run_agent.py"  # as it was called
+PROGRAM = "aime" if Path(sys.argv[0]).stem == "aime" else "run_agent.py"  # the name that the user typed
 
 
 def hint(*words: object) -> str:
-    """A command to copy, in the way that the user called this one: "aime evaluate --logdir 'runs/my run'"."""
+    """Return a command to copy, called as the user called this one: "aime evaluate --logdir 'runs/my run'"."""
     typed = sys.argv[0]
     if PROGRAM == "aime":
         program = [PROGRAM if _is_found(PROGRAM, typed) else typed]
     else:
         python = next((name for name in ("python", "python3") if _is_found(name, sys.executable)), None)
-        if python is None:  # that of `make train`, in an environment which is not activated
+        if python is None:  # as in `make train`: the virtual environment is not activated
             is_here = Path(sys.executable).is_relative_to(Path.cwd())
             python = os.path.relpath(sys.executable) if is_here else sys.executable
         program = [python, typed if Path(typed).name == PROGRAM else PROGRAM]
@@ -46,18 +46,18 @@ def hint(*words: object) -> str:
 
 
 def _is_found(name: str, path: str) -> bool:
-    """Whether typing this name runs the program of that path; links are not followed, as an environment's are."""
+    """Return whether typing `name` runs the program at `path`. Links are not followed: a venv's python is a link."""
     found = shutil.which(name)
     return found is not None and os.path.abspath(found) == os.path.abspath(path)
 
 
 def config_keys() -> list[str]:
-    """Every setting of a run as a dotted key."""
+    """Return every setting of a run as a dotted key."""
     return list(declared(Config))
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are raised, so that every error of this program looks the same."""
+    """An ArgumentParser that raises ValueError, so that all errors of this program look alike."""
 
     def __init__(self, command: str, epilog: str | None = None) -> None:
         shape = partial(argparse.HelpFormatter, max_help_position=28, width=100)
@@ -66,11 +66,14 @@ class Parser(argparse.ArgumentParser):
             self.register("type", kind, partial(_number, kind))
 
     def error(self, message: str) -> NoReturn:
-        """ValueError instead of usage, message and exit."""
+        """Raise ValueError instead of printing the usage and exiting."""
         raise ValueError(message.removeprefix("argument --"))
 
     def parse(self, arguments: list[str], settings: Sequence[str] = ()) -> tuple[argparse.Namespace, list[str]]:
-        """Options of the command, and the rest, whose names are `settings`; an unknown one is told the nearest."""
+        """Return the command's options and the remaining `--<setting>` arguments.
+
+        ValueError, with the nearest known name, for an option that is neither.
+        """
         options, rest = self.parse_known_args(arguments)
         known = [*settings, *(name.removeprefix("--") for name in self._option_string_actions if name[:2] == "--")]
         for argument in rest:
@@ -83,7 +86,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _number(kind: type, text: str) -> Any:
-    """The number that an option's text is, for argparse, which puts the option's name in front of an error."""
+    """Parse an option's number for argparse, which puts the option's name in front of an error."""
     try:
         return as_declared("option", parse_value(text, kind), kind)
     except ValueError as error:
@@ -91,9 +94,9 @@ def _number(kind: type, text: str) -> Any:
 
 
 def default_logdir(config: Config) -> Path:
-    """runs/<task>-seed<N>, or runs/<task>-<algo>-seed<N> for a baseline; a task's signs that paths may mean are "_".
+    """Return runs/<task>-seed<N>, for a baseline runs/<task>-<algo>-seed<N>; unusual characters of a task become "_".
 
-    runs/<task>, as earlier versions had it, where that holds such a run and the other folder does not exist.
+    If that folder does not exist but runs/<task>, the default of earlier versions, holds the same run, return that.
     """
     task = re.sub(r"[^\w.-]", "_", config.task)
     algo = [] if config.algo == "aime" else [config.algo]
@@ -107,7 +110,7 @@ def default_logdir(config: Config) -> Path:
 
 
 def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable[[str], None]) -> Config:
-    """The config of a new run: the preset that is named, else the one that fits the hardware, under `overrides`."""
+    """Return a new run's config: the named preset, else the one that fits the hardware, with `overrides` applied."""
     preset = options.preset
     if preset is None:
         import torch
@@ -115,14 +118,14 @@ def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable
         preset, reason = ("gpu", "a GPU was found") if torch.cuda.is_available() else ("cpu", "no GPU was found")
         tell(f"preset {preset}: {reason} (choose another with --preset)")
     elif preset in ALIASES:
-        tell(f"preset {preset}: its name is {ALIASES[preset]} now")
+        tell(f"preset {preset}: now called {ALIASES[preset]}")
     return parse_overrides(overrides, preset, options.task)
 
 
 def resumed_config(saved: Config, logdir: Path, options: argparse.Namespace, overrides: list[str]) -> Config:
-    """`saved`, the config of the run in `logdir`, under the command line's. ValueError where that names other values.
+    """Return `saved`, the config of the run in `logdir`, with the command line's changes.
 
-    A few keys may change: those of `agent.config.settings.MAY_CHANGE`.
+    Only keys of `agent.config.settings.MAY_CHANGE` may change; ValueError if the command line changes another one.
     """
     preset = options.preset if options.preset is not None else saved.preset
     task = options.task if options.task is not None else saved.task
@@ -137,16 +140,16 @@ def resumed_config(saved: Config, logdir: Path, options: argparse.Namespace, ove
 
 
 def run_parser(command: str) -> Parser:
-    """A parser with the options of every command about a run."""
+    """Return a parser with the options that every command about a run takes."""
     parser = Parser(command)
     parser.add_argument("--logdir", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--seed", type=int, default=0, help="of the first episode; the others follow (default: 0)")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     return parser
 
 
 def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
-    """The agent of --logdir, or its baseline, after making sure that its task can be played and drawn here."""
+    """Load the agent or baseline of --logdir, and check that its task can be played and rendered here."""
     import torch
 
     from agent.evaluation.episodes import agent_env
@@ -162,7 +165,7 @@ def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
 
 
 def check_at_least(options: argparse.Namespace, **least: int) -> None:
-    """ValueError for the first option below its least value."""
+    """Raise ValueError for the first option below its lower bound."""
     for name, bound in least.items():
         value = getattr(options, name)
         if value < bound:
@@ -170,7 +173,7 @@ def check_at_least(options: argparse.Namespace, **least: int) -> None:
 
 
 def check_writable(folder: Path, name: str) -> None:
-    """ValueError unless the folder, or the nearest one above it that exists, can be written to."""
+    """Raise ValueError unless the folder, or its nearest existing parent, is writable."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
@@ -179,19 +182,19 @@ def check_writable(folder: Path, name: str) -> None:
     try:
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError
-        with TemporaryFile(dir=place):  # the superuser may write everywhere, where the file system lets him
+        with TemporaryFile(dir=place):  # os.access is always true for root, even on a read-only file system
             pass
     except OSError:
         raise ValueError(f"{name}: got '{folder}', but '{place}' is not writable") from None
 
 
 def add_overwrite(parser: Parser) -> None:
-    """The option of commands whose result goes into a file that the user names."""
-    parser.add_argument("--overwrite", action="store_true", help="replace a named file that exists")
+    """Add --overwrite, for commands that write to a file of the user's choice."""
+    parser.add_argument("--overwrite", action="store_true", help="replace the named file if it exists")
 
 
 def check_target(path: Path, name: str, may_replace: bool = True) -> None:
-    """ValueError unless a file can be written under this name, and none is there that may not be replaced."""
+    """Raise ValueError unless `path` can be written, or if it exists and may not be replaced."""
     if path.is_dir():
         raise ValueError(f"{name}: got '{path}', a folder, expected the name of a file")
     if path.exists() and not may_replace:
@@ -200,7 +203,7 @@ def check_target(path: Path, name: str, may_replace: bool = True) -> None:
 
 
 def write_json(path: Path, value: object) -> str:
-    """Write a value into a file, folders included; the line that says so."""
+    """Write a value as JSON, creating folders; return the line that reports it."""
     is_old = path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -208,5 +211,5 @@ def write_json(path: Path, value: object) -> str:
 
 
 def written(path: Path, is_old: bool) -> str:
-    """The line that says where a result is, and whether it took the place of another."""
-    return f"written to {path}{', in the place of the one before' if is_old else ''}"
+    """Return the line that says where a result is, and whether it replaced an older one."""
+    return f"written to {path}{', replacing the previous one' if is_old else ''}"

@@ -1,4 +1,4 @@
-"""plot: learning curves of runs, the seeds of a setting together, beside published curves of the same task."""
+"""plot: learning curves of runs, averaged over seeds, beside published curves of the same task."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +14,18 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def prepare(arguments: list[str]) -> Job:
-    """Read the runs and compute their curves; the job draws them."""
+    """Read the runs and compute their curves; the job plots them."""
     parser = Parser("plot")
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, such as runs/*")
-    parser.add_argument("--out", type=Path, help="file, .png .pdf .svg (default: curves.png)")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders, such as runs/*")
+    parser.add_argument("--out", type=Path, help="a .png, .pdf or .svg file (default: curves.png)")
     parser.add_argument("--metric", default="eval_return", help="a name in metrics.jsonl (default: eval_return)")
     parser.add_argument("--x", default="env_frames", help="env_frames (default), agent_steps, updates or wall_seconds")
-    parser.add_argument("--json", type=Path, help="where the numbers that are drawn go")
+    parser.add_argument("--json", type=Path, help="file for the plotted numbers")
     add_overwrite(parser)
     options, _ = parser.parse(arguments)
     out = options.out if options.out is not None else Path("curves.png")
     if out.suffix not in SUFFIXES:
-        raise ValueError(f"out: got '{out}', expected a name that ends in {', '.join(SUFFIXES)}")
+        raise ValueError(f"out: got '{out}', expected a name ending in {', '.join(SUFFIXES)}")
     check_target(out, "out", options.out is None or options.overwrite)
     if options.json is not None:
         check_target(options.json, "json", options.overwrite)
@@ -42,7 +42,7 @@ def prepare(arguments: list[str]) -> Job:
         from agent.evaluation.curve_figure import write_figure
 
         for panel in drawn:
-            _tell(panel)
+            _print_summary(panel)
         is_old = out.exists()
         out.parent.mkdir(parents=True, exist_ok=True)
         write_figure(drawn, out, options.metric, options.x)
@@ -54,7 +54,7 @@ def prepare(arguments: list[str]) -> Job:
 
 
 def readable(folders: Sequence[Path]) -> "list[Run]":
-    """The runs among these folders; the others are told, as runs/* has some. ValueError where there is none."""
+    """Return the runs among these folders and report the others, since runs/* may match some. ValueError if none is."""
     from agent.evaluation.curves import load_run
 
     runs, faults = [], []
@@ -66,23 +66,23 @@ def readable(folders: Sequence[Path]) -> "list[Run]":
     if not runs:
         raise faults[0]
     for fault in faults:
-        say(f"left out: {fault}")
+        say(f"skipped: {fault}")
     return runs
 
 
 def tell_missing(runs: "Sequence[Run]", metric: str, x: str) -> None:
-    """Tell which runs have no such metric. ValueError that names the known ones where none has it."""
+    """Report the runs without this metric. ValueError, naming the known metrics, if no run has it."""
     from agent.evaluation.curves import metric_names, points
 
     missing = [run for run in runs if not len(points(run, metric, x)[0])]
     if len(missing) == len(runs):
         raise ValueError(f"metric: got '{metric}', expected one that these runs have: {', '.join(metric_names(runs))}")
     for run in missing:
-        say(f"left out, no {metric} yet: {run.logdir}")
+        say(f"skipped, no {metric} yet: {run.logdir}")
 
 
 def to_json(panel: "Panel") -> dict[str, Any]:
-    """The numbers of a panel; null where an interval is not defined."""
+    """Return the numbers of a panel; null where an interval is not defined."""
 
     def numbers(values: Any) -> list[float | None]:
         return [None if value != value else float(value) for value in values]
@@ -100,8 +100,8 @@ def to_json(panel: "Panel") -> dict[str, Any]:
     }
 
 
-def _tell(panel: "Panel") -> None:
-    """The title, and the last value of every curve."""
+def _print_summary(panel: "Panel") -> None:
+    """Print the title and the last value of every curve."""
     say(panel.title)
     for curve in panel.curves:
         interval = f" [{curve.low[-1]:.2f}, {curve.high[-1]:.2f}]" if curve.runs > 1 else ""

@@ -1,4 +1,4 @@
-"""record: a video of whole episodes, of what the world model makes of one, or of what it dreams up itself."""
+"""record: a video of whole episodes, of the world model's view of one, or of its dreams."""
 
 import argparse
 import sys
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from agent.evaluation.episodes import TrainedPlayer
     from agent.learning.agent import Agent
 
-MOST_PIXELS = 4096  # a side of the largest H.264 frames that common players show
-# The options of each kind of video, and what they are where they are not given.
+MOST_PIXELS = 4096  # side of the largest H.264 frames that common players show
+# The options of each kind of video with their defaults.
 EPISODES: dict[str, object] = {
     "episodes": 1,
     "size": 256,
@@ -41,7 +41,7 @@ LEAST = {"episodes": 1, "size": 16, "width": 16, "context": 1, "horizon": 1, "dr
 
 
 def prepare(arguments: list[str]) -> Job:
-    """Load the agent of a run; write a video of its episodes, or of its world model's dreams."""
+    """Load a run's agent; the job writes a video of its episodes, or of its world model's dreams."""
     options, _ = _parser().parse(arguments)
     if options.dream and options.imagine:
         raise ValueError("got --dream and --imagine, expected one of them")
@@ -49,7 +49,7 @@ def prepare(arguments: list[str]) -> Job:
     _fill_in(options, kind)
     path = options.out if options.out is not None else options.logdir / "videos" / f"{kind}.mp4"
     if path.suffix not in (".mp4", ".gif"):
-        raise ValueError(f"out: got '{path}', expected a name that ends in .mp4 or .gif")
+        raise ValueError(f"out: got '{path}', expected a name ending in .mp4 or .gif")
     check_target(path, "out", options.out is None or options.overwrite)
     agent = load_agent(options)
     if kind != "record" and agent.config.algo != "aime":
@@ -63,11 +63,11 @@ def _write(job: Callable[[], None], path: Path) -> int:
     from agent.video.dreams import ShortEpisodeError
     from envs.encoders import choose_encoder
 
-    path = choose_encoder(path).path  # a gif where no mp4 can be written
+    path = choose_encoder(path).path  # a gif if no mp4 can be written
     is_old = path.exists()
     try:
         job()
-    except ShortEpisodeError as error:  # known only when the episode has been played; nothing is written by then
+    except ShortEpisodeError as error:  # known only after the episode was played; nothing has been written yet
         say(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
     say(written(path, is_old))
@@ -78,25 +78,29 @@ def _parser() -> Parser:
     parser = run_parser("record")
     parser.add_argument("--out", type=Path, help="an .mp4 or .gif file (default: <logdir>/videos/record.mp4)")
     add_overwrite(parser)
-    parser.add_argument("--mode", choices=("deterministic", "sample"), help="actions (default: deterministic)")
+    parser.add_argument(
+        "--mode", choices=("deterministic", "sample"), help="how actions are chosen (default: deterministic)"
+    )
     episodes = parser.add_argument_group("videos of episodes")
     episodes.add_argument("--episodes", type=int, help="episodes in the video (default: 1)")
-    episodes.add_argument("--grid", action="store_true", default=None, help="side by side, not one after the other")
-    episodes.add_argument("--size", type=int, help="height of an episode's frames in pixels (default: 256)")
-    episodes.add_argument("--width", type=int, help="their width (default: as their height)")
+    episodes.add_argument("--grid", action="store_true", default=None, help="show the episodes side by side")
+    episodes.add_argument("--size", type=int, help="height of the frames in pixels (default: 256)")
+    episodes.add_argument("--width", type=int, help="width of the frames in pixels (default: their height)")
     captions = argparse.BooleanOptionalAction
-    episodes.add_argument("--captions", action=captions, help="time, reward, return (default: from 128 pixels on)")
+    episodes.add_argument("--captions", action=captions, help="time, reward, return (default: if 128 pixels or wider)")
     dreams = parser.add_argument_group("videos of the world model")
     dreams.add_argument("--dream", action="store_true", help="one episode: real, reconstruction, open loop, errors")
-    dreams.add_argument("--imagine", action="store_true", help="dreams under the agent's policy (its --mode: sample)")
-    dreams.add_argument("--context", type=int, help="frames that are seen before a dream (default: 5)")
-    dreams.add_argument("--horizon", type=int, help="steps of --imagine (default: 50)")
-    dreams.add_argument("--dreams", type=int, help="dreams of --imagine (default: 8)")
+    dreams.add_argument(
+        "--imagine", action="store_true", help="dreams under the agent's policy (default --mode: sample)"
+    )
+    dreams.add_argument("--context", type=int, help="frames that the model sees before it dreams (default: 5)")
+    dreams.add_argument("--horizon", type=int, help="steps of each --imagine dream (default: 50)")
+    dreams.add_argument("--dreams", type=int, help="number of --imagine dreams (default: 8)")
     return parser
 
 
 def _fill_in(options: argparse.Namespace, kind: str) -> None:
-    """Defaults for the options that this kind of video takes. ValueError for one that it does not, or out of range."""
+    """Fill in this kind of video's defaults. ValueError for an option that it does not take, or one out of range."""
     takes = {"record": EPISODES, "dream": DREAM, "imagine": IMAGINATION}[kind]
     for name in EPISODES | DREAM | IMAGINATION:
         given = getattr(options, name)
@@ -148,4 +152,4 @@ def _write_imagination(agent: "Agent", path: Path, options: argparse.Namespace) 
     ended = "" if found.steps == options.horizon else f" (of {options.horizon}: the episode ended)"
     say(f"sum of {found.steps} rewards{ended}: real {found.real:.2f}")
     say(f"  {len(dreamt)} dreams: mean {sum(dreamt) / len(dreamt):.2f}, from {min(dreamt):.2f} to {max(dreamt):.2f}")
-    say(f"  value at the start, discounted and without end: {found.value:.2f}")
+    say(f"  critic's value at the start (discounted, infinite horizon): {found.value:.2f}")

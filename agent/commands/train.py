@@ -1,4 +1,4 @@
-"""train: a new run, or one that goes on."""
+"""train: start a new run, or resume one."""
 
 import argparse
 import sys
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from agent.training.trainer import Trainer
 
 HELP = """Every setting is an option too: --env_frames 100000, --seed 1, --replay.batch_size 8, --any.key value;
-config.yaml in a run's folder lists them all. The same command again goes on with the run."""
+config.yaml in a run's folder lists them all. The same command again resumes the run."""
 
 
 def prepare(arguments: list[str]) -> Job:
-    """A run's config from the options, or from its folder where it exists; then the trainer."""
+    """Take the config from the options, or from an existing run's folder, and build the trainer."""
     parser = Parser("train", epilog=HELP)
     parser.add_argument("--task", help="task to learn, such as walker_walk (default: cartpole_swingup)")
-    parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu where there is one, else cpu)")
+    parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu if there is a GPU, else cpu)")
     parser.add_argument("--logdir", type=Path, help="the run's folder (default: runs/<task>-seed<N>)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --logdir; an error without one")
-    parser.add_argument("--max_minutes", type=float, help="end with a checkpoint after so many minutes")
-    parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
-    parser.add_argument("--wandb", action="store_true", help="keep a copy of the metrics at Weights & Biases")
+    parser.add_argument("--resume", action="store_true", help="resume the run in --logdir; an error if there is none")
+    parser.add_argument("--max_minutes", type=float, help="stop with a checkpoint after this many minutes")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--wandb", action="store_true", help="also log the metrics to Weights & Biases")
     options, overrides = parser.parse(arguments, config_keys())
     if options.max_minutes is not None and not options.max_minutes > 0:
         raise ValueError(f"max_minutes: got {options.max_minutes}, expected a positive number")
@@ -56,7 +56,7 @@ def prepare(arguments: list[str]) -> Job:
         saved, payload = run_config(logdir, tell)
         config = resumed_config(saved, logdir, options, overrides)
         if payload is None:
-            tell(f"{logdir}: there is no checkpoint yet; starting again")
+            tell(f"{logdir}: no checkpoint yet; starting from the beginning")
     elif options.resume:
         raise FileNotFoundError(f"logdir: got '{logdir}', expected a folder with a run (no config.yaml in it)")
     else:
@@ -68,14 +68,14 @@ def _training(
     config: "Config", payload: dict[str, Any] | None, logdir: Path, options: argparse.Namespace,
     tell: Callable[[str], None],
 ) -> Job:  # fmt: skip
-    """The trainer, built (which checks task, rendering and replay budget), and its run."""
+    """Build the trainer, which checks task, rendering and replay budget, and return the job that runs it."""
     resume = payload is not None
     if payload is not None:
         from agent.training.due_work import is_over
 
         env_frames, updates = (payload["counters"][name] for name in ("env_frames", "updates"))
         if is_over(payload, config):
-            line = f"{logdir}: all {config.env_frames:,} env_frames are spent; go on with a larger --env_frames"
+            line = f"{logdir}: all {config.env_frames:,} env_frames are spent; continue with a larger --env_frames"
             return lambda: tell(line)
         tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")
     from agent.training.threads import overload
@@ -94,7 +94,7 @@ def _training(
             trainer.logger.attach(WandbWriter(logdir, asdict(config), resume, tell))
         try:
             trainer.run()
-        except (Exception, SystemExit) as error:  # an environment may leave by sys.exit too
+        except (Exception, SystemExit) as error:  # an environment may call sys.exit
             from agent.training.recovery import keep_traceback
 
             trainer.fail(keep_traceback(error, logdir))
@@ -102,7 +102,7 @@ def _training(
             print(f"{PROGRAM}: error: {trainer.stop_reason}", file=sys.stderr)
         if trainer.stop_reason:
             reason = "failed" if trainer.has_failed else trainer.stop_reason
-            tell(f"stopped ({reason}) at {trainer.env_frames:,} env_frames; go on with")
+            tell(f"stopped ({reason}) at {trainer.env_frames:,} env_frames; resume with")
             tell(f"  {hint('train', '--logdir', logdir, '--resume')}")
         tell("next:")
         tell(f"  {hint('evaluate', '--logdir', logdir)}")
@@ -113,7 +113,7 @@ def _training(
 
 
 def _trainer_class(algo: str) -> "type[Trainer | BaselineTrainer]":
-    """What trains an `algo`; Stable-Baselines3 is imported for its own alone."""
+    """Return the trainer class of an algorithm; only a baseline imports Stable-Baselines3."""
     if algo == "aime":
         from agent.training.trainer import Trainer
 

@@ -1,1 +1,1 @@
-"""Settings of a run: what they are, where their values come from, how they are read and written."""
+"""Settings of a run: their definitions, the sources of their values, and reading and writing them."""

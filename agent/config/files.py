@@ -1,4 +1,4 @@
-"""Settings as text: a YAML file that anybody may have written, plain mappings only, or a value on the command line."""
+"""Settings as text: untrusted YAML files of plain mappings, and values on the command line."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -13,34 +13,34 @@ from agent.config.settings import Config
 from world_model.settings import from_mapping
 
 MAX_BYTES = 1 << 16  # a run's config.yaml has about 5,000
-# 1e5 and 1.5e2, which YAML 1.1 takes for texts.
+# 1e5 and 1.5e2, which YAML 1.1 reads as strings.
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Without aliases, which can make a small file huge, and without keys that come twice; 010 is ten."""
+    """A loader that refuses aliases, which can make a small file huge, and duplicate keys, and reads 010 as ten."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """One node; an error where it has a name that others may refer to, or is such a reference."""
+        """Compose one node; raise an error for an anchor or an alias."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise yaml.composer.ComposerError(None, None, "found an anchor or an alias", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping; an error where a key comes twice."""
+        """Construct a mapping; raise an error for a duplicate key."""
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(names)) < len(names):
-            raise yaml.constructor.ConstructorError(None, None, "found a key twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "found a duplicate key", node.start_mark)
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """A decimal number; ValueError for YAML 1.1's other ones (0x10, 1:30)."""
+        """Read a decimal number; ValueError for YAML 1.1's other notations (0x10, 1:30)."""
         return int(node.value, 10)
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes texts so that the loader takes them for texts."""
+    """A dumper that quotes strings which the loader would read as numbers."""
 
 
 _PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
@@ -49,7 +49,7 @@ for _side in (_PlainLoader, _PlainDumper):
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds. FileNotFoundError where there is none, ValueError (one line, no path) where it is bad."""
+    """Read a YAML file. FileNotFoundError if there is none; a one-line ValueError without the path if it is invalid."""
     with open(path, "rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -60,21 +60,21 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"not readable as YAML ({' '.join(str(error).split())[:200]})") from None
     except RecursionError:
         raise ValueError("not readable as YAML (too deeply nested)") from None
-    except ValueError as error:  # a number of too many digits, a day that is in no calendar
+    except ValueError as error:  # a number with too many digits, an impossible date
         raise ValueError(f"not readable as YAML ({str(error)[:200]})") from None
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
-    """Plain values into a file that is whole or the one of before; an OSError names it."""
-    from replay.writing import write_whole  # replay imports torch, and a config is read before that is needed
+    """Write plain values atomically; an OSError names the file."""
+    from replay.writing import write_whole  # replay imports torch, which reading a config does not need
 
     write_whole(path, yaml.dump(values, Dumper=_PlainDumper, sort_keys=False).encode())
 
 
 def parse_value(text: str, hint: Any) -> Any:
-    """What a text on the command line says for a setting of type `hint`: itself where that is a text, else YAML.
+    """Parse a command-line value for a setting of type `hint`: strings are kept as they are, others are read as YAML.
 
-    Where it is no YAML it stays the text, which the setting's check then refuses.
+    Text that is not YAML is returned unchanged, and the setting's check then refuses it.
     """
     options = get_args(hint) or (hint,)
     is_number = int in options and text.isdecimal()
@@ -87,7 +87,7 @@ def parse_value(text: str, hint: Any) -> Any:
 
 
 def load_config(path: Path) -> Config:
-    """Read a run's config.yaml. FileNotFoundError where there is none, ValueError where it is not ours."""
+    """Read a run's config.yaml. FileNotFoundError if there is none, ValueError if it is not a valid config."""
     try:
         return from_mapping(Config, read_yaml(path))
     except ValueError as error:

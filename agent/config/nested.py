@@ -11,13 +11,13 @@ MAPPINGS = tuple(key for key, hint in declared(Config).items() if get_origin(hin
 
 
 def differences(old: Config, new: Config, allowed: Sequence[str] = MAY_CHANGE) -> list[str]:
-    """Keys in which two runs differ, those that may change at a resume aside: ["seed: 0 -> 1", ...]."""
+    """Return the keys in which two configs differ, except the `allowed` ones: ["seed: 0 -> 1", ...]."""
     left, right = dict(flatten(asdict(old))), dict(flatten(asdict(new)))
     return [f"{k}: {left.get(k)} -> {right[k]}" for k in right if left.get(k) != right[k] and k not in allowed]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mapping, or one with blocks of settings in it -> dotted keys and leaves, mappings of MAPPINGS too."""
+    """Yield the dotted keys and leaves of nested settings; settings that are mappings (MAPPINGS) count as leaves."""
     for key, value in values.items():
         if isinstance(value, Settings):
             value = vars(value)
@@ -28,16 +28,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
-    """ "a.b", v -> {"a": {"b": v}}."""
+    """Return {"a": {"b": value}} for the key "a.b"."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested update into a new dict; dotted keys in `changes` are allowed, and a block that is None changes nothing.
+    """Return `base` updated with nested or dotted `changes`; a block that is None changes nothing.
 
-    A setting that is a mapping is replaced as a whole.
+    A setting that is itself a mapping is replaced as a whole.
     """
     merged = dict(base)
     for key, value in changes.items():

@@ -1,4 +1,4 @@
-"""Settings that change with the updates."""
+"""Settings that follow a schedule over updates."""
 
 import math
 from itertools import pairwise
@@ -10,7 +10,7 @@ Schedule = float | list[list[float]]  # a number, or points [[updates, value], .
 
 
 def value_at(schedule: Schedule, updates: float) -> float:
-    """A schedule's value: linear between its points, constant before the first and after the last."""
+    """Return a schedule's value: linear between its points, constant before the first and after the last."""
     if not isinstance(schedule, list):
         return float(schedule)
     times, values = zip(*schedule, strict=True)
@@ -18,7 +18,7 @@ def value_at(schedule: Schedule, updates: float) -> float:
 
 
 def check_schedule(name: str, schedule: Any) -> None:
-    """ValueError unless it is a number >= 0, or points with ascending updates and values >= 0."""
+    """Raise ValueError unless a schedule is a number >= 0, or points with ascending updates and values >= 0."""
     points = schedule if isinstance(schedule, list) else [[0, schedule]]
     is_valid = len(points) > 0 and all(
         isinstance(point, list) and len(point) == 2 and all(_is_amount(number) for number in point) for point in points

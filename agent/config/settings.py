@@ -1,7 +1,7 @@
-"""Settings of a run: frozen dataclasses, filled from a preset, the task's rows in it, then the command line.
+"""Settings of a run: frozen dataclasses, filled from a preset, its rows for the task, then the command line.
 
-Importing this costs no torch. Units: env_frames (simulator control steps), agent_steps (decisions), updates (gradient
-steps); train_ratio = batch_size * batch_length * updates / agent_steps.
+Importing this module does not import torch. Units: env_frames (simulator control steps), agent_steps (decisions),
+updates (gradient steps); train_ratio = batch_size * batch_length * updates / agent_steps.
 """
 
 from dataclasses import dataclass, field
@@ -14,111 +14,111 @@ from world_model.settings import Settings
 
 @dataclass(frozen=True)
 class EnvConfig(Settings):
-    """How the task is played and drawn."""
+    """Settings of the environments and their rendering."""
 
-    num_envs: int = 1  # environments side by side, each in a worker process where there are several
-    action_repeat: int = 2  # env_frames an action is held for; rewards are summed
-    render: Literal["standard", "fast"] = "standard"  # profile: fast leaves out shadows, reflections and multisampling
-    camera: int | str | None = None  # of the suite's model, by number or name; null: Dreamer's
+    num_envs: int = 1  # parallel environments; several run in one worker process each
+    action_repeat: int = 2  # env_frames for which each action is repeated; their rewards are summed
+    render: Literal["standard", "fast"] = "standard"  # profile: fast omits shadows, reflections and multisampling
+    camera: int | str | None = None  # camera of the suite's model, by number or name; null: Dreamer's
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {frameskip: 4}
-    max_episode_frames: int = 27_000  # env_frames after which an episode that has not ended is cut off, as truncated
+    max_episode_frames: int = 27_000  # env_frames after which a running episode is truncated
 
     @property
     def max_steps(self) -> int:
-        """`max_episode_frames` in agent_steps."""
+        """Return `max_episode_frames` in agent_steps."""
         return -(-self.max_episode_frames // self.action_repeat)
 
     def options(self) -> dict[str, Any]:
-        """How `envs.make_env` and `envs.make_vector_env` are to make the task, whatever the number and the bound."""
+        """Return the arguments that `envs.make_env` and `envs.make_vector_env` share."""
         return {name: getattr(self, name) for name in ("action_repeat", "render", "camera", "kwargs")}
 
 
 @dataclass(frozen=True)
 class ReplayConfig(Settings):
-    """The sequence buffer and what is sampled from it."""
+    """Settings of the sequence buffer and of its samples."""
 
     capacity_steps: int = 500_000  # rows (agent_steps)
-    capacity_gb: float | None = None  # bound in GiB; the smaller of the two counts
-    memmap: bool = False  # rows in a file of the run's folder instead of memory: for more than the memory holds
-    batch_size: int = 16  # B, chunks of an update
-    batch_length: int = 64  # T, rows of a chunk
+    capacity_gb: float | None = None  # bound in GiB; the smaller of the two applies
+    memmap: bool = False  # keep the rows in a file of the run's folder, for replays larger than memory
+    batch_size: int = 16  # B, chunks per update
+    batch_length: int = 64  # T, rows per chunk
     prefill_frames: int = 5000  # env_frames of random actions before the first update
 
 
 @dataclass(frozen=True)
 class LossConfig(Settings):
-    """Weights of the LossAggregator: each a number, or points [[updates, value], ...]."""
+    """Weights of the LossAggregator, each a number or points [[updates, value], ...]."""
 
-    beta: Schedule = 1.0  # of both KLs and the attention KL
-    lambda_recon: Schedule = 1.0  # of recon_loss
-    lambda_att_dyn: Schedule = 0.1  # of attention_dynamics_loss
-    lambda_gram: Schedule = 0.05  # of gram_enc_loss
-    entropy_weight: Schedule = 0.1  # of cluster_entropy, which is rewarded
-    hier_scale: Schedule = 1.0  # of hierarchical_kl, times beta
-    lambda_context: Schedule = 0.1  # of context_nll
+    beta: Schedule = 1.0  # weight of both KLs and the attention KL
+    lambda_recon: Schedule = 1.0  # weight of recon_loss
+    lambda_att_dyn: Schedule = 0.1  # weight of attention_dynamics_loss
+    lambda_gram: Schedule = 0.05  # weight of gram_enc_loss
+    entropy_weight: Schedule = 0.1  # weight of cluster_entropy, which is maximised
+    hier_scale: Schedule = 1.0  # weight of hierarchical_kl, multiplied by beta
+    lambda_context: Schedule = 0.1  # weight of context_nll
 
 
 @dataclass(frozen=True)
 class OptimizerConfig(Settings):
-    """Adam for world model, actor and critic."""
+    """Settings of Adam for world model, actor and critic."""
 
     model_lr: float = 1e-4  # learning rate of the world model
     actor_lr: float = 3e-5  # learning rate of the actor
     critic_lr: float = 3e-5  # learning rate of the critic
-    model_clip: float = 1000.0  # global norm
-    behavior_clip: float = 100.0  # global norm, actor and critic each
-    behavior_eps: float = 1e-5  # of Adam; much smaller, and the noise of a model that knows nothing saturates the actor
+    model_clip: float = 1000.0  # bound on the global gradient norm of the world model
+    behavior_clip: float = 100.0  # bound on the global gradient norms of actor and critic, each
+    behavior_eps: float = 1e-5  # Adam's epsilon for actor and critic; a much smaller one lets noise saturate the actor
     warmup_updates: int = 1000  # learning rates rise linearly from 0
-    average_decay: float = 0.0  # of the moving average of all weights that plays outside of training; 0: no average
-    lr_factor: float = 1.0  # of all learning rates; below 1 in a run that went back after numbers were not finite
+    average_decay: float = 0.0  # decay of the moving average of all weights, used outside of training; 0: no average
+    lr_factor: float = 1.0  # factor on all learning rates; lowered when a run goes back after non-finite numbers
 
 
 @dataclass(frozen=True)
 class BehaviorConfig(Settings):
-    """Actor and critic, learning in imagination."""
+    """Settings of actor and critic, which learn in imagination."""
 
     hidden_dim: int = 512  # width of actor and critic
     num_layers: int = 3  # hidden layers of actor and critic
     num_bins: int = 255  # two-hot bins of the critic over symlog returns in [-20, 20]
     horizon: int = 15  # H, steps of a dream
-    gamma: float = 0.997  # discount an agent_step
-    lambd: float = 0.95  # of the lambda-return
-    gradient: Literal["dynamics", "reinforce"] = "reinforce"  # of the actor: through the dream, or of log-probabilities
+    gamma: float = 0.997  # discount per agent_step
+    lambd: float = 0.95  # lambda of the lambda-return
+    gradient: Literal["dynamics", "reinforce"] = "reinforce"  # the actor's: through the dream, or of log-probabilities
     entropy: float = 3e-4  # weight of the policy's entropy
-    min_std: float = 0.1  # of the policy
-    start_std: float = 0.9  # of an untrained policy
-    exploration: str = "noise"  # method of agent.learning.exploration.EXPLORATIONS that collects
+    min_std: float = 0.1  # smallest standard deviation of the policy
+    start_std: float = 0.9  # standard deviation of an untrained policy
+    exploration: str = "noise"  # exploration method, a name in agent.learning.exploration.EXPLORATIONS
     action_noise: float = 0.0  # std of Gaussian noise added to actions while collecting
-    return_decay: float = 0.99  # of the running 5th to 95th percentile range of returns
-    replay_value: float = 0.0  # weight of the critic's loss on what was really played (DreamerV3: 0.3)
-    slow_critic_decay: float = 0.98  # of the moving average of the critic's weights that regularises it
-    start_fraction: float = 1.0  # share of the B * T posterior states that dreams start from
+    return_decay: float = 0.99  # decay of the running 5th to 95th percentile range of returns
+    replay_value: float = 0.0  # weight of the critic's loss on replayed experience (DreamerV3: 0.3)
+    slow_critic_decay: float = 0.98  # decay of the moving average of the critic's weights that regularises the critic
+    start_fraction: float = 1.0  # fraction of the B * T posterior states that dreams start from
 
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """The loop's clocks."""
+    """Settings of the training loop's clocks."""
 
-    train_ratio: float = 512.0  # frames trained on per agent_step
-    final_updates: int = 0  # further updates after the budget's last frame, before the evaluation there
-    log_every: int = 100  # updates
-    eval_every: int = 10_000  # env_frames
-    eval_episodes: int = 3  # deterministic episodes at an evaluation
-    video_frames: int = 100  # length of the video written at every evaluation; 0 writes none
-    checkpoint_minutes: float = 10.0  # wall-clock time between checkpoints; evaluations and stops write one too
-    keep_checkpoints: int = 3  # the newest so many stay
-    max_skipped: int = 10  # updates in a row with numbers that are not finite, after which the run goes back
+    train_ratio: float = 512.0  # replayed rows per agent_step
+    final_updates: int = 0  # further updates after the last frame, before the final evaluation
+    log_every: int = 100  # updates between lines of metrics
+    eval_every: int = 10_000  # env_frames between evaluations
+    eval_episodes: int = 3  # deterministic episodes per evaluation
+    video_frames: int = 100  # frames of the video written at every evaluation; 0 writes none
+    checkpoint_minutes: float = 10.0  # minutes between checkpoints; evaluations and stops write one too
+    keep_checkpoints: int = 3  # number of newest checkpoints that are kept
+    max_skipped: int = 10  # consecutive skipped updates (non-finite numbers) after which the run goes back
 
 
 @dataclass(frozen=True)
 class SACConfig(Settings):
-    """SAC of Stable-Baselines3."""
+    """Settings of Stable-Baselines3's SAC."""
 
     learning_rate: float = 1e-3
     batch_size: int = 128
     gamma: float = 0.99
-    gradient_steps: int = -1  # updates after a decision of all environments; -1: one for each agent step
-    buffer_gb: float = 3.0  # GiB of replay: two stacks of frames a row; a longer run keeps its newest rows
+    gradient_steps: int = -1  # updates after each decision of all environments; -1: one per agent_step
+    buffer_gb: float = 3.0  # GiB of replay, two frame stacks per row; a longer run keeps its newest rows
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,10 +128,10 @@ class SACConfig(Settings):
 
 @dataclass(frozen=True)
 class PPOConfig(Settings):
-    """PPO of Stable-Baselines3."""
+    """Settings of Stable-Baselines3's PPO."""
 
     learning_rate: float = 3e-4
-    n_steps: int = 512  # agent_steps of each environment between two rounds of updates
+    n_steps: int = 512  # agent_steps per environment between two rounds of updates
     batch_size: int = 64
     n_epochs: int = 10
     gamma: float = 0.99
@@ -148,18 +148,18 @@ class PPOConfig(Settings):
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """One run. `preset` and `size` record where the values came from; a run that goes on reads the values alone."""
+    """All settings of one run. `preset` and `size` only record where the values came from; resuming ignores them."""
 
-    task: str = "cartpole_swingup"  # what to learn: see docs/environments.md
-    algo: Literal["aime", "sac", "ppo"] = "aime"  # what learns: our agent, or a baseline of Stable-Baselines3
-    preset: str = "gpu"  # where the values came from
+    task: str = "cartpole_swingup"  # task to learn, see docs/environments.md
+    algo: Literal["aime", "sac", "ppo"] = "aime"  # algorithm: our agent, or a baseline of Stable-Baselines3
+    preset: str = "gpu"  # preset that the values came from
     size: str | None = None  # widths of presets/sizes.yaml, all pillars on, instead of the preset's own, such as "10m"
-    seed: int = 0  # of weights, replay, exploration and episodes
-    env_frames: int = 1_000_000  # the budget
-    device: str = "auto"  # "auto": cuda where there is one, else cpu
-    threads: int = 0  # of torch on the CPU; 0: OMP_NUM_THREADS, else the fastest number, measured once at the start
-    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products and convolutions; the rest is float32
-    compile: bool = False  # torch.compile the loops over time: faster updates after minutes of compiling at the start
+    seed: int = 0  # seed of weights, replay, exploration and episodes
+    env_frames: int = 1_000_000  # budget of the run
+    device: str = "auto"  # "auto": cuda if available, else cpu
+    threads: int = 0  # torch's CPU threads; 0: OMP_NUM_THREADS, else the fastest number, measured once at the start
+    precision: Literal["float32", "bfloat16"] = "float32"  # dtype of matrix products and convolutions only
+    compile: bool = False  # torch.compile the loops over time: faster updates after minutes of compiling
     env: EnvConfig = field(default_factory=EnvConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
@@ -218,6 +218,6 @@ class Config(Settings):
             raise ValueError(f"optimizer.average_decay: got {self.optimizer.average_decay}, expected [0, 1)")
 
 
-# Keys that may change when a run goes on.
+# Keys that may change when a run is resumed.
 MAY_CHANGE: tuple[str, ...] = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
 MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor", "train.final_updates")

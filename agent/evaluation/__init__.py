@@ -1,1 +1,1 @@
-"""What an agent is worth: whole episodes, their figures, published scores and curves."""
+"""Evaluation of agents: whole episodes, their statistics, published scores and learning curves."""

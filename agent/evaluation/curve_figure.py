@@ -1,4 +1,4 @@
-"""Draws panels of learning curves: told apart by colour, marker and dash, so in grey too."""
+"""Figures of learning curves, distinguished by colour, marker and dash, so that they also read in greyscale."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from agent.evaluation.curves import WINDOW, Curve, Panel, Points
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = "os^DvPX*"
 DASHES = ((0, (6, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (2, 2)))
-MOST_MARKERS = 12  # on a curve
+MOST_MARKERS = 12  # per curve
 X_LABELS = {
     "env_frames": "env_frames (control steps of the simulator)",
     "agent_steps": "agent_steps (decisions)",
@@ -25,7 +25,7 @@ Y_LABELS = {
 
 
 def write_figure(panels: Sequence[Panel], path: Path, metric: str = "eval_return", x: str = "env_frames") -> None:
-    """Write a figure with a panel each."""
+    """Write a figure of these panels."""
     figure, axes = make_axes(len(panels))
     for ax, panel in zip(axes, panels, strict=True):
         draw_panel(ax, panel, 1 / 3600 if x == "wall_seconds" else 1.0)
@@ -34,13 +34,13 @@ def write_figure(panels: Sequence[Panel], path: Path, metric: str = "eval_return
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure whole, long legends included; the name's suffix says in which format."""
+    """Write a figure including its long legends; the file's suffix decides the format."""
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def make_axes(count: int) -> tuple[Any, list[Any]]:
-    """A figure of so many panels, three beside each other, and their axes."""
-    backend = os.environ.pop("MPLBACKEND", None)  # matplotlib's import refuses a notebook's where it is not installed
+    """Return a figure with `count` panels, three per row, and their axes."""
+    backend = os.environ.pop("MPLBACKEND", None)  # importing matplotlib fails if a notebook's backend is not installed
     try:
         from matplotlib.figure import Figure
     finally:
@@ -57,7 +57,7 @@ def make_axes(count: int) -> tuple[Any, list[Any]]:
 
 
 def draw_panel(ax: Any, panel: Panel, scale: float = 1.0) -> None:
-    """One panel with its legend below, where it hides nothing; x is multiplied by `scale`."""
+    """Draw one panel with its legend below; x is multiplied by `scale`."""
     from matplotlib.ticker import FuncFormatter
 
     for index, (curve, training) in enumerate(zip(panel.curves, panel.training, strict=True)):
@@ -85,9 +85,9 @@ def draw_panel(ax: Any, panel: Panel, scale: float = 1.0) -> None:
 
 
 def draw_curve(ax: Any, curve: Curve, index: int, scale: float = 1.0) -> None:
-    """The panel's index-th curve: mean with markers; from three runs on its interval as a band.
+    """Draw the panel's index-th curve: the mean with markers, and its interval as a band if it has three runs or more.
 
-    The interval of two is 12.7 standard errors to either side: it fills the panel and tells nothing.
+    The interval of two runs is 12.7 standard errors to either side, which would fill the panel.
     """
     color, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
     every = max(1, math.ceil(len(curve.x) / MOST_MARKERS))
@@ -98,6 +98,6 @@ def draw_curve(ax: Any, curve: Curve, index: int, scale: float = 1.0) -> None:
 
 
 def draw_training(ax: Any, seeds: Sequence[Points], index: int, scale: float = 1.0) -> None:
-    """Training returns of the index-th curve's runs, a thin line each."""
+    """Draw the training returns of the index-th curve's runs, one thin line per run."""
     for times, values in seeds:
         ax.plot(scale * times, values, color=OKABE_ITO[index % len(OKABE_ITO)], linewidth=0.8, alpha=0.6)

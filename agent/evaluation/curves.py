@@ -1,4 +1,4 @@
-"""Learning curves of runs: their seeds together, mean and 95 % interval, published curves beside them. No drawing."""
+"""Learning curves of runs: mean and 95 % interval over seeds, and published curves. `curve_figure` draws them."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,18 +20,18 @@ from world_model.settings import as_declared, declared
 REFERENCE_FILE = Path(__file__).with_name("reference_curves.csv")
 COUNTERS = ("env_frames", "agent_steps", "updates", "wall_seconds")
 RETURNS = ("eval_return", "train_return")
-WINDOW = 5  # episodes that a training return is the mean of
-# Settings in which seeds of one experiment may differ: budget, hardware, and how a run is watched.
+WINDOW = 5  # episodes over which training returns are averaged
+# Settings in which seeds of one experiment may differ: budget, hardware, logging and evaluation.
 WATCHING = ("log_every", "eval_every", "eval_episodes", "video_frames", "checkpoint_minutes", "keep_checkpoints")
 IGNORED = ("seed", "task", "env_frames", "device", "threads", "compile", "replay.memmap")
-BASELINES = ("sac", "ppo")  # blocks of settings that an algorithm of this name alone uses
+BASELINES = ("sac", "ppo")  # blocks of settings that only the algorithm of that name uses
 _MOST_KEYS = 3  # in a label
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # x [P] ascending, values [P]
 
 
 class Run(NamedTuple):
-    """What a run's folder says: its task, its settings under dotted keys, and its lines of metrics."""
+    """A run's folder: its task, its settings under dotted keys, and its lines of metrics."""
 
     logdir: Path
     task: str
@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Mean over seeds with the 95 % interval of that mean, each [P]; it is nan where there is one (`runs`) seed."""
+    """The mean over `runs` seeds and its 95 % interval, each [P]; the interval of a single seed is nan."""
 
     label: str
     x: NDArray[np.float64]
@@ -51,7 +51,7 @@ class Curve(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """All that is drawn of one task: our curves, the training returns of each curve's runs, published curves."""
+    """The figure of one task: our curves, the training returns of each curve's runs, published curves."""
 
     title: str
     curves: list[Curve]
@@ -63,7 +63,7 @@ class Panel(NamedTuple):
 
 
 def load_run(logdir: Path) -> Run:
-    """Read a run's folder. ValueError in one line where it holds no run, or none with metrics."""
+    """Read a run's folder. A one-line ValueError if it holds no run, or no metrics."""
     from agent.run_folder.logger import read_metrics
 
     path = logdir / "config.yaml"
@@ -78,28 +78,28 @@ def load_run(logdir: Path) -> Run:
     rows = list(read_metrics(logdir / "metrics.jsonl"))
     if not rows:
         raise ValueError(f"{logdir / 'metrics.jsonl'}: got no line of metrics, expected those of a run")
-    # Runs of other versions may lack a key or have one more: what is missing has today's default.
+    # Runs of other versions may lack keys or have additional ones: missing keys get today's defaults.
     settings = dict(flatten(asdict(Config()))) | dict(flatten(values))
     for key, hint in declared(Config).items():
-        with suppress(ValueError):  # a value of another version stays what it is; 1 and 1.0 are the same number
+        with suppress(ValueError):  # another version's value stays as it is; 1 and 1.0 become the same number
             settings[key] = as_declared(key, settings[key], hint)
     return Run(logdir, values["task"], settings, rows)
 
 
 def metric_names(runs: Iterable[Run]) -> list[str]:
-    """What the runs have written, sorted."""
+    """Return the names of all metrics in these runs, sorted."""
     return sorted({name for run in runs for row in run.rows for name in row} - set(COUNTERS))
 
 
 def points(run: Run, metric: str, x: str = "env_frames") -> Points:
-    """A metric of a run over x: one value for each x, the mean of several; training returns are smoothed before."""
+    """Return a metric of a run over x, averaged where x repeats; training returns are smoothed first."""
     pairs = [(row[x], row[metric]) for row in run.rows if row.get(metric) is not None and x in row]
     times, values = np.array(sorted(pairs, key=lambda pair: pair[0]), float).reshape(-1, 2).T
     return smooth(times, values) if metric == "train_return" else distinct(times, values)
 
 
 def smooth(times: NDArray[np.float64], values: NDArray[np.float64]) -> Points:
-    """The mean of each five episodes in a row (of all, where there are fewer) at the time of the last one."""
+    """Return the running mean of five episodes (of all, if there are fewer) at the time of the last one."""
     if len(values) == 0:
         return times, values
     width = min(WINDOW, len(values))
@@ -107,13 +107,13 @@ def smooth(times: NDArray[np.float64], values: NDArray[np.float64]) -> Points:
 
 
 def distinct(times: NDArray[np.float64], values: NDArray[np.float64]) -> Points:
-    """Values of the same time become their mean."""
+    """Average values of the same time."""
     unique, places = np.unique(times, return_inverse=True)
     return unique, np.bincount(places, values) / np.bincount(places) if len(times) else values
 
 
 def grouped(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs of one task whose `counted` settings are the same, in the order of their first ones."""
+    """Group runs of one task whose `counted` settings are equal, in the order of their first runs."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         kept = [(k, repr(v)) for k, v in sorted(counted(run.settings).items())]
@@ -122,7 +122,7 @@ def grouped(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a run another experiment: none of IGNORED, WATCHING or of an algorithm it does not use."""
+    """Return the settings that define an experiment: without IGNORED, WATCHING and blocks of unused algorithms."""
     algo = settings["algo"]
 
     def counts(key: str) -> bool:
@@ -135,17 +135,17 @@ def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name for each group of runs of one task: the algorithm, or the settings in which the groups differ, or both."""
+    """Return one label per group of runs: the algorithm, the settings in which the groups differ, or both."""
     settings = [counted(group[0].settings) for group in groups]
     keys = list(dict.fromkeys(key for group in groups for key in group[0].settings))
     found = {key: {repr(values[key]) for values in settings if key in values} for key in keys if key != "algo"}
     differing = [key for key in found if len(found[key]) > 1]
     has_several = len({values["algo"] for values in settings}) > 1
-    shown = differing if len(differing) <= _MOST_KEYS else _telling(differing, settings)
+    shown = differing if len(differing) <= _MOST_KEYS else _distinguishing(differing, settings)
     names = []
     for values in settings:
         parts = [_algorithm(values)] if has_several or not differing else []
-        parts += [f"{_short(key, keys)} {_shown(values[key])}" for key in shown if key in values]
+        parts += [f"{_short(key, keys)} {_format_value(values[key])}" for key in shown if key in values]
         more = sum(key in values for key in differing if key not in shown)
         names.append(", ".join([*parts, *([f"and {more} more settings"] if more else [])]))
     return names
@@ -155,12 +155,12 @@ def _algorithm(settings: Mapping[str, Any]) -> str:
     return str(settings["algo"]).upper()
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _telling(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The first keys that together tell all settings apart."""
+def _distinguishing(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the first keys that together distinguish all settings."""
     chosen: list[str] = []
     count = len({values["algo"] for values in settings})
     for key in keys:
@@ -171,7 +171,7 @@ def _telling(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """The least of the key's last parts that no other key ends in: "gamma", but "perceiver_config.enabled"."""
+    """Return the shortest tail of a key that no other key ends with: "gamma", but "perceiver_config.enabled"."""
     parts = key.split(".")
     tails = (".".join(parts[-count:]) for count in range(1, len(parts)))
     return next((tail for tail in tails if sum(f".{k}".endswith(f".{tail}") for k in keys) == 1), key)
@@ -181,15 +181,17 @@ def _short(key: str, keys: Sequence[str]) -> str:
 
 
 def mean_curve(label: str, seeds: Sequence[Points]) -> Curve:
-    """The mean over seeds, each interpolated to every x that one of them has and all of them reach.
+    """Return the mean over seeds, each interpolated to every x of any seed within the range that all seeds cover.
 
-    The interval is Student's t of the mean. ValueError where the seeds have no x in common.
+    The interval is Student's t. ValueError if the seeds have no x in common.
     """
     from agent.evaluation.statistics import student_interval
 
     start, end = max(x[0] for x, _ in seeds), min(x[-1] for x, _ in seeds)
     if start > end:
-        raise ValueError(f"'{label}': got runs of which one ends at {end:,.0f} and one begins at {start:,.0f}")
+        raise ValueError(
+            f"'{label}': got one run that ends at {end:,.0f} and one that begins at {start:,.0f}, expected an overlap"
+        )
     grid = np.unique(np.concatenate([x for x, _ in seeds]))
     grid = grid[(grid >= start) & (grid <= end)]
     values = np.array([np.interp(grid, *seed) for seed in seeds])  # [seeds, P]
@@ -198,7 +200,7 @@ def mean_curve(label: str, seeds: Sequence[Points]) -> Curve:
 
 
 def seed_points(group: Iterable[Run], metric: str, x: str = "env_frames") -> list[Points]:
-    """The points of each seed: one that was run twice, or whose folder was copied, counts once, as its runs' mean."""
+    """Return the points of each seed. Several runs of one seed, such as a copied folder, count once, as their mean."""
     seeds: dict[Any, list[Points]] = {}
     for run in group:
         seeds.setdefault(run.settings["seed"], []).append(points(run, metric, x))
@@ -206,7 +208,7 @@ def seed_points(group: Iterable[Run], metric: str, x: str = "env_frames") -> lis
 
 
 def _mean_points(runs: Sequence[Points]) -> Points:
-    """The mean of runs at every x of theirs, of those that reach it."""
+    """Return the mean at every x over the runs that reach it."""
     grid = np.unique(np.concatenate([x for x, _ in runs]))
     values = [np.interp(grid, *run, left=np.nan, right=np.nan) for run in runs]
     return grid, np.nanmean(values, axis=0)
@@ -214,7 +216,7 @@ def _mean_points(runs: Sequence[Points]) -> Points:
 
 @cache
 def load_references() -> dict[str, list[Curve]]:
-    """Task -> published curves of reference_curves.csv, their protocol in the label; the interval is left nan."""
+    """Return task -> published curves of reference_curves.csv, with the protocol in the label and nan as interval."""
     with open(REFERENCE_FILE, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
@@ -231,7 +233,7 @@ def load_references() -> dict[str, list[Curve]]:
 
 
 def references(task: str, end: float) -> list[Curve]:
-    """Published curves of a task up to `end` env_frames, the last value interpolated; those that begin before it."""
+    """Return a task's published curves that begin before `end` env_frames, cut off there by interpolation."""
     cut = []
     for curve in load_references().get(task, []):
         if curve.x[0] < end:
@@ -243,7 +245,7 @@ def references(task: str, end: float) -> list[Curve]:
 
 
 def panels(runs: Sequence[Run], metric: str = "eval_return", x: str = "env_frames") -> list[Panel]:
-    """What a figure of these runs shows, a panel for each task that has the metric; titles count the runs without it.
+    """Return one panel per task that has the metric; titles count the runs without it.
 
     Training returns appear beside evaluations, published curves beside returns over env_frames.
     """
@@ -270,7 +272,7 @@ def panels(runs: Sequence[Run], metric: str = "eval_return", x: str = "env_frame
 
 
 def describe_seeds(group: Sequence[Run]) -> str:
-    """How many seeds, and runs where a seed came twice, and what the band is."""
+    """Describe the numbers of seeds and runs, and the meaning of the band."""
     seeds = len({run.settings["seed"] for run in group})
     plural = f"{seeds} seed{'s' * (seeds > 1)}"
     count = plural if seeds == len(group) else f"{len(group)} runs of {plural}"
@@ -278,7 +280,7 @@ def describe_seeds(group: Sequence[Run]) -> str:
 
 
 def _title(task: str, groups: Sequence[Sequence[Run]]) -> str:
-    """The task, with the action repeat and the render profile where all runs have the same."""
+    """Return the task, with action repeat and render profile if all runs share them."""
     parts = []
     for key, name in (("env.action_repeat", "action repeat"), ("env.render", "render")):
         values = {str(group[0].settings.get(key)) for group in groups}

@@ -1,4 +1,4 @@
-"""Playing whole episodes: one loop for evaluation and recording, and the figures that come of it."""
+"""Whole episodes: one loop for evaluation and recording, and the statistics of the returns."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,26 +20,26 @@ from envs.driver import EnvironmentFailure
 from envs.pixels import IS_CUT, PixelEnv
 from envs.spaces import OneHot, random_actions
 from envs.tasks import GYM_PREFIX
-from envs.wording import told
+from envs.wording import describe_error
 from envs.workers import close_env
 
-EnvSource = str | Env[Any, Any] | Callable[[], Env[Any, Any]]  # a task, an environment, or what makes one
+EnvSource = str | Env[Any, Any] | Callable[[], Env[Any, Any]]  # a task, an environment, or a function that makes one
 
 
 class Player(Protocol):
-    """What chooses actions: an Agent, or uniform chance."""
+    """A source of actions: an Agent, a baseline, or uniform chance."""
 
     def initial_state(self, num_envs: int) -> Any:
-        """Memory before the first frame."""
+        """Return the memory before the first frame."""
 
     def act(
         self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: Any, mode: Mode
     ) -> tuple[NDArray[np.float32], Any]:
-        """Actions [N, A] for images [N, 64, 64, 3], and the next memory."""
+        """Return actions [N, A] for images [N, 64, 64, 3], and the next memory."""
 
 
 class TrainedPlayer(Player, Protocol):
-    """What a run holds: an Agent or a baseline. Its sampled actions are drawn from generators["act"] alone."""
+    """The Agent or baseline of a run, which draws its sampled actions from generators["act"] alone."""
 
     @property
     def config(self) -> Config:
@@ -47,15 +47,15 @@ class TrainedPlayer(Player, Protocol):
 
     @property
     def updates(self) -> int:
-        """Gradient steps so far."""
+        """The number of gradient steps so far."""
 
     @property
     def generators(self) -> dict[str, Generator]:
-        """Sources of randomness by their names."""
+        """The random generators by name."""
 
 
 class RandomPlayer:
-    """Uniformly random actions of an environment's space, whatever the frames show."""
+    """A player of uniformly random actions that ignores the frames."""
 
     def __init__(self, space: Space[Any], seed: int) -> None:
         assert space.shape is not None
@@ -63,17 +63,17 @@ class RandomPlayer:
         self._random = np.random.default_rng(seed)
 
     def initial_state(self, num_envs: int) -> None:
-        """Chance has no memory."""
+        """Return None: random actions need no memory."""
 
     def act(
         self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: None, mode: Mode
     ) -> tuple[NDArray[np.float32], None]:
-        """Actions [N, A], uniform in [-1, 1], or one-hot vectors."""
+        """Return actions [N, A], uniform in [-1, 1], or one-hot vectors."""
         return random_actions(len(images), self._action_dim, self._is_discrete, self._random), None
 
 
 class EpisodeResult(NamedTuple):
-    """One episode: the sum of its rewards, its length in agent_steps, whether it was cut off at the env's max_steps."""
+    """One episode: the sum of its rewards, its length in agent_steps, and whether the env's max_steps cut it off."""
 
     total: float
     length: int
@@ -82,7 +82,7 @@ class EpisodeResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation(Summary):
-    """Whole episodes, and the figures of their returns."""
+    """Whole episodes and the statistics of their returns."""
 
     task: str
     mode: str
@@ -92,10 +92,10 @@ class Evaluation(Summary):
     returns: tuple[float, ...]
     lengths: tuple[int, ...]  # agent_steps
     env_frames: tuple[int, ...]
-    is_cut: tuple[bool, ...] = ()  # whether each one did not end, but was cut off at env.max_episode_frames
+    is_cut: tuple[bool, ...] = ()  # whether each episode was cut off at env.max_episode_frames
 
     def to_json(self) -> dict[str, Any]:
-        """Every field as json.dump takes it; null where a number is not defined."""
+        """Return every field in a form for json.dump; null where a number is not defined."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
@@ -109,9 +109,8 @@ def episode_rows(
 ) -> Iterator[tuple[Step, EpisodeResult]]:
     """Play one episode of one env from `seed` to its end, or to `max_steps` decisions, row by row.
 
-    Yields every row with N = 1, the last frame with its zero action included, and the result so far, before the env
-    moves on: so env.render_frame() shows the very state that the row's image shows. EnvironmentFailure where the env
-    raises.
+    Yield every row with N = 1, including the last frame with its zero action, and the result so far. The env steps only
+    afterwards, so env.render_frame() shows the same state as the row's image. EnvironmentFailure if the env raises.
     """
     with reported():
         image, _ = env.reset(seed=seed)
@@ -133,11 +132,11 @@ def episode_rows(
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Whatever an environment raises inside becomes an EnvironmentFailure in one line."""
+    """Turn anything that an environment raises inside into a one-line EnvironmentFailure."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise EnvironmentFailure(f"the environment failed ({told(error)})") from error
+        raise EnvironmentFailure(f"the environment failed ({describe_error(error)})") from error
 
 
 def play_episode(
@@ -167,16 +166,16 @@ def evaluate(
 ) -> Evaluation:
     """Play `episodes` whole episodes of the agent's task, or of `env`, with the seeds seed, seed + 1, ...
 
-    The result depends on weights and seed alone: sampled actions come from the seed, and the agent's own randomness
-    goes on afterwards as if nothing had been played. `on_step` gets every row; what it raises ends the evaluation.
-    ValueError where episodes is not positive.
+    The result depends on weights and seed alone: sampled actions come from the seed, and the state of the agent's own
+    generator is restored afterwards. `on_step` gets every row; an exception from it ends the evaluation. ValueError if
+    episodes is not positive.
     """
     with seeded(agent, seed):
         return play_episodes(agent, agent.config, episodes, seed, mode, mode, on_step, env)
 
 
 def random_evaluation(config: Config, episodes: int, seed: int = 0, env: EnvSource | None = None) -> Evaluation:
-    """The same for uniformly random actions: what a return is worth."""
+    """Evaluate uniformly random actions, the baseline for any return."""
     with agent_env(config, env) as played:
         player = RandomPlayer(played.action_space, seed)
     return play_episodes(player, config, episodes, seed, "sample", "random", env=env)
@@ -184,9 +183,12 @@ def random_evaluation(config: Config, episodes: int, seed: int = 0, env: EnvSour
 
 @contextmanager
 def seeded(agent: TrainedPlayer, seed: int) -> Iterator[None]:
-    """Inside, the agent's acting draws from `seed`; afterwards from where it was. ValueError where it is no agent."""
+    """Draw the agent's actions from `seed` inside the block, and restore its generator after it.
+
+    ValueError if `agent` is none.
+    """
     if not hasattr(agent, "generators"):
-        raise ValueError(f"agent: got {type(agent).__name__}, expected an Agent; agent.load(path) makes one of a file")
+        raise ValueError(f"agent: got {type(agent).__name__}, expected an Agent; agent.load(path) loads one")
     generator = agent.generators["act"]
     before = generator.get_state()
     generator.manual_seed(seed)
@@ -198,11 +200,10 @@ def seeded(agent: TrainedPlayer, seed: int) -> Iterator[None]:
 
 @contextmanager
 def agent_env(config: Config, env: EnvSource | None = None) -> Iterator[PixelEnv]:
-    """One env as the run's config says, or the one that is given, a task, or what makes one.
+    """Yield the env of the run's config, or `env`: an environment, a task, or a function that makes one.
 
-    Its episodes end at the config's bound at the latest. It is closed at the end, and a close that fails is a warning;
-    an environment object stays open. ValueError where there is nothing to see, or frames of another size than the
-    agent's.
+    Its episodes are truncated at the config's bound. It is closed at the end, unless it was given as an object; a close
+    that fails is a warning. ValueError if it has no frames, or frames of another size than the agent's.
     """
     is_theirs = isinstance(env, Env)
     if callable(env) and not is_theirs:
@@ -242,7 +243,7 @@ def play_episodes(
     on_step: Callable[[Step], None] | None = None,
     env: EnvSource | None = None,
 ) -> Evaluation:
-    """Whole episodes of the config's task, or of `env`, with the seeds seed, seed + 1, ...; `label` is the `mode`."""
+    """Play whole episodes with the seeds seed, seed + 1, ...; `label` becomes the result's `mode`."""
     if episodes < 1:
         raise ValueError(f"episodes: got {episodes}, expected a positive number")
     seeds = tuple(range(seed, seed + episodes))
@@ -265,7 +266,7 @@ def play_episodes(
 
 
 def cut_line(config: Config, is_cut: Sequence[bool]) -> str | None:
-    """One line about episodes that did not end, None where all did."""
+    """Return one line about episodes that did not end, or None if all did."""
     if not any(is_cut):
         return None
     bound = f"cut off after {config.env.max_episode_frames:,} env_frames (env.max_episode_frames)"

@@ -1,4 +1,4 @@
-"""Published scores of DeepMind Control from pixels: what others reached, by which protocol, and where that is written.
+"""Published scores of DeepMind Control from pixels, with their protocols and sources.
 
 The rows are in reference_scores.csv, each with its source; benchmarks/learning/table.py reads the same file.
 """
@@ -14,7 +14,7 @@ _SAME_BUDGET = 1.1  # budgets that differ by less than this factor count as the 
 
 
 class Reference(NamedTuple):
-    """One published score: mean and standard deviation over seeds; None where the source does not say."""
+    """One published score: mean and standard deviation over seeds; None if the source does not say."""
 
     method: str
     task: str
@@ -27,13 +27,13 @@ class Reference(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The method without the remark that tells its source."""
+        """The method without the source in brackets."""
         return self.method.split(" (")[0].split(" [")[0]
 
 
 @cache
 def load_references() -> dict[tuple[str, str, int], Reference]:
-    """(method, task, env_frames) -> score."""
+    """Return (method, task, env_frames) -> score."""
     with REFERENCE_FILE.open(newline="", encoding="utf-8") as file:
         found = [_parse(row) for row in csv.DictReader(file)]
     return {(reference.method, reference.task, reference.env_frames): reference for reference in found}
@@ -47,7 +47,7 @@ def _parse(row: dict[str, str]) -> Reference:
 
 
 def nearest_references(task: str, env_frames: int) -> list[Reference]:
-    """For each method that has the task, its score whose budget is nearest to `env_frames`, by their ratio."""
+    """Return each method's score on the task whose budget is nearest to `env_frames`, by ratio."""
     nearest: dict[str, Reference] = {}
     for reference in load_references().values():
         if reference.task == task:
@@ -60,7 +60,7 @@ def nearest_references(task: str, env_frames: int) -> list[Reference]:
 
 
 def protocol_differences(reference: Reference, action_repeat: int, env_frames: int) -> list[str]:
-    """In what a score was made differently: "action repeat", "env_frames"; empty where it may be compared."""
+    """Return the differences in protocol, "action repeat" and "env_frames"; empty if the scores are comparable."""
     ratio = reference.env_frames / max(1, env_frames)
     found = [("action repeat", reference.action_repeat != action_repeat)]
     found.append(("env_frames", not 1 / _SAME_BUDGET < ratio < _SAME_BUDGET))

@@ -1,4 +1,4 @@
-"""What one may say of a few returns: their mean and interquartile mean, with 95 % intervals."""
+"""Statistics of a few returns: mean and interquartile mean, with 95 % intervals."""
 
 import math
 import warnings
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 RESAMPLES = 10_000
-_BOOTSTRAP_SEED = 0  # the same returns have the same intervals
+_BOOTSTRAP_SEED = 0  # fixed, so that the same returns give the same intervals
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of n returns. std has n - 1 in its denominator; std and intervals are nan where n is 1.
+    """Statistics of n returns. std has n - 1 in its denominator; std and intervals are nan if n is 1.
 
     interval_low, interval_high: the 95 % BCa bootstrap interval of the mean; iqm_low, iqm_high: that of the
     interquartile mean, which leaves out the lowest and the highest floor(n / 4) returns.
@@ -33,7 +33,7 @@ class Summary:
 
 
 def summarize(returns: Sequence[float]) -> Summary:
-    """The figures of one return or more."""
+    """Return the statistics of one or more returns."""
     values = np.asarray(returns, float)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return Summary(
@@ -48,7 +48,7 @@ def summarize(returns: Sequence[float]) -> Summary:
 
 
 def interquartile_mean(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-    """Mean along an axis of n values without the lowest and the highest floor(n / 4) of them."""
+    """Return the mean along an axis of n values without the lowest and the highest floor(n / 4) of them."""
     from scipy.stats import trim_mean
 
     return trim_mean(values, 0.25, axis=axis)
@@ -57,10 +57,10 @@ def interquartile_mean(values: NDArray[np.float64], axis: int = -1) -> NDArray[n
 def bootstrap_interval(
     values: NDArray[np.float64], statistic: Callable[..., NDArray[np.float64]]
 ) -> tuple[float, float]:
-    """The 95 % BCa bootstrap interval of statistic(values, axis) (Efron 1987), 10,000 resamples from a fixed seed.
+    """Return the 95 % BCa bootstrap interval of statistic(values, axis) (Efron 1987), 10,000 seeded resamples.
 
-    The percentile interval where BCa has no value (a jackknife that does not vary), both ends at the value where all
-    are equal, nan where there is a single one.
+    Where BCa is undefined (a constant jackknife) it is the percentile interval. If all values are equal, both ends are
+    that value; a single value gives nan.
     """
     if len(values) < 2:
         return math.nan, math.nan
@@ -72,7 +72,7 @@ def bootstrap_interval(
     for method in ("BCa", "percentile"):
         if not (math.isfinite(low) and math.isfinite(high)):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # scipy warns of what is answered here by the second method
+                warnings.simplefilter("ignore")  # where scipy warns, the second method applies
                 found = bootstrap(
                     (values,),
                     statistic,
@@ -87,9 +87,9 @@ def bootstrap_interval(
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, float, float, float]:
-    """Mean, std, and the 95 % interval of the mean by Student's t: mean -+ t(0.975, n - 1) std / sqrt(n).
+    """Return mean, std, and Student's 95 % interval of the mean: mean -+ t(0.975, n - 1) std / sqrt(n).
 
-    For the means of a few seeds, which are too few to resample; nan but for the mean where there is one.
+    For a few seeds, which are too few to resample; for a single one, std and interval are nan.
     """
     mean, count = float(np.mean(values)), len(values)
     if count < 2:

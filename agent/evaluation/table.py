@@ -1,4 +1,4 @@
-"""The figures of an evaluation as people read them: a table, and one line of a paper's table."""
+"""Evaluation results as a text table and as a LaTeX row."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ _PUBLISHED = ("published", "mean", "std", "seeds", "env_frames", "action repeat"
 
 
 def heading() -> str:
-    """The line above `evaluation_line`s."""
+    """Return the heading above the `evaluation_line`s."""
     return _fill([*_WIDTHS, "agent_steps"])
 
 
 def evaluation_line(name: str, result: Evaluation) -> str:
-    """The figures of one policy; std and intervals are empty where there is a single episode."""
+    """Return the results of one policy; std and intervals are empty for a single episode."""
     lengths = sorted({min(result.lengths), max(result.lengths)})
     cells = [name, _number(result.mean), _interval(result.interval_low, result.interval_high), _number(result.std)]
     cells += [_number(result.iqm), _interval(result.iqm_low, result.iqm_high)]
@@ -34,7 +34,7 @@ def evaluation_line(name: str, result: Evaluation) -> str:
 
 
 def _fill(cells: Sequence[str]) -> str:
-    """Cells in columns of fixed widths: lines come one by one, as policies are played."""
+    """Align cells in columns of fixed widths, since lines are printed one by one while policies are played."""
     padded = [
         f"{cell:{'<' if width < 0 else '>'}{abs(width)}}"
         for cell, width in zip(cells[:-1], _WIDTHS.values(), strict=True)
@@ -43,7 +43,7 @@ def _fill(cells: Sequence[str]) -> str:
 
 
 def reference_table(references: Sequence[Reference], action_repeat: int, env_frames: int) -> str:
-    """A line for each published score; `protocol` says what was done otherwise than in our run."""
+    """Return one line per published score; `protocol` names the differences from our run."""
     rows = []
     for found in references:
         differs = protocol_differences(found, action_repeat, env_frames)
@@ -61,9 +61,9 @@ def latex_lines(
     action_repeat: int,
     env_frames: int,
 ) -> list[str]:
-    r"""A comment that names the columns, and the row: task & mean [interval] of each policy & published means \\.
+    r"""Return a comment naming the columns, and the row: task & mean [interval] of each policy & published means \\.
 
-    A published score of another protocol has a dagger. Whole numbers, with one decimal where no mean reaches 100.
+    A dagger marks published scores of another protocol. Numbers are whole, or have one decimal if no mean reaches 100.
     """
     names, cells = ["task", *results], [_escape(task)]
     means = [*(result.mean for result in results.values()), *(found.mean for found in references)]
@@ -92,7 +92,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def _align(rows: Sequence[Sequence[str]]) -> str:
-    """Cells in columns, two spaces apart: the first column to the left, the others to the right."""
+    """Align cells in columns, two spaces apart: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

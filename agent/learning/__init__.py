@@ -1,1 +1,1 @@
-"""The agent and its learning: world model, actor and critic; tensors in, tensors out."""
+"""The agent and its learning: world model, actor and critic, on tensors."""

@@ -12,13 +12,13 @@ from agent.learning.returns import ReturnScale
 from world_model.distributions import at_least_float32, twohot_log_prob, twohot_mean
 from world_model.layers import bounded_std, head
 
-_UNIFORM_SHARE = 0.01  # of chance in a policy over discrete actions (DreamerV3)
+_UNIFORM_SHARE = 0.01  # share of the uniform distribution in a discrete policy (DreamerV3)
 
 
 class Actor(nn.Module):
-    """features [..., F] -> a policy over [..., A], nearly the same for all features at first.
+    """A network from features [..., F] to a policy over [..., A], nearly independent of the features at first.
 
-    A Gaussian starts at mean 0 and std `start_std`, a Categorical with equal probabilities.
+    A Gaussian starts with mean 0 and std `start_std`, a Categorical with equal probabilities.
     """
 
     kind: type[Policy]
@@ -33,7 +33,7 @@ class Actor(nn.Module):
 
 
 class GaussianActor(Actor):
-    """Chooses vectors in [-1, 1]^A."""
+    """An actor over vectors in [-1, 1]^A."""
 
     kind = Gaussian
 
@@ -49,7 +49,7 @@ class GaussianActor(Actor):
 
 
 class CategoricalActor(Actor):
-    """Chooses among A actions."""
+    """An actor over A discrete actions."""
 
     kind = Categorical
 
@@ -59,7 +59,7 @@ class CategoricalActor(Actor):
 
 
 class Critic(nn.Module):
-    """features [..., F] -> two-hot logits over symlog returns [..., bins]; its first values are exactly 0."""
+    """A network from features [..., F] to two-hot logits over symlog returns [..., bins]; its initial value is 0."""
 
     def __init__(self, feature_dim: int, config: BehaviorConfig) -> None:
         super().__init__()
@@ -69,11 +69,11 @@ class Critic(nn.Module):
         return self.net(features)
 
     def value(self, features: Tensor) -> Tensor:
-        """Expected return [...]."""
+        """Return the expected return [...]."""
         return twohot_mean(self.net(features))
 
     def nll(self, features: Tensor, *targets: Tensor) -> Tensor:
-        """Sum over targets [...] of -ln p(target | features), one forward pass: [...]."""
+        """Return the sum over targets [...] of -ln p(target | features), [...], in one forward pass."""
         logits = self.net(features)
         return -torch.stack([twohot_log_prob(logits, target) for target in targets]).sum(0)
 
@@ -92,6 +92,6 @@ class ActorCritic(nn.Module):
 
     @torch.no_grad()
     def update_slow_critic(self) -> None:
-        """Move the slow copy by 1 - decay."""
+        """Move the slow copy towards the critic by 1 - decay."""
         for slow, fast in zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True):
             slow.lerp_(fast, 1 - self.decay)

@@ -1,4 +1,4 @@
-"""The agent: acts on frames, learns from chunks, saves and loads."""
+"""The agent: acting on frames, learning from chunks, saving and loading."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -25,7 +25,7 @@ Mode = Literal["collect", "sample", "deterministic"]
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" -> cuda where there is one, else cpu. ValueError on an unknown or missing device."""
+    """Return the device of that name; "auto" is cuda if available, else cpu. ValueError if unknown or missing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -33,14 +33,14 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise ValueError(f"device: got {name!r}, expected 'auto', 'cpu' or 'cuda'") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device: got {name!r}, but torch sees no GPU here; use --device cpu")
+        raise ValueError(f"device: got {name!r}, but torch finds no GPU; use --device cpu")
     return device
 
 
 class Agent:
-    """World model, actor-critic and their learners on one device. Randomness comes from its own generators.
+    """World model, actor-critic and their learners on one device, with their own random generators.
 
-    Actions are vectors in [-1, 1]^A, or with `is_discrete` the one-hot vectors of A actions.
+    Actions are vectors in [-1, 1]^A or, with `is_discrete`, the one-hot vectors of A actions.
     """
 
     def __init__(self, config: Config, action_dim: int, device: str | None = None, is_discrete: bool = False) -> None:
@@ -67,33 +67,33 @@ class Agent:
 
     @property
     def num_parameters(self) -> int:
-        """Trainable parameters of world model, actor and critic."""
+        """The number of trainable parameters of world model, actor and critic."""
         return sum(parameter.numel() for _, parameter in self.named_weights())
 
     def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What is trained: parameters of world model, actor and critic."""
+        """Yield the trainable parameters of world model, actor and critic."""
         for place, module in (("model", self.model), ("actor_critic", self.actor_critic)):
             for name, parameter in module.named_parameters(prefix=place):
                 if parameter.requires_grad:
                     yield name, parameter
 
     def autocast(self) -> torch.autocast:
-        """Around forward passes: matrix products and convolutions in the run's `precision`."""
+        """Return the context for forward passes: matrix products and convolutions in the run's `precision`."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     # ---------------------------------------------------------------- acting
 
     @torch.no_grad()
     def initial_state(self, num_envs: int) -> Memory:
-        """Memory of `num_envs` environments before their first frame."""
+        """Return the memory of `num_envs` environments before their first frame."""
         return self.model.initial(num_envs)
 
     @torch.no_grad()
     def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
         """Choose actions: images uint8 [N, 64, 64, 3], is_first bool [N] -> float32 [N, A] in [-1, 1], next memory.
 
-        "deterministic" takes the latent's mean and the likeliest action, "sample" draws both, "collect" lets
-        `behavior.exploration` change what was drawn. NotFinite where weights or memory are broken.
+        "deterministic" takes the latent's mean and the likeliest action, "sample" draws both, "collect" also applies
+        `behavior.exploration` to the drawn action. NotFinite if the actions are not finite.
         """
         generator = self.generators["act"]
         frames = to_frames(torch.from_numpy(images).to(self.device))
@@ -108,7 +108,7 @@ class Agent:
         return chosen, memory._replace(hidden=hidden, cell=cell)
 
     def choose(self, state: State, mode: Mode, generator: Generator | None = None) -> Tensor:
-        """The policy's actions [N, A] in [-1, 1] for beliefs [N, ...], seen or dreamt; modes as in `act`."""
+        """Choose actions [N, A] in [-1, 1] for beliefs [N, ...], observed or dreamed; modes as in `act`."""
         policy = self.actor_critic.actor(state.features)
         action = policy.mode if mode == "deterministic" else policy.sample(generator)[1]
         if mode == "collect":
@@ -122,11 +122,12 @@ class Agent:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, Memory]:
-        """Stable-Baselines3's recurrent predict: uint8 frames [N, H, W, 3] or [N, 3, H, W], or one without N.
+        """Choose actions as Stable-Baselines3's recurrent `predict` does.
 
-        episode_start [N] marks environments that were just reset: their memory alone is cleared (None: only where
-        state is None). Returns actions [N, A] in [-1, 1] (or [A]) and the state for the next call. ValueError on other
-        shapes or dtypes, or on a state of another number of environments.
+        observation: uint8 frames [N, H, W, 3] or [N, 3, H, W], or a single frame without N. episode_start [N] marks
+        environments that were just reset, whose memory is cleared (None: all if state is None, else none). Return
+        actions [N, A] in [-1, 1] (or [A]) and the state for the next call. ValueError for other shapes or dtypes, or
+        for a state of another number of environments.
         """
         images, is_single = to_images(observation)
         if episode_start is None:
@@ -144,9 +145,9 @@ class Agent:
     # ---------------------------------------------------------------- learning
 
     def update(self, chunk: Chunk, behavior: bool = True) -> dict[str, Tensor]:
-        """One gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device.
+        """Take one gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device.
 
-        Without `behavior` the world model learns alone.
+        Without `behavior` only the world model learns.
         """
         self._warm_up()
         chunk = chunk.to(self.device)
@@ -173,12 +174,12 @@ class Agent:
         return metrics
 
     def compile(self) -> None:
-        """Compile the two loops over time for the shapes of the next update; where that fails they stay as they are."""
+        """Compile the two loops over time for the shapes of the next update; if that fails they run eagerly."""
         self.model.scan = Compiled(self.model.scan, "scan over a chunk")  # type: ignore[assignment]
         self.behavior_learner.roll = Compiled(self.behavior_learner.roll, "dream")  # type: ignore[assignment]
 
     def _dream_starts(self, states: State, is_terminal: Tensor) -> tuple[State, Tensor]:
-        """Posterior states [B, T, ...] -> a random share of them [N, ...], detached, with their continue flags [N]."""
+        """Return a random part [N, ...] of the posterior states [B, T, ...], detached, and its continue flags [N]."""
         start = states.map(lambda x: x.detach().flatten(0, 1))
         root_continue = 1.0 - is_terminal.flatten().float()
         count = round(len(root_continue) * self.config.behavior.start_fraction)
@@ -189,7 +190,7 @@ class Agent:
         return start, root_continue
 
     def _warm_up(self) -> None:
-        """Learning rates rise linearly over the first updates."""
+        """Set the learning rates, which rise linearly over the first updates."""
         optimizer = self.config.optimizer
         factor = optimizer.lr_factor * min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))
         rates = (optimizer.actor_lr, optimizer.critic_lr)
@@ -200,7 +201,7 @@ class Agent:
     # ---------------------------------------------------------------- saving
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs of the agent: weights, optimizers, RGB, generators, update counter."""
+        """Return the state that a resumed run needs: weights, optimizers, RGB, generators, update counter."""
         return {
             "action_dim": self.action_dim,
             "is_discrete": self.is_discrete,
@@ -215,19 +216,19 @@ class Agent:
         }
 
     def _optional_state(self) -> dict[str, dict[str, Tensor]]:
-        """What only some runs have: an average of the weights, a method of exploration that learns."""
+        """Return the state that only some runs have: an average of the weights, a learned exploration method."""
         found = {"average": self.average.state_dict(), "exploration": self.exploration.state_dict()}
         return {name: state for name, state in found.items() if state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`; random states are kept only on the kind of device they were saved on.
+        """Restore `state_dict`; random states are restored only on the kind of device that they were saved on.
 
-        ValueError where the weights are those of another model.
+        ValueError if the weights belong to another model.
         """
         try:
             self.model.load_state_dict(state["model"])
             self.actor_critic.load_state_dict(state["actor_critic"])
-        except RuntimeError as error:  # torch lists every key; the first lines say enough
+        except RuntimeError as error:  # torch lists every key; the first ones are enough
             found = one_line(error, 200)
             raise ValueError(f"checkpoint: its weights do not fit this version's model ({found} ...)") from None
         self.updates = state["updates"]

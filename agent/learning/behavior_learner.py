@@ -1,4 +1,4 @@
-"""Learning in imagination: dream from posterior states, raise the dream's lambda-returns, fit the critic to them."""
+"""Learning in imagination: dreams from posterior states, whose lambda-returns train actor and critic."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +19,7 @@ from world_model.state import State
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Gradients pass through these modules' outputs to their inputs, never to their parameters."""
+    """Let gradients pass through these modules to their inputs, but not to their parameters."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -31,7 +31,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 class ReplayTargets(NamedTuple):
-    """What really came: features [B, T, F] of posterior states, without gradient, and flags and rewards as in Chunk."""
+    """Replayed experience: features [B, T, F] of posterior states, without gradient; rewards and flags as in Chunk."""
 
     features: Tensor
     reward: Tensor
@@ -40,21 +40,21 @@ class ReplayTargets(NamedTuple):
 
 
 class Dream(NamedTuple):
-    """A dream of H steps from N starts, and what actor and critic say of it."""
+    """A dream of H steps from N starts, with the outputs of actor and critic."""
 
     features: Tensor  # [N, H + 1, F]
     rewards: Tensor  # [N, H]
     continues: Tensor  # [N, H]
     values: Tensor  # [N, H + 1]
-    policy: Policy  # of the first H features
+    policy: Policy  # at the first H features
     actions: Tensor  # raw samples [N, H, A], without gradient
 
 
 class BehaviorLearner:
-    """Actor-critic updates in dreams of a world model that stays as it is.
+    """Actor-critic updates in the dreams of a frozen world model.
 
-    "dynamics": the actor climbs V^λ through the dreamed transitions (Dreamer); "reinforce": log-probability times
-    advantage. The actor always sees detached features.
+    With `gradient` "dynamics" the actor maximises V^λ through the dreamed transitions (Dreamer), with "reinforce" the
+    log-probability times the advantage. The actor always gets detached features.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class BehaviorLearner:
         generator: Generator | None = None,
         played: ReplayTargets | None = None,
     ) -> dict[str, Tensor]:
-        """One gradient step from dream starts [N, ...] with the roots' real continue flags [N]; metrics as tensors.
+        """Take one gradient step from dream starts [N, ...] with their real continue flags [N]; return metrics.
 
-        With `replay_value` the critic is fitted to the returns of `played` too.
+        With `replay_value` the critic is also fitted to the returns of `played`.
         """
         config, networks = self.config, self.actor_critic
         with self.autocast(), frozen(self.model, networks.critic):
@@ -123,14 +123,14 @@ class BehaviorLearner:
         }
 
     def _step(self, actor_loss: Tensor, critic_loss: Tensor) -> dict[str, Tensor]:
-        """One optimizer step, skipped where gradients are not finite; whether it was, and the gradients' norms."""
+        """Take one optimizer step, skipped if gradients are not finite; return that flag and the gradient norms."""
         networks = self.actor_critic
         self.optimizer.zero_grad(set_to_none=True)
         (actor_loss + critic_loss).backward()
         actor_norm = nn.utils.clip_grad_norm_(networks.actor.parameters(), self.clip)
         critic_norm = nn.utils.clip_grad_norm_(networks.critic.parameters(), self.clip)
         is_finite = torch.isfinite(actor_norm) & torch.isfinite(critic_norm)
-        # Fused Adam skips a broken step on the device: weights, moments and step count stay as they were.
+        # Fused Adam skips a non-finite step on the device: weights, moments and step count stay unchanged.
         self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         networks.update_slow_critic()
@@ -141,9 +141,9 @@ class BehaviorLearner:
         }
 
     def _replay_value_loss(self, played: ReplayTargets) -> Tensor:
-        """-ln p of the lambda-returns that were played (DreamerV3's replay value loss, which holds dreams to account).
+        """Return -ln p of the replayed lambda-returns (DreamerV3's replay value loss).
 
-        Dreams may find a catch that never comes; here the critic sees what came of the states that they start from.
+        Dreams may predict rewards that never occur; this loss grounds the critic in the real outcomes.
         """
         config, networks = self.config, self.actor_critic
         with self.autocast():
@@ -155,16 +155,16 @@ class BehaviorLearner:
             return (has_return * networks.critic.nll(played.features[:, :-1], returns, slow_values)).mean()
 
     def _dream(self, start: State, generator: Generator | None) -> Dream:
-        """Dream on from `start`, as the actor's gradient needs it."""
+        """Dream from `start`, with the gradients that the actor's objective needs."""
         if self.config.gradient == "dynamics":
             return self._differentiable_dream(start, generator)
         with torch.no_grad():
             dream = self._differentiable_dream(start, generator)
-        policy = self.actor_critic.actor(dream.features[:, :-1])  # again, in parallel, on what was dreamed
+        policy = self.actor_critic.actor(dream.features[:, :-1])  # evaluated again with gradients, all steps at once
         return dream._replace(policy=policy)
 
     def _differentiable_dream(self, start: State, generator: Generator | None) -> Dream:
-        """A dream whose transitions, rewards and values stay differentiable with respect to the actions."""
+        """Return a dream whose transitions, rewards and values are differentiable with respect to the actions."""
         horizon, latent = self.config.horizon, start.latent
         noise = self.model.prior.draw_noise((horizon, *latent.shape), latent, generator)
         kind = self.actor_critic.actor.kind
@@ -178,9 +178,9 @@ class BehaviorLearner:
         return Dream(features, rewards, continues, self.actor_critic.critic.value(features), kind(*parameters), raws)
 
     def roll(self, start: State, noise: Noise, action_noise: Tensor) -> tuple[Tensor, ...]:
-        """The sequential part of a dream, a function of its arguments: noise [H, N, ...], action_noise [H, N, A].
+        """Run the sequential part of a dream, without hidden randomness: noise [H, N, ...], action_noise [H, N, A].
 
-        Features [N, H + 1, F], raw samples [N, H, A] without gradient, and the policy's parameters [N, H, A] each.
+        Return features [N, H + 1, F], raw samples [N, H, A] without gradient, and the policy's parameters [N, H, A].
         """
         policies: list[Policy] = []
         raws: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""torch.compile for the two loops over time, which are many small operations in eager torch."""
+"""torch.compile for the two loops over time, which consist of many small operations in eager torch."""
 
 import logging
 from collections.abc import Callable
@@ -11,21 +11,21 @@ logger = logging.getLogger(__name__)
 
 
 class Compiled:
-    """A function compiled for the tensors of its first call; calls of other shapes run as the function was written.
+    """A function compiled for the shapes of its first call; calls with other shapes run eagerly.
 
-    One shape is enough for training, and evaluation must not wait minutes for another. Where compiling the forward pass
-    fails (no C++ compiler, an unsupported device) one line says so and the function runs eagerly from then on.
+    Training needs only one shape, and evaluation must not wait minutes for another. If compiling fails (no C++
+    compiler, an unsupported device), a warning says so and the function runs eagerly from then on.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.function, self.name = function, name
         self.compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False)
         self.signature: tuple[Any, ...] | None = None
-        # RGB runs several backward passes through one forward pass; donated buffers allow a single one.
+        # RGB runs several backward passes through one forward pass; donated buffers allow only one.
         torch._functorch.config.donated_buffer = False
 
     def __call__(self, *arguments: Any) -> Any:
-        """The function's own result, to rounding."""
+        """Return the function's result, equal up to rounding."""
         if self.compiled is None:
             return self.function(*arguments)
         leaves = pytree.tree_leaves(arguments)
@@ -35,7 +35,7 @@ class Compiled:
             logger.warning("compiling the %s: minutes at the first start, less from torch's cache later", self.name)
             try:
                 return self.compiled(*arguments)
-            except Exception as error:  # whatever a compiler may raise; a mistake of ours shows again below
+            except Exception as error:  # any compiler error; an error of the function itself is raised again below
                 self.compiled = None
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 logger.warning("the %s is not compiled and runs eagerly: %s", self.name, reason)

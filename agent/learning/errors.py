@@ -1,5 +1,5 @@
-"""What can go wrong in learning."""
+"""Errors of learning."""
 
 
 class NotFinite(RuntimeError):
-    """Numbers of a run are not finite and skipping updates does not help: it has to go back, or to end."""
+    """Numbers of a run are not finite and skipping updates does not help: the run must go back or end."""

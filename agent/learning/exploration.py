@@ -1,6 +1,6 @@
-"""Exploration: what becomes of the policy's actions while episodes are collected, and what novelty is paid in dreams.
+"""Exploration: changes to the policy's actions while episodes are collected, and intrinsic rewards in dreams.
 
-A method is a subclass of `Exploration` under a name in EXPLORATIONS; `behavior.exploration` names it.
+A method is a subclass of `Exploration`, registered in EXPLORATIONS under the name that `behavior.exploration` takes.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from world_model.registry import Registry
 
 
 class Exploration:
-    """Takes the policy's samples as they are and pays nothing: what a method overrides.
+    """The base class of exploration methods, which leaves the policy's samples unchanged and adds no reward.
 
     Args:
         config: settings of the behaviour.
@@ -26,32 +26,32 @@ class Exploration:
         self.config = config
 
     def act(self, policy: Policy, action: Tensor, generator: Generator | None = None) -> Tensor:
-        """Actions [N, A] to collect with, in the place of `action` [N, A], a sample of `policy`."""
+        """Return the actions [N, A] to execute instead of `action` [N, A], a sample of `policy`."""
         return action
 
     def intrinsic_reward(self, features: Tensor, actions: Tensor) -> Tensor | None:
-        """What a dream is paid beside the model's rewards: features [N, H + 1, F], actions [N, H, A] -> [N, H].
+        """Return a reward to add to the model's in a dream: features [N, H + 1, F], actions [N, H, A] -> [N, H].
 
-        None for nothing. With `behavior.gradient` "dynamics" its gradient reaches the actor through the features.
+        None adds nothing. With `behavior.gradient` "dynamics", its gradient reaches the actor through the features.
         """
         return None
 
     def learn(self, features: Tensor, actions: Tensor, is_first: Tensor) -> dict[str, Tensor]:
-        """Once an update, for methods that learn: features [B, T, F] without gradient, actions [B, T, A]; metrics."""
+        """Learn, once per update: features [B, T, F] without gradient, actions [B, T, A]; return metrics."""
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a run that goes on needs of it, by name."""
+        """Return the state that a resumed run needs, by name."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore `state_dict`."""
 
 
 class ActionNoise(Exploration):
-    """`behavior.action_noise`: std of Gaussian noise on actions, or the share of discrete ones that are random.
+    """Noise of `behavior.action_noise`: the std of Gaussian noise, or the fraction of discrete actions made random.
 
-    ValueError where it is no share of discrete ones.
+    ValueError if actions are discrete and it is not in [0, 1].
     """
 
     def __init__(self, config: BehaviorConfig, feature_dim: int, action_dim: int, is_discrete: bool) -> None:
@@ -59,11 +59,11 @@ class ActionNoise(Exploration):
         if is_discrete and not 0 <= config.action_noise <= 1:
             raise ValueError(
                 f"behavior.action_noise: got {config.action_noise}, expected [0, 1], "
-                "the share of random actions where actions are discrete"
+                "the fraction of random actions for discrete actions"
             )
 
     def act(self, policy: Policy, action: Tensor, generator: Generator | None = None) -> Tensor:
-        """Actions with the noise on them."""
+        """Return the actions with noise added."""
         amount = self.config.action_noise
         return policy.explore(action, amount, generator) if amount > 0 else action
 

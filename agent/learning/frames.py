@@ -1,4 +1,4 @@
-"""Frames: as users hold them -> as the agent sees them -> as its networks take them."""
+"""Frames: conversion from users' images to the agent's, and to the tensors of its networks."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ _CHANNELS = (1, 3)
 
 
 def to_images(observation: Any) -> tuple[NDArray[np.uint8], bool]:
-    """One frame or N of them, of any size -> uint8 [N, 64, 64, 3], and whether it was one.
+    """Convert one frame or a batch, of any size, to uint8 [N, 64, 64, 3]; also return whether it was a single frame.
 
-    A frame is [H, W, C] or [C, H, W] with C of 1 or 3; grey is repeated, other sizes are resized by area as
-    `envs.adapter` does. ValueError on other shapes or dtypes.
+    A frame is [H, W, C] or [C, H, W] with C of 1 or 3. Grey is repeated, other sizes are resized by area as in
+    `envs.adapter`. ValueError for other shapes or dtypes.
     """
     images = np.asarray(observation)
     is_single = images.ndim == 3
@@ -30,5 +30,5 @@ def to_images(observation: Any) -> tuple[NDArray[np.uint8], bool]:
 
 
 def to_frames(images: Tensor) -> Tensor:
-    """The one place where pixels become numbers: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [0, 1]."""
+    """Convert pixels to network inputs, everywhere: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [0, 1]."""
     return images.movedim(-1, -3).contiguous().float().div_(255.0)

@@ -18,7 +18,7 @@ from world_model.output import ModelOutput
 
 
 class ModelLearner:
-    """Owns what the model does not: loss weights, gradient balancing and the optimizer."""
+    """The learner of the world model: loss weights, gradient balancing and the optimizer."""
 
     def __init__(
         self,
@@ -50,15 +50,16 @@ class ModelLearner:
         updates: int = 0,
         monitor: bool = False,
     ) -> tuple[ModelOutput, dict[str, Tensor]]:
-        """One gradient step on a chunk: frames [B, T, 3, 64, 64], the others as in Chunk; (output, metrics).
+        """Take one gradient step on a chunk and return (output, metrics).
 
-        updates: how many were made before, for weights on a schedule. monitor: measure the health monitors too.
+        frames: [B, T, 3, 64, 64]; the other tensors as in Chunk. updates: number of earlier updates, for scheduled
+        weights. monitor: also measure the health monitors.
         """
         self.model.train()
         with self.autocast():
             output = self.model(frames, actions, is_first, rewards, is_terminal, generator)
         monitors: dict[str, Tensor] = {}
-        if monitor:  # noise of its own, the same each time: a run does not depend on what is logged about it
+        if monitor:  # a separate, fixed generator: logging does not change the run
             noise = Generator(frames.device).manual_seed(0)
             monitors = measure(self.model, output, noise)
         weights = {name: value_at(schedule, updates) for name, schedule in asdict(self.losses).items()}
@@ -67,7 +68,7 @@ class ModelLearner:
         self.rgb.task_num = len(task_losses)
         self.rgb.backward(task_losses)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
-        # Fused Adam skips a broken step on the device: weights, moments and step count stay as they were.
+        # Fused Adam skips a non-finite step on the device: weights, moments and step count stay unchanged.
         self.optimizer.found_inf = self.rgb.last_metrics["found_inf"]  # type: ignore[attr-defined]
         self.optimizer.step()
         self.model.after_update(output, generator)
@@ -79,9 +80,9 @@ class ModelLearner:
         return output, metrics | {"model_grad_norm": norm, "kl_bound": output.prior.bound.detach().mean()}
 
     def _balance_metrics(self, totals: list[str]) -> dict[str, Tensor]:
-        """Gradient norms, rotation angles and pairwise cosines of the tasks at the last solve, and who was not finite.
+        """Return norms, rotation angles and cosines of the tasks' gradients at the last solve, and non-finite flags.
 
-        totals: the tasks' names.
+        totals: names of the tasks.
         """
         found = self.rgb.last_metrics
         metrics = {"rgb_skipped": found["skipped"]}

@@ -1,4 +1,4 @@
-"""Returns of a dream. Index alignment (H = 3), one row a dreamed start:
+"""Returns of a dream. Index alignment (H = 3), one row per dreamed start:
 
 t         0        1        2        3
 state     f0  a0   f1  a1   f2  a2   f3         features [N, H + 1], actions [N, H]
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def lambda_returns(rewards: Tensor, continues: Tensor, values: Tensor, gamma: float, lambd: float) -> Tensor:
-    """V_t = r_{t+1} + γ n_{t+1} [(1-λ) v_{t+1} + λ V_{t+1}], V_H = v_H (Sutton & Barto 12.3; DreamerV3 eq. 7).
+    """Compute V_t = r_{t+1} + γ n_{t+1} [(1-λ) v_{t+1} + λ V_{t+1}], V_H = v_H (Sutton & Barto 12.3; DreamerV3 eq. 7).
 
     rewards, continues [N, H], values [N, H + 1] -> [N, H].
     """
@@ -29,9 +29,9 @@ def lambda_returns(rewards: Tensor, continues: Tensor, values: Tensor, gamma: fl
 def played_returns(
     rewards: Tensor, is_first: Tensor, is_terminal: Tensor, values: Tensor, gamma: float, lambd: float
 ) -> tuple[Tensor, Tensor]:
-    """Lambda-returns of what was played and where there are any: [B, T] each, as in Chunk -> [B, T - 1] and bool alike.
+    """Compute the lambda-returns of replayed rows [B, T] as in Chunk, and a mask of where they exist: both [B, T - 1].
 
-    There are none where the next row begins another episode; the value before it stands for what was cut off.
+    There is none where the next row begins another episode; the value before that row bootstraps the earlier returns.
     """
     has_return = ~is_first[:, 1:]
     arrives = torch.where(has_return, rewards[:, 1:], values[:, :-1])
@@ -40,7 +40,7 @@ def played_returns(
 
 
 def dream_weights(root_continue: Tensor, continues: Tensor, gamma: float) -> Tensor:
-    """Probability-discounted weight of every dreamed step: w_0 = n_0 of the real root, w_t = w_{t-1} γ n_t.
+    """Compute the discounted weight of every dreamed step: w_0 = n_0 of the real root, w_t = w_{t-1} γ n_t.
 
     root_continue [N], continues [N, H] -> [N, H].
     """
@@ -49,7 +49,7 @@ def dream_weights(root_continue: Tensor, continues: Tensor, gamma: float) -> Ten
 
 
 class ReturnScale(nn.Module):
-    """Running range of returns: S = EMA(P95 - P5); advantages are divided by max(1, S) (DreamerV3)."""
+    """The running range of returns S = EMA(P95 - P5); advantages are divided by max(1, S) (DreamerV3)."""
 
     value: Tensor
     debias: Tensor
@@ -62,13 +62,13 @@ class ReturnScale(nn.Module):
         self.register_buffer("debias", torch.zeros(()))
         self.register_buffer(
             "levels", torch.tensor([0.05, 0.95]), persistent=False
-        )  # on the device: no copy to wait for
+        )  # a buffer, so that it is on the device already
 
     @torch.no_grad()
     def forward(self, returns: Tensor) -> Tensor:
-        """Take in a batch of returns [...]; the divisor max(1, S) []."""
+        """Add a batch of returns [...] and return the divisor max(1, S) []."""
         low, high = torch.quantile(returns.float().flatten(), self.levels)
-        step = torch.where(torch.isfinite(high - low), 1 - self.decay, 0.0)  # a broken dream does not count
+        step = torch.where(torch.isfinite(high - low), 1 - self.decay, 0.0)  # ignore non-finite dreams
         self.value.lerp_(torch.nan_to_num(high - low, posinf=0.0), step)
         self.debias.lerp_(torch.ones_like(self.debias), step)
         return (self.value / self.debias.clamp_min(1e-8)).clamp_min(1.0)

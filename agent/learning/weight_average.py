@@ -1,4 +1,4 @@
-"""A moving average of weights: what a run is judged and used by, while learning goes on with the weights themselves."""
+"""A moving average of weights, used for evaluation and acting while training continues with the weights themselves."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
-    """Exponential moving average of parameters: avg <- d * avg + (1 - d) * parameter after every update.
+    """The exponential moving average of parameters: avg <- d * avg + (1 - d) * parameter after every update.
 
-    Over the first 1 / (1 - decay) updates it is their plain mean, so nothing of the initial weights stays in it. At a
-    constant learning rate the last weights of a run circle around their mean (Polyak and Juditsky, 1992).
+    Over the first 1 / (1 - decay) updates it is their plain mean, so the initial weights leave no trace. At a constant
+    learning rate the last weights of a run fluctuate around their mean (Polyak and Juditsky, 1992).
 
     Args:
-        parameters: by name; those that are not trained should stay out.
-        decay: d, in [0, 1); 0 keeps no average, and then everything here does nothing.
+        parameters: the trained parameters by name.
+        decay: d, in [0, 1); 0 keeps no average, and every method then does nothing.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
@@ -26,19 +26,19 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
-        """Take in the parameters as they are after `updates` updates, 1 or more."""
+        """Add the parameters after `updates` updates, 1 or more."""
         if self._averages:
             blend = get_ema_multi_avg_fn(min(self.decay, 1 - 1 / updates))
             blend(list(self._averages.values()), list(self._parameters.values()), updates)
 
     def swap(self) -> None:
-        """Exchange parameters and averages in place; optimizers keep their hold of the parameters."""
+        """Exchange parameters and averages in place; optimizers keep their references."""
         for name, parameter in self._parameters.items():
             parameter.data, self._averages[name] = self._averages[name], parameter.data
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the parameters are their averages."""
+        """Replace the parameters by their averages inside the block."""
         self.swap()
         try:
             yield
@@ -46,12 +46,12 @@ class WeightAverage:
             self.swap()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by name; empty without an average."""
+        """Return the averages by name; empty if there is no average."""
         return dict(self._averages)
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> None:
-        """Restore `state_dict` of the same parameters; unless `strict`, those it does not name stay as they are."""
+        """Restore `state_dict` of the same parameters; unless `strict`, missing ones stay unchanged."""
         for name, average in self._averages.items():
             if strict or name in state:
                 average.copy_(state[name])

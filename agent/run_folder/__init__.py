@@ -1,1 +1,1 @@
-"""What lies in a run's folder, written so that it can be trusted and read so that it can do no harm."""
+"""The files of a run's folder: written atomically with checksums, and read without trusting their contents."""

@@ -1,7 +1,7 @@
-"""Checkpoints: one checksummed file each, written atomically, read without unpickling anything but plain values.
+"""Checkpoints: checksummed files, written atomically, read without unpickling anything but plain values.
 
-A file is a header (magic, format version, SHA-256 of the body, length of the body) and a body, what torch.save wrote: a
-zip archive without compression. Version 2 holds the run's config and the episodes in flight; 1 did not.
+A file is a header (magic, format version, SHA-256 of the body, length of the body) and a body written by torch.save: an
+uncompressed zip archive. Version 2 holds the run's config and the episodes in progress; version 1 did not.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 _MAGIC, _VERSION = b"AIMERL", 2
 _HEADER = struct.Struct("<6sH32sQ")  # magic, version, SHA-256 and length of the body
 _PLAIN = (str, int, float, bool, type(None))
-_MAX_DEPTH = 30  # of dicts and lists in one another; ours have 7
+_MAX_DEPTH = 30  # of nested dicts and lists; ours have 7 levels
 
-Check = Callable[[dict[str, Any]], None]  # ValueError, without the file's name, for a payload that is of no use
+Check = Callable[[dict[str, Any]], None]  # raises ValueError, without the file's name, for an unusable payload
 
 
 def save_checkpoint(folder: Path, payload: dict[str, Any], updates: int, keep: int) -> Path:
-    """Write `<updates>.pt` into `folder` and remove all but the newest `keep`; a crash leaves the old files whole.
+    """Write `<updates>.pt` into `folder` and remove all but the newest `keep`; a crash leaves the old files intact.
 
-    Files of later updates are removed as well: a run that fell back to an older checkpoint has left that future.
-    ValueError as write_checkpoint's.
+    Files of later updates are removed as well: a run that went back to an older checkpoint has abandoned them.
+    ValueError as for write_checkpoint.
     """
     path = folder / f"{updates:09d}.pt"
     write_checkpoint(path, payload)
@@ -46,10 +46,10 @@ def save_checkpoint(folder: Path, payload: dict[str, Any], updates: int, keep: i
 
 
 def write_checkpoint(path: Path | BinaryIO, payload: dict[str, Any]) -> None:
-    """Write one file that `load_checkpoint` reads; its folder is made, and an older file stays whole until the end.
+    """Write a file for `load_checkpoint` atomically, creating its folder.
 
-    An open file is written from where it is. ValueError where `payload` holds anything but tensors, dicts, lists,
-    tuples and plain values (named by its key).
+    An open file is written from its current position. ValueError, naming the key, if `payload` holds anything but
+    tensors, dicts, lists, tuples and plain values.
     """
     _check_plain(payload, "payload")
     body = io.BytesIO()
@@ -65,16 +65,16 @@ def write_checkpoint(path: Path | BinaryIO, payload: dict[str, Any]) -> None:
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first; empty where there is no such folder. Links are none of them."""
+    """Return the checkpoints of a folder, oldest first; empty if there is no such folder. Links do not count."""
     found = (p for p in folder.glob("*.pt") if p.stem.isascii() and p.stem.isdecimal())
     return sorted((p for p in found if p.is_file() and not p.is_symlink()), key=lambda p: int(p.stem))
 
 
 def load_checkpoint(path: Path | BinaryIO, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read one checkpoint onto `device`. ValueError in one line: not ours, other version, cut short, damaged.
+    """Read a checkpoint onto `device`. A one-line ValueError if it is foreign, damaged or of another version.
 
-    An open file is read from its beginning. Nothing is allocated from a declared size before it was held against the
-    file's true size.
+    An open file is read from its beginning. Declared sizes are compared with the file's true size before anything is
+    allocated.
     """
     if isinstance(path, Path):
         with open(path, "rb") as file:
@@ -83,7 +83,7 @@ def load_checkpoint(path: Path | BinaryIO, device: torch.device | str = "cpu") -
 
 
 def _load(file: BinaryIO, path: Any, device: torch.device | str) -> dict[str, Any]:
-    """The checkpoint in an open file, whose errors are about `path`."""
+    """Read the checkpoint in an open file; errors name `path`."""
     body = _read_body(file, path)
     try:
         _check_archive(body)
@@ -91,7 +91,7 @@ def _load(file: BinaryIO, path: Any, device: torch.device | str) -> dict[str, An
         _check_plain(payload, "payload")
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from None
-    except Exception:  # whatever torch stumbles over; its own text recommends to switch its guard off
+    except Exception:  # any error of torch, whose own message suggests to disable weights_only
         raise ValueError(f"checkpoint {path}: holds more than tensors and plain values") from None
     if not isinstance(payload, dict):
         raise ValueError(f"checkpoint {path}: holds a {type(payload).__name__}, expected a dict")
@@ -99,7 +99,7 @@ def _load(file: BinaryIO, path: Any, device: torch.device | str) -> dict[str, An
 
 
 def _read_body(file: BinaryIO, path: Any) -> bytes:
-    """What follows the header, once version, length and checksum are right."""
+    """Return the body after checking version, length and checksum."""
     size = file.seek(0, os.SEEK_END) - _HEADER.size
     file.seek(0)
     header = file.read(_HEADER.size)
@@ -111,7 +111,7 @@ def _read_body(file: BinaryIO, path: Any) -> bytes:
     if version == 1:
         raise ValueError(
             f"checkpoint {path}: format version 1, expected {_VERSION}: version 1 holds neither the run's config "
-            "nor the episodes in flight, so no run can go on from it"
+            "nor the episodes in progress, so no run can resume from it"
         )
     if version != _VERSION:
         raise ValueError(f"checkpoint {path}: format version {version}, expected {_VERSION}")
@@ -125,7 +125,7 @@ def _read_body(file: BinaryIO, path: Any) -> bytes:
 
 
 def _check_archive(body: bytes) -> None:
-    """ValueError unless the archive's members are what they declare to be: not compressed, all inside the file."""
+    """Raise ValueError unless the archive's members are uncompressed and fit inside the file."""
     try:
         members = zipfile.ZipFile(io.BytesIO(body)).infolist()
     except zipfile.BadZipFile:
@@ -135,15 +135,15 @@ def _check_archive(body: bytes) -> None:
             raise ValueError(f"archive: got {member.filename[:60]!r} compressed, expected plain bytes")
     declared = sum(member.file_size for member in members)
     if declared > len(body):
-        raise ValueError(f"archive: declares {declared} bytes, expected at most the {len(body)} that it has")
+        raise ValueError(f"archive: got {declared} declared bytes, expected at most the {len(body)} of the file")
 
 
 def load_newest(
     folder: Path, device: torch.device | str = "cpu", check: Check | None = None
 ) -> tuple[dict[str, Any], Path]:
-    """The newest checkpoint of a folder that can be read and passes `check`, and its path.
+    """Return the newest checkpoint of a folder that can be read and passes `check`, and its path.
 
-    Bad ones are passed over with a warning. FileNotFoundError where there is none at all, ValueError where all are bad.
+    Bad ones are skipped with a warning. FileNotFoundError if there is no checkpoint, ValueError if all are bad.
     """
     paths = checkpoint_paths(folder)
     if not paths:
@@ -154,20 +154,20 @@ def load_newest(
             payload = load_checkpoint(path, device)
             if check is not None:
                 _check_all(payload, path, check)
-        except FileNotFoundError:  # removed since it was listed: by a run that goes on meanwhile
-            faults.append(f"checkpoint {path}: it is gone")
+        except FileNotFoundError:  # removed since it was listed, by a run in progress
+            faults.append(f"checkpoint {path}: no longer exists")
             continue
         except (ValueError, OSError) as error:
             faults.append(str(error))
             continue
         for fault in faults:
-            log.warning("%s; going on from %s", fault, path.name)
+            log.warning("%s; continuing from %s", fault, path.name)
         return payload, path
     raise ValueError(f"no good checkpoint among {len(paths)}; the newest: {faults[0]}")
 
 
 def _check_all(payload: dict[str, Any], path: Path, check: Check) -> None:
-    """`check`, and that the file is the one that its name says."""
+    """Run `check`, and check that the payload matches the file's name."""
     try:
         check(payload)
     except ValueError as error:
@@ -178,10 +178,10 @@ def _check_all(payload: dict[str, Any], path: Path, check: Check) -> None:
 
 
 def _check_plain(value: Any, where: str, depth: int = 0) -> None:
-    """Refuse what can not be loaded again, at saving and at loading.
+    """Raise ValueError, at saving and at loading, for values that a checkpoint may not hold.
 
-    Exact types, since np.float64 is a float and yet refused; tensors that show the same bytes many times over are, too:
-    they would grow when they are copied.
+    Types are compared exactly: np.float64 is a float, but refused. Tensors that repeat the same bytes (expanded views)
+    are refused too, because they would grow when copied.
     """
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():

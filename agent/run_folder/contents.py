@@ -1,7 +1,7 @@
-"""What a run's checkpoint holds, every part checked before anything is taken from it.
+"""Checks of a checkpoint's contents, part by part, before anything is restored from it.
 
-A file whose checksum is right may still be another program's, another version's or a forger's: after `check_run` a run
-can be restored from its payload without a surprise.
+A file with a correct checksum may still come from another program, another version or a forger: after `check_run` a run
+can be restored safely from its payload.
 """
 
 import random
@@ -48,12 +48,12 @@ BASELINE = {
 }
 PCG64 = {"bit_generator": str, "state": {"state": object, "inc": object}, "has_uint32": Count(), "uinteger": Count()}
 FRAME = (64, 64, 3)
-SPARE_BYTES, SPARE_TENSORS = 2**26, 2000  # that a model may take beside what is in its file
+SPARE_BYTES, SPARE_TENSORS = 2**26, 2000  # that a model may take in addition to what its file holds
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange)
 
 
 def saved_config(payload: dict[str, Any]) -> Config:
-    """The config that a run's checkpoint was written with. ValueError where it holds none."""
+    """Return the config that a run's checkpoint was written with. ValueError if it holds none."""
     if not isinstance(payload.get("config"), dict):
         raise ValueError("config: got none, expected the settings of a run")
     try:
@@ -63,17 +63,17 @@ def saved_config(payload: dict[str, Any]) -> Config:
 
 
 def is_baseline(payload: dict[str, Any]) -> bool:
-    """Whether a payload is of a run of Stable-Baselines3's algorithms."""
+    """Return whether a payload belongs to a run of a baseline of Stable-Baselines3."""
     return "parameters" in payload
 
 
 def check_payload(payload: dict[str, Any]) -> None:
-    """`check_run` or `check_baseline`."""
+    """Run `check_run` or `check_baseline`."""
     (check_baseline if is_baseline(payload) else check_run)(payload)
 
 
 def check_run(payload: dict[str, Any]) -> None:
-    """ValueError `<part>: got X, expected Y` unless a run can go on from this payload."""
+    """Raise ValueError `<part>: got X, expected Y` unless a run can resume from this payload."""
     check(payload, PARTS, "payload")
     agent, collector = payload["agent"], payload["collector"]
     _check_collector(collector, check_model(payload))
@@ -87,7 +87,7 @@ def check_run(payload: dict[str, Any]) -> None:
 
 
 def check_model(payload: dict[str, Any]) -> Agent:
-    """An agent as the payload's config describes it; ValueError unless it can take over the payload's weights."""
+    """Return an agent of the payload's config; ValueError unless the payload's weights fit it."""
     config, state = saved_config(payload), payload["agent"]
     is_counted = {"action_dim": Count(1), "is_discrete": bool, "updates": Count()}
     check({name: state.get(name) for name in is_counted}, is_counted, "agent")
@@ -97,21 +97,23 @@ def check_model(payload: dict[str, Any]) -> Agent:
 
 
 def check_baseline(payload: dict[str, Any]) -> None:
-    """ValueError unless this is the payload of a baseline's run; weights are checked where they are taken over."""
+    """Raise ValueError unless this is the payload of a baseline's run; weights are checked when they are loaded."""
     check(payload, BASELINE, "payload")
     folder = payload["replay"].get("folder")
     if not isinstance(folder, str) or Path(folder).name != folder or folder in (".", ".."):
-        raise ValueError(f"replay.folder: got {str(folder)[:60]!r}, expected the name of a folder in the run's own")
+        raise ValueError(
+            f"replay.folder: got {str(folder)[:60]!r}, expected the name of a folder inside the run's folder"
+        )
 
 
 def check_equal(value: Any, expected: Any, where: str) -> None:
-    """ValueError unless a value is the one that another part of the file says."""
+    """Raise ValueError unless a value agrees with another part of the file."""
     if type(value) is not type(expected) or value != expected:
         raise ValueError(f"{where}: got {str(value)[:60]}, expected {expected} as elsewhere in the file")
 
 
 def check_agent(state: dict[str, Any], agent: Agent) -> None:
-    """ValueError unless `Agent.state_dict` of an agent of this shape gave this state."""
+    """Raise ValueError unless `state` has the form of this agent's `state_dict`."""
     form = agent.state_dict()
     optimizers = {
         "model_optimizer": agent.model_learner.optimizer,
@@ -131,18 +133,18 @@ def check_agent(state: dict[str, Any], agent: Agent) -> None:
 
 
 def _build(config: Config, state: dict[str, Any]) -> Agent:
-    """An agent of a file's config; ValueError where it would take much more memory than its file."""
+    """Build an agent of a file's config; ValueError if it would take much more memory than its file."""
     tensors = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
     try:
         with _Budget(sum(leaf.nbytes for leaf in tensors) + SPARE_BYTES, len(tensors) + SPARE_TENSORS):
             return Agent(config, state["action_dim"], "cpu", state["is_discrete"])
     except (RuntimeError, ArithmeticError, TypeError, AssertionError) as error:
         found = one_line(error, 100)
-        raise ValueError(f"config: got settings that no model can be made of ({found})") from None
+        raise ValueError(f"config: got settings from which no model can be built ({found})") from None
 
 
 class _Budget(TorchFunctionMode):
-    """Inside, tensors of at most so many bytes are made; ValueError before the one that is too much."""
+    """A limit on the tensors created inside the block; ValueError before the one that exceeds it."""
 
     def __init__(self, num_bytes: int, num_tensors: int) -> None:
         super().__init__()
@@ -162,7 +164,7 @@ class _Budget(TorchFunctionMode):
 
 
 def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer, where: str) -> None:
-    """Adam's: no moments, or those of every parameter."""
+    """Check the state of Adam: no moments, or those of every parameter."""
     groups = optimizer.state_dict()["param_groups"]
     check(state, {"state": dict, "param_groups": Each(dict, len(groups))}, where)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -213,14 +215,14 @@ def _check_collector(state: dict[str, Any], agent: Agent) -> None:
     for index, taken in enumerate([driver["row"]["action"], *driver["actions"]]):
         if len(taken) == 0 or not bool((taken.abs() <= 1).all()):
             place = f"actions[{index - 1}]" if index else "row.action"
-            raise ValueError(f"collector.driver.{place}: got none, or some outside [-1, 1], expected actions")
+            raise ValueError(f"collector.driver.{place}: got no actions, or some outside [-1, 1], expected actions")
     if not bool(driver["row"]["reward"].isfinite().all()):
         raise ValueError("collector.driver.row.reward: got numbers that are not finite, expected finite ones")
     _check_drawer(state["random"], "collector.random")
 
 
 def _check_replay(state: dict[str, Any], actions: list[Tensor], action_dim: int) -> None:
-    """`actions`: those of each environment's present episode, which has as many rows so far."""
+    """Check the replay's state; `actions` are those of each environment's current episode, one per row."""
     number = Array(torch.int64, (None,))
     expected = {
         "rng": dict,
@@ -229,16 +231,16 @@ def _check_replay(state: dict[str, Any], actions: list[Tensor], action_dim: int)
         "episodes": {"number": number, "length": number, "digest": Array(torch.uint8, (None, 32))},
         "unfinished": Each(Array(torch.uint8, (None,)), len(actions)),
     }
-    if "rows" in state:  # not in a checkpoint of before running episodes were sampled
+    if "rows" in state:  # missing in checkpoints of versions that did not sample running episodes
         expected["rows"] = Count()
     check(state, expected, "replay")
     _check_drawer(state["rng"], "replay.rng")
     episodes = state["episodes"]
     numbers, lengths = episodes["number"].tolist(), episodes["length"].tolist()
     if not len(numbers) == len(lengths) == len(episodes["digest"]) or min(lengths, default=1) < 1:
-        raise ValueError("replay.episodes: got lists that do not fit, expected number, length and digest of each")
+        raise ValueError("replay.episodes: got lists of different lengths, expected number, length and digest of each")
     if any(a >= b for a, b in pairwise([-1, *numbers, state["last_number"] + 1])):
-        raise ValueError("replay.episodes.number: got them out of order, expected numbers up to last_number, ascending")
+        raise ValueError("replay.episodes.number: got numbers out of order, expected ascending ones up to last_number")
     for index, (packed, taken) in enumerate(zip(state["unfinished"], actions, strict=True)):
         try:
             check_unfinished(packed, len(taken), FRAME, action_dim)
@@ -247,7 +249,7 @@ def _check_replay(state: dict[str, Any], actions: list[Tensor], action_dim: int)
 
 
 def _check_drawer(state: Any, where: str) -> None:
-    """The state of a numpy Generator."""
+    """Check the state of a numpy Generator."""
     check(state, PCG64, where)
     _attempt(where, lambda: setattr(np.random.PCG64(), "state", state))
 
@@ -263,7 +265,7 @@ def _check_global_random_state(state: dict[str, Any]) -> None:
 
 
 def _attempt(where: str, use: Callable[..., Any], *arguments: Any) -> None:
-    """Use a random state on a generator of no importance: only its owner knows what it takes."""
+    """Try a random state on a throwaway generator, since only its own library can validate it."""
     try:
         use(*arguments)
     except (ValueError, TypeError, KeyError, RuntimeError, OverflowError, IndexError):

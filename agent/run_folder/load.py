@@ -1,4 +1,4 @@
-"""A run as its folder has it: the newest checkpoint that is whole, and the settings it goes on with."""
+"""Loading a run from its folder: its newest good checkpoint and its settings."""
 
 import contextlib
 import logging
@@ -20,25 +20,25 @@ log = logging.getLogger(__name__)
 
 
 def load_run(logdir: Path) -> dict[str, Any]:
-    """The payload of a run's newest checkpoint that is whole in every part, on the CPU.
+    """Return the payload of a run's newest good checkpoint, on the CPU.
 
-    FileNotFoundError where there is none, ValueError where none is good.
+    FileNotFoundError if there is no checkpoint, ValueError if none is good.
     """
     return load_newest(logdir / "checkpoints", "cpu", check_payload)[0]
 
 
 def is_run(place: object) -> TypeGuard[str | os.PathLike[str]]:
-    """Whether this is the path of a folder with a run, or with what is left of one."""
+    """Return whether `place` is the path of a folder with a run, or with parts of one."""
     if not isinstance(place, str | os.PathLike):
         return False
     return (Path(place) / "config.yaml").is_file() or (Path(place) / "checkpoints").is_dir()
 
 
 def load_agent(logdir: File, device: str | None = None) -> Agent:
-    """The agent of a run as it plays: its newest good checkpoint, and of its weights their average.
+    """Load the agent of a run from its newest good checkpoint, with the average of its weights if there is one.
 
-    A file that `agent.AIME.save` wrote is taken as well. FileNotFoundError where `logdir` is neither, ValueError for a
-    run of a baseline.
+    A file written by `agent.AIME.save` works as well. FileNotFoundError if `logdir` is neither, ValueError for a
+    baseline's run.
     """
     chosen = choose_device(device if device is not None else "auto")
     if is_run(logdir):
@@ -58,7 +58,7 @@ def load_agent(logdir: File, device: str | None = None) -> Agent:
 
 
 def load_agent_run(place: str | os.PathLike[str], tell: Callable[[str], None]) -> tuple[Config, dict[str, Any]]:
-    """`run_config` of a run that has an agent: FileNotFoundError without a checkpoint, ValueError for a baseline's."""
+    """Return `run_config` of our agent's run. FileNotFoundError without a checkpoint, ValueError for a baseline."""
     logdir = Path(place)
     config, payload = run_config(logdir, tell)
     if payload is None:
@@ -69,7 +69,7 @@ def load_agent_run(place: str | os.PathLike[str], tell: Callable[[str], None]) -
 
 
 def first_episodes(logdir: Path) -> list[int]:
-    """The number of the oldest episode that each checkpoint of a run needs, bad ones left out."""
+    """Return the number of the oldest episode that each good checkpoint of a run needs."""
     numbers = []
     for path in checkpoint_paths(logdir / "checkpoints"):
         with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
@@ -78,11 +78,11 @@ def first_episodes(logdir: Path) -> list[int]:
 
 
 def run_config(logdir: Path, tell: Callable[[str], None]) -> tuple[Config, dict[str, Any] | None]:
-    """The config of a run that exists, and its newest good checkpoint where there is one.
+    """Return the config of an existing run, and the payload of its newest good checkpoint if there is one.
 
-    Where config.yaml differs in keys of `MAY_CHANGE`, it is the file's. `tell` gets a line about that, and about a
-    config.yaml that is missing or damaged: then it is the checkpoint's. ValueError where the file differs in
-    other keys, or is damaged and there is no checkpoint.
+    Keys of `MAY_CHANGE` that differ are taken from config.yaml, and a missing or damaged config.yaml is replaced by the
+    checkpoint's config; `tell` gets a line about either. ValueError if config.yaml differs in other keys, or is damaged
+    and there is no checkpoint.
     """
     path = logdir / "config.yaml"
     payload = load_run(logdir) if checkpoint_paths(logdir / "checkpoints") else None
@@ -104,15 +104,15 @@ def run_config(logdir: Path, tell: Callable[[str], None]) -> tuple[Config, dict[
     wrong = differences(saved, written)
     if wrong:
         line = f"{path}: got other settings than its checkpoint's ({'; '.join(wrong)})"
-        raise ValueError(f"{line}, expected the same; remove the file to go on with those of the checkpoint")
+        raise ValueError(f"{line}, expected the same; remove the file to resume with those of the checkpoint")
     for change in differences(saved, written, ()):
-        tell(f"{path}: since the checkpoint {change}")
+        tell(f"{path}: changed since the checkpoint: {change}")
     return written, payload
 
 
 def _check_complete(path: Path) -> None:
-    """ValueError unless a config.yaml names every setting: one that was cut short would be another run's."""
+    """Raise ValueError unless a config.yaml names every setting: a truncated file would silently change the run."""
     named = dict(flatten(read_yaml(path)))
     missing = [key for key, _ in flatten(asdict(Config())) if key not in named]
     if missing:
-        raise ValueError(f"{path}: got no {missing[0]}, expected every setting; remove the file to begin a new run")
+        raise ValueError(f"{path}: got no {missing[0]}, expected every setting; remove the file to start a new run")

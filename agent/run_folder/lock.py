@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""The lock that allows one process at a time in a run's folder."""
 
 import contextlib
 import json
@@ -8,15 +8,15 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: runs are not guarded there
+except ImportError:  # not a POSIX system, where runs are not locked
     fcntl = None  # type: ignore[assignment]
 
 
 class RunLock:
-    """Holds the file `lock` of a run's folder from `acquire` to `release`.
+    """The lock on a run's folder, held through the file `lock` from `acquire` to `release`.
 
-    The lock is the system's (flock) and ends with the process, however that ends: none is ever left behind. The file
-    names the process that holds it, for the one that is refused.
+    It is the system's (flock) and ends with the process, so it is never stale. The file names the process that holds
+    it, for the error of another one.
     """
 
     def __init__(self, logdir: Path) -> None:
@@ -24,7 +24,7 @@ class RunLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock, making the folder where it is missing. ValueError where another process works in it."""
+        """Take the lock, creating the folder if needed. ValueError if another process holds it."""
         if self._descriptor is not None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,8 @@ class RunLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(descriptor)
-                raise ValueError(f"logdir: got '{self._path.parent}', in which {self._holder()} is at work") from None
+                got = f"got '{self._path.parent}', which {self._holder()} is using"
+                raise ValueError(f"logdir: {got}, expected a free folder") from None
             except OSError:  # a file system without locks
                 pass
         os.ftruncate(descriptor, 0)
@@ -42,7 +43,7 @@ class RunLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Give the lock back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, progress.csv and TensorBoard in its folder, and mirrors elsewhere."""
+"""The logs of a run: metrics.jsonl, progress.csv and TensorBoard in its folder, and mirrors elsewhere."""
 
 import csv
 import io
@@ -22,31 +22,31 @@ from replay.writing import naming, write_whole
 
 
 class Mirror(Protocol):
-    """A second place for what a run tells; trouble there is its own affair and never raised."""
+    """A second destination of a run's logs, which handles its own errors and never raises."""
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Counters and finite metrics of one moment."""
+        """Write the counters and finite metrics of one line."""
 
     def video(self, tag: str, gif: bytes, env_frames: int) -> None:
-        """An animated GIF of that moment."""
+        """Write an animated GIF."""
 
     def note(self, line: str, env_frames: int) -> None:
-        """A line of text of that moment."""
+        """Write a line of text."""
 
     def close(self) -> None:
-        """The run has ended."""
+        """Finish, because the run has ended."""
 
 
 class Logger:
-    """Writes the metrics of a run into its folder.
+    """The writer of a run's metrics.
 
-    metrics.jsonl is the record: one flat object a line, counters first, null for numbers that are not finite.
+    metrics.jsonl is the primary log: one flat object per line, counters first, null for numbers that are not finite.
     progress.csv is made from it at every `flush`; TensorBoard gets the same numbers over env_frames, and the settings.
 
     Args:
         logdir: the run's folder.
-        updates, env_frames: counters of the checkpoint that the run goes on from; what a killed run had written
-            beyond them is dropped. With neither, the run is new and older lines go.
+        updates, env_frames: counters of the checkpoint that the run resumes from; later lines of a killed run are
+            dropped. With neither, the run is new and all older lines are dropped.
         settings: dotted keys and values for TensorBoard's page of hyper-parameters.
     """
 
@@ -72,16 +72,16 @@ class Logger:
             self._write_settings(settings)
 
     def attach(self, *mirrors: Mirror) -> None:
-        """Tell `mirrors` too, from now on until the end."""
+        """Log to `mirrors` too, from now on until the end."""
         self._mirrors += mirrors
 
     def detach(self) -> list[Mirror]:
-        """Tell the mirrors nothing more, and return them."""
+        """Stop logging to the mirrors, and return them."""
         mirrors, self._mirrors = self._mirrors, []
         return mirrors
 
     def _write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Into the same event file; SummaryWriter.add_hparams would start a run of its own for them."""
+        """Write the settings into the same event file; SummaryWriter.add_hparams would start a separate run."""
         values = {name: value if type(value) in (int, float, str) else str(value) for name, value in settings.items()}
         experiment, session, _ = hparams(values, {"eval_return": math.nan})
         writer = self._board.file_writer
@@ -90,7 +90,7 @@ class Logger:
         writer.add_summary(session)
 
     def write(self, counters: Mapping[str, float], metrics: Mapping[str, float | Tensor]) -> None:
-        """Append a line: `counters` (env_frames, agent_steps, updates, wall_seconds), then that moment's metrics."""
+        """Append a line: `counters` (env_frames, agent_steps, updates, wall_seconds), then the metrics."""
         values = {name: float(value) for name, value in metrics.items()}
         self._step = int(counters["env_frames"])
         row = dict(counters) | {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -107,13 +107,13 @@ class Logger:
         """Show frames uint8 [T, H, W, 3] in TensorBoard, at the env_frames of the last line."""
         file = io.BytesIO()
         frames = np.stack([frame for index, frame in enumerate(frames) if is_in_gif(index, fps)])
-        starts = np.rint(100 * np.arange(len(frames) + 1) / min(fps, GIF_FPS))  # a gif's delays are whole hundredths
+        starts = np.rint(100 * np.arange(len(frames) + 1) / min(fps, GIF_FPS))  # a gif's delays are whole 1/100 s
         delays = (10 * np.diff(starts)).astype(int).tolist()
         imageio.imwrite(file, frames, extension=".gif", plugin="pillow", duration=delays, loop=0)
         gif, at = file.getvalue(), max(0, self._step)
         _, height, width, _ = frames.shape
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        # SummaryWriter.add_video would need moviepy; an animated image summary plays just as well.
+        # SummaryWriter.add_video would need moviepy; an animated image summary plays as well.
         writer = self._board.file_writer
         assert writer is not None
         writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), at)
@@ -121,7 +121,7 @@ class Logger:
             mirror.video(tag, gif, at)
 
     def note(self, line: str) -> None:
-        """Keep a line of text in TensorBoard, under "health", at the env_frames of the last line of metrics."""
+        """Write a line of text to TensorBoard, under "health", at the env_frames of the last line of metrics."""
         self._board.add_text("health", line, max(0, self._step))
         for mirror in self._mirrors:
             mirror.note(line, max(0, self._step))
@@ -141,7 +141,7 @@ class Logger:
         """Flush and close; a second call does nothing."""
         if self._file.closed:
             return
-        with ExitStack() as closing:  # each of them even where another fails
+        with ExitStack() as closing:  # closes each of them even if another fails
             for mirror in self._mirrors:
                 closing.callback(mirror.close)
             closing.callback(self._board.close)
@@ -150,7 +150,7 @@ class Logger:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics.jsonl, none where there is no file; what is cut or no line of metrics is left out."""
+    """Yield the lines of a metrics.jsonl (none if there is no file), skipping incomplete and invalid ones."""
     if not path.is_file():
         return
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -164,7 +164,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_row(row: Mapping[str, Any]) -> bool:
-    """Whether names are plain, values numbers or None, and the counters whole numbers."""
+    """Return whether names are printable, values numbers or None, and counters whole numbers."""
     counters = [row.get("env_frames"), row.get("updates", 0)]
     return (
         all(type(count) is int and 0 <= count < 2**63 for count in counters)

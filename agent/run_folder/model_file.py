@@ -1,4 +1,4 @@
-"""Files that a user names: a model or its replay, under a path or in an open file; nothing in them is unpickled."""
+"""Files named by the user: a model or its replay, as a path or an open file. Nothing is unpickled."""
 
 import io
 import os
@@ -17,11 +17,11 @@ _USES = {True: "reading and seeking", False: "writing"}
 
 
 class Form(NamedTuple):
-    """What a kind of file holds beside its `kind`."""
+    """The description of one kind of file."""
 
     kind: str
-    suffix: str  # of a path without one
-    origin: str  # what writes it
+    suffix: str  # added to a path without one
+    origin: str  # what such a file is, for error lines
     fields: dict[str, Any]
 
 
@@ -34,16 +34,16 @@ MODEL = Form(
 )
 REPLAY = Form(
     "agent.sb3.AIME.replay",
-    ".pkl",  # Stable-Baselines3's name for it; no pickle is in it
+    ".pkl",  # Stable-Baselines3's suffix; the file holds no pickle
     "a file that AIME.save_replay_buffer wrote",
     {"agent_steps": Count(), "episodes": Each(Array(torch.uint8, (None,)))},
 )
 
 
 def write(file: File, form: Form, payload: dict[str, Any]) -> None:
-    """Write the fields of a form: whole or not at all under a path, whose folder is made.
+    """Write the fields of a form; a path is written atomically and its folder is created.
 
-    ValueError where `file` is neither a path nor open for bytes.
+    ValueError if `file` is neither a path nor a file open for bytes.
     """
     target = _target(file, is_read=False)
     if isinstance(target, Path) and not target.suffix:
@@ -52,9 +52,9 @@ def write(file: File, form: Form, payload: dict[str, Any]) -> None:
 
 
 def read(file: File, form: Form, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The fields that `write` was given, on `device`, checked.
+    """Read and check the fields that `write` was given, on `device`.
 
-    FileNotFoundError where there is no such file, with or without the suffix; ValueError in one line for another one.
+    FileNotFoundError if there is no such file, with or without the suffix; a one-line ValueError for any other file.
     """
     target = _target(file, is_read=True)
     if isinstance(target, Path):
@@ -68,15 +68,15 @@ def read(file: File, form: Form, device: torch.device | str = "cpu") -> dict[str
 
 
 def _find(path: Path, form: Form) -> Path:
-    """The file of this name, with the form's suffix or without; FileNotFoundError where there is none."""
+    """Return the file of this name, with or without the form's suffix; FileNotFoundError if there is none."""
     found = next((p for p in (path, path.with_name(f"{path.name}{form.suffix}")) if p.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"path: got '{path}', expected {form.origin} (there is none)")
+        raise FileNotFoundError(f"path: got '{path}', expected {form.origin} (no such file)")
     return found
 
 
 def read_model(file: File, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What AIME.save wrote; an agent can be made of its `config` and `agent`. Errors as `read`'s."""
+    """Read a file written by AIME.save, whose `config` and `agent` give an agent. Errors as for `read`."""
     payload = read(file, MODEL, device)
     try:
         check_model(payload)
@@ -86,7 +86,7 @@ def read_model(file: File, device: torch.device | str = "cpu") -> dict[str, Any]
 
 
 def _target(file: Any, is_read: bool) -> Path | BinaryIO:
-    """A path as such, or an open file; ValueError for anything else."""
+    """Return a Path or the open file; ValueError for anything else."""
     if isinstance(file, str | os.PathLike):
         return Path(file)
     if not isinstance(file, io.IOBase) or isinstance(file, io.TextIOBase):

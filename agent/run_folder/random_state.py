@@ -1,4 +1,4 @@
-"""The process' global random states, numpy's legacy one included: nothing here draws from them, but users may."""
+"""The global random states of the process, which this package does not use, but a user's environment may."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 
 def global_random_state() -> dict[str, Any]:
-    """Python's, numpy's (legacy) and torch's states, on every device, as plain values and tensors."""
+    """Return Python's, numpy's (legacy) and torch's states, on every device, as plain values and tensors."""
     name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     return {
         "python": random.getstate(),
@@ -19,7 +19,7 @@ def global_random_state() -> dict[str, Any]:
 
 
 def restore_global_random_state(state: dict[str, Any]) -> None:
-    """Go on from `global_random_state`; the states of devices that are not here are left out."""
+    """Restore `global_random_state`; GPU states are skipped if the number of GPUs differs."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002
@@ -29,7 +29,7 @@ def restore_global_random_state(state: dict[str, Any]) -> None:
 
 
 def seed_global_random_state(seed: int) -> None:
-    """Begin all of them anew, so that two runs of one seed have the same."""
+    """Seed all global random states, so that two runs of one seed are equal."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)

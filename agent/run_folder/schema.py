@@ -1,4 +1,4 @@
-"""What a value out of a file has to look like, and the one line that says where it does not."""
+"""Schemas of values read from files, and one-line errors for values that do not match."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Array(NamedTuple):
-    """A tensor; None stands for any dtype or size."""
+    """A tensor; None allows any dtype or size."""
 
     dtype: torch.dtype | None
     shape: tuple[int | None, ...]
@@ -22,29 +22,29 @@ class Count(NamedTuple):
 
 
 class Each(NamedTuple):
-    """A list or tuple whose elements are all alike; `length` of them, or any number."""
+    """A list or tuple of `length` elements (None: any number) that all match `item`."""
 
     item: Any
     length: int | None = None
 
 
 class Table(NamedTuple):
-    """A dict whose keys are strings and whose values are all alike."""
+    """A dict with string keys whose values all match `value`."""
 
     value: Any
 
 
 class Maybe(NamedTuple):
-    """None, or something."""
+    """None, or a value that matches `value`."""
 
     value: Any
 
 
 def check(value: Any, expected: Any, where: str) -> None:
-    """ValueError `where: got X, expected Y` unless a value is as expected.
+    """Raise ValueError `where: got X, expected Y` unless a value matches a schema.
 
-    Expected are the classes above, None, a type (object takes all; float takes whole numbers too, and finite ones
-    alone), a tensor (its dtype and shape), a dict (the same keys, each value as there), a list (the same length).
+    A schema is one of the classes above, None, a type (object allows everything; float allows finite numbers, whole
+    ones too), a tensor (its dtype and shape), a dict (the same keys, a schema each), or a list (a schema per element).
     """
     if isinstance(expected, Maybe):
         if value is not None:
@@ -111,7 +111,7 @@ def _check_mapping(value: Any, expected: "Table | Mapping[Any, Any]", where: str
 
 
 def _short(value: Any) -> str:
-    """A value in a few words."""
+    """Describe a value in a few words."""
     if isinstance(value, Tensor):
         return f"{value.dtype} {list(value.shape)}"
     if isinstance(value, dict | list | tuple):

@@ -1,4 +1,4 @@
-"""Where a run's rows live: the ring that is sampled, and its episodes on disk."""
+"""The storage of a run's rows: the ring that is sampled, and the episodes on disk."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from replay import EpisodeStore, ReplayBuffer, check_budget, row_bytes
 
 
 class EpisodeBound(NamedTuple):
-    """After how many agent_steps an episode of training is cut off, and the settings that decide it."""
+    """The agent_steps after which a training episode is cut off, and the setting that decides it."""
 
     steps: int
     reason: str
 
 
 def episode_bound(config: Config, action_dim: int) -> EpisodeBound:
-    """The lesser of env.max_episode_frames and an environment's share of the replay. ValueError below one step."""
+    """Return the smaller of env.max_episode_frames and an environment's share of the replay. ValueError if below 1."""
     settings = config.env
     share = check_room(capacity_rows(config, action_dim), settings.num_envs)
     if settings.max_steps < share:
@@ -25,7 +25,7 @@ def episode_bound(config: Config, action_dim: int) -> EpisodeBound:
 
 
 def check_room(rows: int, num_envs: int) -> int:
-    """The rows that each environment's running episode may have. ValueError below two, its first and its last."""
+    """Return the rows that each environment's running episode may have. ValueError below two, its first and last."""
     if rows < 2 * num_envs:
         got = f"got room for {rows} rows"
         raise ValueError(f"replay.capacity_steps: {got}, expected at least 2 for each of {num_envs} environments")
@@ -33,7 +33,7 @@ def check_room(rows: int, num_envs: int) -> int:
 
 
 def check_storage(config: Config, logdir: Path, action_dim: int) -> None:
-    """ReplayBudgetError now, not in a week, if memory or disk cannot hold the replay. Writes nothing."""
+    """Raise ReplayBudgetError at once if memory or disk cannot hold a full replay. Write nothing."""
     row, key = row_bytes((64, 64, 3), action_dim), "replay.capacity_steps"
     memory, disk = needed_bytes(config, action_dim)
     check_budget(memory, memory_key=f"replay.memmap to true, or {key}", unit_bytes=row)
@@ -41,16 +41,16 @@ def check_storage(config: Config, logdir: Path, action_dim: int) -> None:
 
 
 def needed_bytes(config: Config, action_dim: int) -> tuple[int, int]:
-    """Memory and disk that a full replay takes.
+    """Return the bytes of memory and of disk that a full replay takes.
 
-    Rendered frames compress at least fourfold (docs/dependencies.md); a memory map has the rows on the disk.
+    Rendered frames compress at least fourfold (docs/dependencies.md); a memory map keeps the rows on disk.
     """
     rows = capacity_rows(config, action_dim) * row_bytes((64, 64, 3), action_dim)
     return (0, rows // 4 + rows) if config.replay.memmap else (rows, rows // 4)
 
 
 def open_storage(config: Config, logdir: Path, action_dim: int, pin_memory: bool) -> tuple[EpisodeStore, ReplayBuffer]:
-    """The run's episodes, and an empty ring that writes every finished one there."""
+    """Open the run's episodes, and an empty ring that writes every finished episode there."""
     folder = logdir / "episodes"
     store = EpisodeStore(folder, config.train.keep_checkpoints)
     store.needed.extend(first_episodes(logdir))
@@ -67,7 +67,7 @@ def open_storage(config: Config, logdir: Path, action_dim: int, pin_memory: bool
 
 
 def capacity_rows(config: Config, action_dim: int) -> int:
-    """Rows of the replay: the lesser of its two settings. ValueError where that is no room for a chunk."""
+    """Return the rows of the replay, the smaller of its two bounds. ValueError if a chunk does not fit."""
     rows, length = config.replay.capacity_steps, config.replay.batch_length
     if config.replay.capacity_gb is not None:
         rows = min(rows, int(config.replay.capacity_gb * 2**30) // row_bytes((64, 64, 3), action_dim))

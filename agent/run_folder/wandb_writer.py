@@ -1,6 +1,6 @@
-"""A run's copy at Weights & Biases (`train --wandb`): optional, and never a reason for a run to stop.
+"""Logging to Weights & Biases (`train --wandb`): optional, and never a reason for a run to stop.
 
-Importing this costs no wandb. What the service is told: settings, metrics over env_frames, videos, lines of health.
+Importing this module does not import wandb. The service gets settings, metrics over env_frames, videos and notes.
 """
 
 import io
@@ -11,24 +11,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from envs.wording import one_line, told
+from envs.wording import describe_error, one_line
 
 PROJECT = "aime"
-OLDEST = (0, 31)  # of wandb: what was tried; older ones cannot bound the wait at the end
+OLDEST = (0, 31)  # version of wandb; older ones cannot bound the wait at the end
 INSTALL = "pip install 'wandb>=0.31'"
-ID_FILE = "run_id"  # in the folder `wandb` of the run's own: a resumed run goes on in the same W&B run
+ID_FILE = "run_id"  # in the run's subfolder `wandb`: a resumed run continues the same W&B run
 WAIT_SECONDS = 30.0  # for the service, at the start and at the end
-AWAY_MODES = ("offline", "dryrun", "disabled")  # no login needed; WANDB_MODE or `wandb offline` choose one
+AWAY_MODES = ("offline", "dryrun", "disabled")  # modes without login, chosen by WANDB_MODE or `wandb offline`
 
 
 def check_wandb() -> None:
-    """ValueError in one line where --wandb cannot work: the package is missing or old, or nobody is logged in."""
+    """Raise a one-line ValueError if --wandb cannot work: the package is missing or old, or nobody is logged in."""
     try:
         found = version("wandb")
     except PackageNotFoundError:
-        raise ValueError(f"wandb: the package is not installed; expected what `{INSTALL}` installs") from None
+        raise ValueError(f"wandb: got no package, expected the version that `{INSTALL}` installs") from None
     if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
-        raise ValueError(f"wandb: got version {found}, expected what `{INSTALL}` installs")
+        raise ValueError(f"wandb: got version {found}, expected the one that `{INSTALL}` installs")
     import wandb
 
     settings = wandb.setup(wandb.Settings(silent=True)).settings
@@ -37,23 +37,23 @@ def check_wandb() -> None:
 
 
 class WandbWriter:
-    """The `Mirror` of a run at W&B, in project "aime", named as its folder.
+    """The `Mirror` of a run at W&B, in project "aime", named after its folder.
 
-    Where the service cannot be reached at the start, the copy is kept in the run's folder instead, to be uploaded by
-    `wandb sync`; trouble later ends the copy. Either is told in one line.
+    If the service cannot be reached at the start, the data stays in the run's folder, to be uploaded with `wandb sync`;
+    an error later ends the mirroring. Either is reported in one line.
 
     Args:
         logdir: the run's folder; W&B's own files go into its subfolder `wandb`.
         settings: the run's config, nested.
-        resume: go on in the W&B run that the folder names; otherwise a new one is begun.
-        tell: takes lines for the user.
+        resume: continue the W&B run that the folder names; otherwise start a new one.
+        tell: gets lines for the user.
     """
 
     def __init__(
         self, logdir: Path, settings: Mapping[str, Any], resume: bool, tell: Callable[[str], None] = print
     ) -> None:
         self._tell, self._folder = tell, logdir / "wandb"
-        self._run: Any = None  # wandb's, None where there is no copy
+        self._run: Any = None  # wandb's run; None without mirroring
         self._guard(lambda: self._begin(logdir, settings, resume))
 
     def _begin(self, logdir: Path, settings: Mapping[str, Any], resume: bool) -> None:
@@ -72,7 +72,7 @@ class WandbWriter:
             "id": run_id,
             "resume": "allow",
             "config": dict(settings),
-            # W&B would take the screen for its own lines, which breaks the progress bar.
+            # W&B's own console output would break the progress bar.
             "settings": wandb.Settings(
                 console="off",
                 silent=True,
@@ -85,7 +85,7 @@ class WandbWriter:
             self._run = wandb.init(**options)
         except wandb.errors.Error as error:
             self._tell(f"W&B: not reached ({one_line(error, 120)}); the copy stays in {self._folder}")
-            wandb.teardown()  # its service still holds the id of the run that failed
+            wandb.teardown()  # wandb's service still holds the id of the failed run
             self._run = wandb.init(**options, mode="offline")
         self._run.define_metric("*", step_metric="env_frames")
         if self._run.offline:
@@ -94,21 +94,21 @@ class WandbWriter:
             self._tell(f"W&B: {self._run.url}")
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Counters and finite metrics of one moment."""
+        """Write the counters and finite metrics of one line."""
         self._log(dict(row))
 
     def video(self, tag: str, gif: bytes, env_frames: int) -> None:
-        """An animated GIF of that moment."""
+        """Write an animated GIF."""
         import wandb
 
         self._guard(lambda: self._log({tag: wandb.Video(io.BytesIO(gif), format="gif"), "env_frames": env_frames}))
 
     def note(self, line: str, env_frames: int) -> None:
-        """A line of health, among the run's own: the latest is "health" in its summary."""
+        """Write a line of text; the latest is "health" in the W&B run's summary."""
         self._log({"health": line, "env_frames": env_frames})
 
     def close(self) -> None:
-        """Wait up to half a minute for the upload, then leave the rest in the run's folder."""
+        """Wait up to half a minute for the upload; the rest stays in the run's folder."""
         run, self._run = self._run, None
         if run is not None:
             self._guard(run.finish, f"the rest of the copy stays in {self._folder}, for  wandb sync")
@@ -117,17 +117,17 @@ class WandbWriter:
         if self._run is not None:
             self._guard(lambda: self._run.log(row))
 
-    def _guard(self, action: Callable[[], Any], remedy: str = "the run goes on without it") -> None:
-        """Whatever goes wrong inside wandb ends the copy, in one line, and not the run."""
+    def _guard(self, action: Callable[[], Any], remedy: str = "the run continues without it") -> None:
+        """Run an action of wandb; any error ends the mirroring with one line, but not the run."""
         try:
             action()
         except Exception as error:
             self._run = None
-            self._tell(f"W&B: {told(error, 120)}; {remedy}")
+            self._tell(f"W&B: {describe_error(error, 120)}; {remedy}")
 
 
 def _read_id(path: Path) -> str | None:
-    """The id that an earlier session wrote; None where there is none, or something else."""
+    """Return the id that an earlier session wrote; None if there is none, or it is invalid."""
     try:
         with open(path, "rb") as file:
             text = file.read(100).decode("ascii").strip()

@@ -1,1 +1,1 @@
-"""The agent in Stable-Baselines3's manner, and Stable-Baselines3's algorithms as baselines in ours."""
+"""The agent behind Stable-Baselines3's interface, and Stable-Baselines3's algorithms as baselines behind ours."""

@@ -1,4 +1,4 @@
-"""AIME in the manner of Stable-Baselines3: an algorithm with learn, predict, save and load for its environments.
+"""AIME as a Stable-Baselines3 algorithm, with learn, predict, save and load.
 
 model = AIME("cartpole_swingup", preset="cpu").learn(20_000)
 actions, state = model.predict(observations, state, episode_start, deterministic=True)
@@ -63,26 +63,26 @@ _IN_TABLE = (
 class AIME(BaseAlgorithm):
     """The agent of this package as an algorithm of Stable-Baselines3: callbacks, loggers and evaluate_policy work.
 
-    A timestep is a decision of one environment (agent_steps). Learning is `agent.Trainer`'s: every frame is a row of
-    replay, random actions fill it first, then train_ratio / (batch_size * batch_length) updates a timestep.
-    The filling takes replay.prefill_frames env_frames: that many timesteps divided by the action repeat, rounded up,
-    all environments together, whether the environment is named or given. An environment of this package says its
-    action repeat itself; a step of any other one is one env_frame.
+    A timestep is a decision of one environment (agent_steps). Learning works as in `agent.Trainer`: every frame is a
+    row of replay; random actions fill it first, then there are train_ratio / (batch_size * batch_length) updates per
+    timestep. The prefill takes replay.prefill_frames env_frames, divided by the action repeat and rounded up to
+    timesteps, over all environments together. An environment of this package knows its action repeat; a step of any
+    other one counts as one env_frame.
 
     Args:
         env: a gymnasium environment or a VecEnv of frames, a gymnasium id, or a task of `run_agent.py train --task`,
-            which is made with the preset's action repeat, render profile and num_envs. "CnnPolicy" may stand before
-            it, as Stable-Baselines3 has it, or be given as `policy`.
+            which is made with the preset's action repeat, render profile and num_envs. "CnnPolicy" may come before it,
+            as in Stable-Baselines3, or be given as `policy`.
         preset: cpu, gpu, reference or debug.
-        seed: of the agent and of the environments; None draws one.
+        seed: seed of the agent and of the environments; None draws one.
         device: "auto", "cpu" or "cuda".
         verbose: 1 prints Stable-Baselines3's table.
         tensorboard_log: a folder for TensorBoard.
         overrides: settings of the preset under dotted keys, {"replay.batch_size": 8}.
-        settings: the same as keywords, replay={"batch_size": 8}.
+        settings: settings as keywords, replay={"batch_size": 8}.
 
     Raises:
-        ValueError: no frames, other actions, an unknown preset or setting.
+        ValueError: no frames, unsupported actions, an unknown preset or setting.
     """
 
     @policy_first
@@ -120,7 +120,7 @@ class AIME(BaseAlgorithm):
         tensorboard_log: str | None,
         saved: Mapping[str, Any] | None = None,
     ) -> None:
-        """What a new model and a loaded one have in common; without an environment, `saved` names the spaces."""
+        """Build a new or a loaded model; without an environment, `saved` holds the spaces."""
         env = None if env is None else prepared(env)
         super().__init__(
             BasePolicy,
@@ -142,7 +142,7 @@ class AIME(BaseAlgorithm):
         self._setup_model()
 
     def _setup_model(self) -> None:
-        """The agent; the replay buffer comes with the first learn()."""
+        """Create the agent; the replay buffer is created by the first learn()."""
         self._actions = Actions(self.action_space)
         self.agent = Agent(self.config, self._actions.dim, str(self.device), self._actions.is_discrete)
         if self.config.compile:
@@ -161,10 +161,10 @@ class AIME(BaseAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Play and learn for `total_timesteps` decisions, all environments together, and a tick's rest of them.
+        """Play and learn for `total_timesteps` decisions over all environments, rounded up to whole ticks.
 
-        Later calls go on with the same weights and replay. `log_interval` counts episodes; None logs nothing.
-        ValueError where total_timesteps is below 1, there is no environment, or replay does not fit into memory.
+        Later calls continue with the same weights and replay. `log_interval` counts episodes; None logs nothing.
+        ValueError if total_timesteps is below 1, there is no environment, or the replay does not fit into memory.
         """
         total_timesteps = positive("total_timesteps", total_timesteps)
         log_interval = None if log_interval is None else positive("log_interval", log_interval)
@@ -190,13 +190,13 @@ class AIME(BaseAlgorithm):
         return self
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        """As ever, with the environments of evaluations wrapped as those of training are."""
+        """Initialise callbacks, wrapping the environments of evaluations like those of training."""
         for evaluation in evaluations(callback):
             evaluation.eval_env = self._wrap_env(evaluation.eval_env, self.verbose)
         return super()._init_callback(callback, progress_bar)
 
     def _tick(self, rollout: Rollout, callback: BaseCallback, log_interval: int | None) -> bool:
-        """One decision of every environment; False where a callback ends the training."""
+        """Make one decision in every environment; return False if a callback ends the training."""
         assert self.env is not None
         callback.on_rollout_start()
         actions = rollout.act(self._last_obs)
@@ -216,7 +216,7 @@ class AIME(BaseAlgorithm):
         return True
 
     def dump_logs(self) -> None:
-        """Log episodes, speed and the means of all metrics of the updates since the last time."""
+        """Log episodes, speed, and the means of the updates' metrics since the last call."""
         assert self.ep_info_buffer is not None
         if len(self.ep_info_buffer) > 0:
             self.logger.record("rollout/ep_rew_mean", safe_mean([info["r"] for info in self.ep_info_buffer]))
@@ -233,7 +233,7 @@ class AIME(BaseAlgorithm):
         self.logger.dump(self.num_timesteps)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Go on in other environments of the same spaces and number. ValueError for others."""
+        """Continue in other environments. ValueError unless their spaces and number are the same."""
         env = prepared(env)
         wrapped = self._wrap_env(env, self.verbose)
         if wrapped.num_envs != self.n_envs:
@@ -243,7 +243,7 @@ class AIME(BaseAlgorithm):
         super().set_env(wrapped, force_reset)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed the environments; the agent's own randomness has its seed since it was made."""
+        """Seed the environments; the agent's own generators were seeded when it was created."""
         if seed is not None and self.env is not None:
             self.action_space.seed(seed)
             self.env.seed(seed)
@@ -257,7 +257,7 @@ class AIME(BaseAlgorithm):
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Memory]:
-        """`Agent.predict` with actions in the environment's own space."""
+        """Choose actions as `Agent.predict` does, in the environment's own space."""
         with self.agent.average.swapped():
             actions, state = self.agent.predict(observation, state, episode_start, deterministic)
         return self._actions.to_env(actions), state
@@ -265,16 +265,16 @@ class AIME(BaseAlgorithm):
     # ---------------------------------------------------------------- saving
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        """What get_parameters and set_parameters mean."""
+        """Return the names of the parts that get_parameters and set_parameters handle."""
         return ["agent.model", "agent.actor_critic", "agent.average"], []
 
     def set_parameters(  # type: ignore[override]
         self, load_path_or_dict: File | Mapping[str, Any], exact_match: bool = True, device: str = "auto"
     ) -> None:
-        """Take over the weights of `get_parameters`, of a file that `save` wrote or of a run's folder; all or none.
+        """Load the weights of `get_parameters`, of a file written by `save` or of a run's folder; all or none.
 
-        Without `exact_match` parts and weights may be missing or be others too: those that are here are taken.
-        ValueError for other parts or shapes.
+        Without `exact_match`, missing parts and weights stay unchanged and additional weights are ignored. ValueError
+        for unknown parts or other shapes.
         """
         own, state = self.get_parameters(), load_path_or_dict
         if not isinstance(state, Mapping):
@@ -293,8 +293,7 @@ class AIME(BaseAlgorithm):
     def save(self, path: File) -> None:  # type: ignore[override]
         """Write config, weights, optimizers and counters (no replay) into one file without pickles.
 
-        Where the name has no suffix it gets Stable-Baselines3's ".zip"; folders are made. A file that is open for bytes
-        is written to.
+        A path without suffix gets Stable-Baselines3's ".zip"; folders are created. A file open for bytes works too.
         """
         payload = {
             "config": asdict(self.config),
@@ -315,10 +314,10 @@ class AIME(BaseAlgorithm):
         verbose: int = 0,
         tensorboard_log: str | None = None,
     ) -> Self:
-        """What `save` wrote, or the newest checkpoint of a run's folder; with an environment to go on in, or without.
+        """Load a file written by `save`, or the newest checkpoint of a run's folder.
 
-        Without one it predicts only. A task's name is made as the model's was. FileNotFoundError where there is no such
-        file, ValueError for a file that is not ours or an environment of other spaces.
+        Without an environment the model can only predict. A task's name is made into an environment like the model's.
+        FileNotFoundError if there is no such file, ValueError for a foreign file or an environment of other spaces.
         """
         check_options("", verbose, tensorboard_log, None)
         payload = _saved_model(path, choose_device(device))
@@ -337,24 +336,24 @@ class AIME(BaseAlgorithm):
 
     @property
     def replay_buffer(self) -> ReplayBuffer | None:
-        """The replay; None before the first learn() or load_replay_buffer()."""
+        """The replay buffer; None before the first learn() or load_replay_buffer()."""
         return None if self._rollout is None else self._rollout.replay
 
     def save_replay_buffer(self, path: File) -> None:
         """Write the replay's episodes into one compressed, checksummed file without pickles.
 
-        Where the name has no suffix it gets ".pkl", Stable-Baselines3's. Episodes under way are there as cut off; of
-        the oldest one nothing, where its first rows have been overwritten. ValueError before the first learn().
+        A path without suffix gets Stable-Baselines3's ".pkl". Episodes in progress are saved as truncated; the oldest
+        episode is omitted if its first rows have been overwritten. ValueError before the first learn().
         """
         if self._rollout is None:
-            raise ValueError("replay_buffer: got none, expected one: it comes with learn() or load_replay_buffer()")
+            raise ValueError("replay_buffer: got none, expected one from learn() or load_replay_buffer()")
         write(path, REPLAY, self._rollout.state_dict())
 
     def load_replay_buffer(self, path: File) -> None:
-        """Put what `save_replay_buffer` wrote in the place of the replay; learn() begins new episodes and goes on.
+        """Replace the replay by a file of `save_replay_buffer`; learn() then continues with new episodes.
 
-        ValueError, and nothing has changed, for a file that is not ours, is damaged or is of other actions, and for
-        episodes that are longer than the replay may be.
+        ValueError, with nothing changed, for a foreign or damaged file, for other actions, and for episodes longer than
+        the replay.
         """
         rollout = Rollout(self.agent, self._actions, self.n_envs)
         rollout.load_state_dict(read(path, REPLAY))
@@ -362,7 +361,7 @@ class AIME(BaseAlgorithm):
 
 
 def _saved_model(place: File, device: torch.device) -> dict[str, Any]:
-    """What `AIME.save` wrote, or a run's newest checkpoint in that form."""
+    """Read a file written by `AIME.save`, or a run's newest checkpoint, in the same form."""
     if not is_run(place):
         return read_model(place, device)
     config, run = load_agent_run(place, log.warning)
@@ -372,7 +371,7 @@ def _saved_model(place: File, device: torch.device) -> dict[str, Any]:
 
 
 def _merged(own: Mapping[str, Any], part: Any, name: str) -> dict[str, Any]:
-    """A module's weights under those of `part` that it has too."""
+    """Return a module's weights, replaced by those of `part` with the same name."""
     if not isinstance(part, Mapping):
         raise ValueError(f"parameters.{name}: got {type(part).__name__}, expected a dict of tensors")
     return {key: part.get(key, value) for key, value in own.items()}

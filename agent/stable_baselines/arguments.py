@@ -1,4 +1,4 @@
-"""What a user of Stable-Baselines3 writes: the policy in front of the environment, and settings under its names."""
+"""Arguments in Stable-Baselines3's style: the policy before the environment, and settings under its names."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ from stable_baselines3.common.policies import BasePolicy
 
 from world_model.settings import as_declared, unknown_key
 
-_POLICIES = ("CnnPolicy", "CnnLstmPolicy", "MultiInputPolicy")  # all mean the one that there is: frames and a memory
+_POLICIES = ("CnnPolicy", "CnnLstmPolicy", "MultiInputPolicy")  # all mean our only policy: frames and a memory
 _OF_VECTORS = ("MlpPolicy", "MlpLstmPolicy")
-OURS = {  # Stable-Baselines3's settings -> what does the same here
+OURS = {  # Stable-Baselines3's settings -> their equivalents here
     "batch_size": "replay.batch_size",
     "buffer_size": "replay.capacity_steps",
     "ent_coef": "behavior.entropy",
@@ -28,9 +28,9 @@ OURS = {  # Stable-Baselines3's settings -> what does the same here
 
 
 def policy_first(init: Callable[..., None]) -> Callable[..., None]:
-    """Let `init(self, env, ...)` be called in Stable-Baselines3's order too: init(self, "CnnPolicy", env, ...).
+    """Let `init(self, env, ...)` also be called in Stable-Baselines3's order: init(self, "CnnPolicy", env, ...).
 
-    ValueError in one line for a policy that there is not.
+    A one-line ValueError for an unknown policy.
     """
 
     @wraps(init)
@@ -45,7 +45,7 @@ def policy_first(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _is_policy(first: Any, others: tuple[Any, ...], settings: Mapping[str, Any]) -> bool:
-    """Whether an environment follows, or nothing but a policy could be meant."""
+    """Return whether an environment follows, or the first argument can only be a policy."""
     if "env" in settings or (others and hasattr(others[0], "observation_space")):
         return True
     if isinstance(first, str):
@@ -56,16 +56,16 @@ def _is_policy(first: Any, others: tuple[Any, ...], settings: Mapping[str, Any])
 def _check_policy(policy: Any) -> None:
     name = policy if isinstance(policy, str) else getattr(policy, "__name__", repr(policy))
     if name in _OF_VECTORS:
-        reason = "the agent sees frames (the task 'gym:<id>' draws environments without them)"
+        reason = "the agent sees frames (the task 'gym:<id>' renders environments without them)"
         raise ValueError(f"policy: got '{name}', expected 'CnnPolicy': {reason}")
     if not isinstance(policy, str):
-        raise ValueError(f"policy: got {name}, expected 'CnnPolicy', which world_model and behavior shape")
+        raise ValueError(f"policy: got {name}, expected 'CnnPolicy'; settings of world_model and behavior shape it")
     if policy not in _POLICIES:
         raise ValueError(unknown_key(policy, list(_POLICIES), "policy"))
 
 
 def positive(name: str, value: Any) -> int:
-    """A whole number of any type, 1e5 too, as an int. ValueError unless it is one and at least 1."""
+    """Return a whole number of any type, such as 1e5, as an int. ValueError unless it is at least 1."""
     count: int = as_declared(name, value, int)
     if count < 1:
         raise ValueError(f"{name}: got {count}, expected at least 1")
@@ -73,7 +73,7 @@ def positive(name: str, value: Any) -> int:
 
 
 def check_options(preset: Any, verbose: Any, tensorboard_log: Any, overrides: Any) -> None:
-    """ValueError in one line for an option of AIME that is of another type."""
+    """Raise a one-line ValueError for an option of AIME that has the wrong type."""
     as_declared("preset", preset, str)
     as_declared("verbose", verbose, int, 0)
     if not isinstance(tensorboard_log, str | os.PathLike | None):

@@ -1,4 +1,4 @@
-"""The loop of a baseline: Stable-Baselines3's own, with this package's clocks, counters and records around it."""
+"""The trainer of a baseline: Stable-Baselines3's loop with this package's clocks, counters and logs around it."""
 
 import time
 from contextlib import suppress
@@ -25,10 +25,10 @@ from envs.workers import close_env
 
 
 class BaselineTrainer:
-    """One run of SAC or PPO in a folder, in the form of `agent.Trainer`: the same records, clocks and stops.
+    """One run of SAC or PPO in a folder, with the same logs, clocks and stops as `agent.Trainer`.
 
-    A run that goes on has its weights, optimizers and replay, and begins new episodes. PPO learns from whole rollouts:
-    it ends with the one in which env_frames are spent, and a stop loses the rows of an unfinished one.
+    A resumed run has its weights, optimizers and replay, but begins new episodes. PPO learns from whole rollouts: it
+    ends with the rollout in which env_frames are spent, and a stop loses the rows of an unfinished one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class BaselineTrainer:
         torch.set_num_threads(self.threads.count)
         config = replace(config, threads=self.threads.count)
         self.config, self.logdir = config, Path(logdir)
-        if config.algo == "sac":  # PPO has no prefill, and plays the rollout that it begins to its end
+        if config.algo == "sac":  # PPO has no prefill, and always finishes the rollout that it begins
             check_learnable(config)
         self._envs = stacked_envs(config)
         self._lock = RunLock(self.logdir)
@@ -72,18 +72,17 @@ class BaselineTrainer:
         self._evaluated_at = self.env_frames if resume else -1
         self.stop_reason = ""
         self.has_failed = False
-        self.is_whole = True  # whether this is a state between two steps
+        self.is_whole = True  # whether the run is between two steps, in a state that can be saved
 
     @property
     def env_frames(self) -> int:
-        """Control steps of the simulator, all environments together."""
+        """The simulator's control steps over all environments."""
         return self.agent.algorithm.num_timesteps * self.config.env.action_repeat
 
     def run(self) -> None:
-        """Train until the budget, the wall-clock limit, a signal or a failure; ends with a checkpoint where it can.
+        """Train until the budget, the wall-clock limit, a signal or a failure, and write a checkpoint if possible.
 
-        An error that nobody expected, the environments' own too, is raised, after a checkpoint too unless it came in
-        the middle of an update.
+        An unexpected error, of the environments too, is raised after a checkpoint, unless it came during an update.
         """
         repeat, model = self.config.env.action_repeat, self.agent.algorithm
         left = -(-self.config.env_frames // repeat) - model.num_timesteps
@@ -96,28 +95,28 @@ class BaselineTrainer:
             self.logger.close()
 
     def close(self) -> None:
-        """Let go of environments, logs and folder; a second call does nothing."""
+        """Release environments, logs and folder; a second call does nothing."""
         close_env(self._envs)
-        with suppress(OSError):  # a full disk: what it prevented was told where it was found
+        with suppress(OSError):  # a full disk, which has been reported already
             self.logger.close()
         self._lock.release()
 
     def stop(self, reason: str) -> None:
-        """End soon."""
+        """Ask the run to end soon."""
         self.stop_reason = reason
 
     def fail(self, reason: str) -> None:
-        """End soon, with what has to be mended first."""
+        """Ask the run to end soon as failed, for a reason that the user has to fix."""
         self.stop(reason)
         self.has_failed = True
 
     def note(self, line: str) -> None:
-        """Tell the user, and keep, a line of text."""
+        """Show and log a line of text."""
         self.logger.note(line)
         self.display.note(line)
 
     def after_step(self, infos: list[dict[str, Any]]) -> bool:
-        """What is due after a decision of all environments; False where the run is to end."""
+        """Do what is due after a decision of all environments; return False if the run should end."""
         for info in infos:
             if "episode" in info:
                 self._recent["train_return"] = float(info["episode"]["r"])
@@ -149,7 +148,7 @@ class BaselineTrainer:
         }
 
     def _evaluate(self) -> None:
-        """Deterministic episodes with fixed seeds, those of our own runs."""
+        """Play deterministic episodes with the same fixed seeds as our own runs."""
         if self._evaluated_at == self.env_frames:
             return
         self._evaluated_at = self.env_frames
@@ -165,7 +164,7 @@ class BaselineTrainer:
 
 
 class _EveryStep(BaseCallback):
-    """Tells the trainer of every step, and of the updates between two rollouts."""
+    """A callback that notifies the trainer of every step, and of the updates between rollouts."""
 
     def __init__(self, trainer: BaselineTrainer) -> None:
         super().__init__()

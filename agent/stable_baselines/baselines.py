@@ -1,6 +1,6 @@
-"""SAC and PPO of Stable-Baselines3 on the very frames that our agent gets: built, saved, loaded and played.
+"""SAC and PPO of Stable-Baselines3 on the same frames as our agent: building, saving, loading and playing them.
 
-Task, action repeat, render profile and prefill are the run's as for our agent; the last STACK frames are stacked.
+Task, action repeat, render profile and prefill are the same as for our agent; the last STACK frames are stacked.
 """
 
 import shutil
@@ -27,13 +27,13 @@ from envs.spaces import OneHot, one_hot
 from envs.wording import one_line
 from replay import check_budget
 
-STACK = 3  # frames of an observation
-ROW_BYTES = 2 * STACK * 3 * 64 * 64  # of SAC's replay: an observation and the next one
+STACK = 3  # frames per observation
+ROW_BYTES = 2 * STACK * 3 * 64 * 64  # per row of SAC's replay: an observation and the next one
 ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
 class Baseline:
-    """A trained policy as `agent.evaluation.episodes` plays it; its memory is the stack of frames."""
+    """A trained policy with the player interface of `agent.evaluation.episodes`; its memory is the frame stack."""
 
     def __init__(self, model: SAC | PPO, config: Config) -> None:
         self.algorithm, self.config, self.device = model, config, model.device
@@ -43,26 +43,26 @@ class Baseline:
 
     @property
     def updates(self) -> int:
-        """Gradient steps."""
+        """The number of gradient steps."""
         if isinstance(self.algorithm, SAC):
-            return self.algorithm._n_updates  # Stable-Baselines3 has no public name for it
+            return self.algorithm._n_updates  # not public in Stable-Baselines3
         rows = self.algorithm.n_steps * self.algorithm.n_envs
-        return self.algorithm._n_updates * -(-rows // self.algorithm.batch_size)  # PPO counts rounds over its rows
+        return self.algorithm._n_updates * -(-rows // self.algorithm.batch_size)  # PPO counts epochs
 
     @property
     def num_parameters(self) -> int:
-        """Trainable parameters, SAC's slow copy of the critic left out."""
+        """The number of trainable parameters, without SAC's target critic."""
         named = self.algorithm.policy.named_parameters()
         return sum(p.numel() for name, p in named if not name.startswith("critic_target"))
 
     def initial_state(self, num_envs: int) -> NDArray[np.uint8]:
-        """Black frames [N, 64, 64, 3 STACK], as VecFrameStack has them before an episode."""
+        """Return black frames [N, 64, 64, 3 STACK], VecFrameStack's state before an episode."""
         return np.zeros((num_envs, 64, 64, 3 * STACK), np.uint8)
 
     def act(
         self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: NDArray[np.uint8], mode: Mode
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Actions [N, A] for images [N, 64, 64, 3], and the stack that holds them."""
+        """Return actions [N, A] for images [N, 64, 64, 3], and the updated frame stack."""
         state = np.where(is_first[:, None, None, None], np.uint8(0), state)
         state = np.concatenate([state[..., 3:], images], axis=-1)
         actions, _ = self.algorithm.predict(state.transpose(0, 3, 1, 2), deterministic=mode == "deterministic")
@@ -70,7 +70,7 @@ class Baseline:
 
     @classmethod
     def load(cls, logdir: str | Path, device: str | None = None) -> "Baseline":
-        """The policy of a run, from its newest checkpoint. FileNotFoundError where `logdir` holds none."""
+        """Load the policy of a run's newest checkpoint. FileNotFoundError if `logdir` holds none."""
         logdir = Path(logdir)
         config = load_config(logdir / "config.yaml")
         chosen = choose_device(device if device is not None else "auto")
@@ -85,21 +85,21 @@ class Baseline:
 
 
 class _Choices(gymnasium.ActionWrapper[Any, Any, Any]):
-    """Discrete actions for an environment that takes one-hot vectors."""
+    """A wrapper with Discrete actions around an environment that takes one-hot vectors."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], n: int) -> None:
         super().__init__(env)
         self.action_space = Discrete(n)
 
     def action(self, action: Any) -> NDArray[np.float32]:
-        """The number of a choice -> its vector."""
+        """Return the one-hot vector of an action's number."""
         return one_hot(action, int(self.action_space.n))  # type: ignore[attr-defined]
 
 
 def stacked_envs(config: Config) -> VecEnv:
-    """The run's environments, whose observations are the last STACK frames: uint8 [N, 3 STACK, 64, 64].
+    """Make the run's environments, whose observations are the last STACK frames: uint8 [N, 3 STACK, 64, 64].
 
-    ValueError for SAC where actions are discrete.
+    ValueError for SAC with discrete actions.
     """
 
     def choices(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
@@ -113,13 +113,13 @@ def stacked_envs(config: Config) -> VecEnv:
 
 
 def buffer_rows(config: Config) -> int:
-    """Rows (agent_steps) of SAC's replay: those of the whole run, where they fit into buffer_gb."""
+    """Return the rows (agent_steps) of SAC's replay: the whole run, or as many as fit into buffer_gb."""
     budget = -(-config.env_frames // config.env.action_repeat)
     return max(config.env.num_envs, min(budget, int(config.sac.buffer_gb * 2**30) // ROW_BYTES))
 
 
 def make_model(config: Config, env: VecEnv, device: torch.device, buffer_rows: int) -> SAC | PPO:
-    """An untrained model. ReplayBudgetError where SAC's replay does not fit into memory."""
+    """Make an untrained model. ReplayBudgetError if SAC's replay does not fit into memory."""
     shared: dict[str, Any] = {"seed": config.seed, "device": device}
     if config.algo == "ppo":
         return PPO("CnnPolicy", env, **shared, **vars(config.ppo))
@@ -130,7 +130,7 @@ def make_model(config: Config, env: VecEnv, device: torch.device, buffer_rows: i
 
 
 def one_pass(config: Config) -> Callable[[], None]:
-    """What takes a batch of noise through a network of its own and back, where most of an update's time goes."""
+    """Return a function that runs a batch of noise forward and backward through a CNN, the main cost of an update."""
     network = NatureCNN(Box(0, 255, (3 * STACK, 64, 64), np.uint8))
     frames = torch.zeros(getattr(config, config.algo).batch_size, 3 * STACK, 64, 64)
     return lambda: network(frames).sum().backward()
@@ -140,13 +140,13 @@ def one_pass(config: Config) -> Callable[[], None]:
 
 
 def save(baseline: Baseline, logdir: Path, counters: dict[str, Any]) -> None:
-    """Weights, optimizers, counters and SAC's replay into the run's folder, in the place of older ones."""
+    """Write weights, optimizers, counters and SAC's replay to the run's folder, replacing older ones."""
     model = baseline.algorithm
     _, variables = model._get_torch_save_params()
     replay = _save_replay(model, logdir, counters["agent_steps"]) if isinstance(model, SAC) else {"folder": ""}
     payload = {
         "counters": counters,
-        "due": {"updates": 0, "evaluation": False},  # as our own runs have it: nothing is left undone
+        "due": {"updates": 0, "evaluation": False},  # as in our own runs: nothing is left to do
         "rounds": model._n_updates,
         "parameters": {name: dict(state) for name, state in model.get_parameters().items()},
         "variables": {name: getattr(model, name).detach() for name in variables},
@@ -159,7 +159,7 @@ def save(baseline: Baseline, logdir: Path, counters: dict[str, Any]) -> None:
 
 
 def restore(baseline: Baseline, logdir: Path) -> dict[str, Any]:
-    """Go on where `save` was called -> the counters of then. Randomness is that of the seed and the step."""
+    """Restore what `save` wrote and return its counters. Random generators are seeded by the seed and the step."""
     model, config = baseline.algorithm, baseline.config
     payload, _ = load_newest(logdir / "checkpoints", model.device, check_baseline)
     _restore_weights(model, payload)
@@ -170,7 +170,7 @@ def restore(baseline: Baseline, logdir: Path) -> dict[str, Any]:
 
 
 def _restore_weights(model: SAC | PPO, payload: dict[str, Any]) -> None:
-    """ValueError in one line where these are not the parts of such a model."""
+    """Load the weights; a one-line ValueError if they do not fit the model."""
     parts, variables = model._get_torch_save_params()
     for name, wanted in (("parameters", parts), ("variables", variables)):
         if set(payload[name]) != set(wanted):
@@ -186,7 +186,7 @@ def _restore_weights(model: SAC | PPO, payload: dict[str, Any]) -> None:
 
 
 def _save_replay(model: SAC, logdir: Path, agent_steps: int) -> dict[str, Any]:
-    """SAC's rows into a folder of their own, so that those of the last checkpoint stay until there is a new one."""
+    """Write SAC's rows to a new folder, so that those of the last checkpoint stay until the next one is complete."""
     buffer, folder = model.replay_buffer, logdir / f"replay-{agent_steps:09d}"
     assert buffer is not None
     shutil.rmtree(folder, ignore_errors=True)
@@ -197,7 +197,7 @@ def _save_replay(model: SAC, logdir: Path, agent_steps: int) -> dict[str, Any]:
 
 
 def _restore_replay(model: SAC, folder: Path, position: int) -> None:
-    """The rows of `_save_replay`, into a buffer of the same size or a larger one."""
+    """Read the rows of `_save_replay` into a buffer of the same size or a larger one."""
     buffer, rows = model.replay_buffer, 0
     assert buffer is not None
     try:

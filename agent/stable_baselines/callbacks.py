@@ -1,4 +1,4 @@
-"""What Stable-Baselines3's callbacks need from an algorithm: that they are ones, and environments to evaluate in."""
+"""Stable-Baselines3's callbacks: checking them, and finding their evaluations."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 
 
 def check_callback(callback: object) -> None:
-    """ValueError unless Stable-Baselines3's `learn` would take it: a callback, a list of them, a function, or None."""
+    """Raise ValueError unless Stable-Baselines3 accepts this: a callback, a list of callbacks, a function, or None."""
     if isinstance(callback, list):
         is_known = all(isinstance(part, BaseCallback) for part in callback)
     else:
@@ -18,7 +18,7 @@ def check_callback(callback: object) -> None:
 
 
 def evaluations(callback: object) -> Iterator[EvalCallback]:
-    """The EvalCallbacks in a callback, in a list of them, and behind events."""
+    """Yield the EvalCallbacks in a callback, a list of callbacks, or behind event callbacks."""
     if isinstance(callback, EvalCallback):
         yield callback
     parts = callback if isinstance(callback, list) else []

@@ -1,4 +1,4 @@
-"""Between Stable-Baselines3's environments and the agent: what a name means, settings, spaces that fit, actions."""
+"""Stable-Baselines3's environments for the agent: names, settings, checks of spaces, and actions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,11 +32,11 @@ from envs.images import is_image
 from envs.pixels import PixelEnv
 from envs.spaces import OneHot, action_map, random_actions
 from envs.tasks import GYM_PREFIX, base_task
-from envs.wording import one_line, told
+from envs.wording import describe_error, one_line
 from world_model.settings import declared, unknown_key
 
 _NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device")  # the environment, learn() or arguments decide them
-_OF_TRAINER = (  # settings of `train` that mean nothing without a Trainer
+_OF_TRAINER = (  # settings of `train` that have no meaning without a Trainer
     "final_updates",
     "eval_every",
     "eval_episodes",
@@ -50,14 +50,14 @@ GymEnv = gymnasium.Env[Any, Any] | VecEnv
 
 
 def is_task(name: str) -> bool:
-    """Whether this names a task of `run_agent.py train --task`; every other name is a gymnasium id."""
+    """Return whether this names a task of `run_agent.py train --task`; any other name is a gymnasium id."""
     return base_task(name) in task_names() or name.startswith(GYM_PREFIX)
 
 
 def task_envs(
     config: Config, wrap: Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]] | None = None
 ) -> VecEnv:
-    """Environments of the config's task in this process, as the config plays and draws them, each inside `wrap`."""
+    """Make environments of the config's task in this process, with its settings, each wrapped by `wrap`."""
 
     def make() -> gymnasium.Env[Any, Any]:
         env = make_env(config.task, **config.env.options())
@@ -68,10 +68,10 @@ def task_envs(
 
 
 def task_of(env: GymEnv) -> tuple[str, dict[str, Any]]:
-    """The task that a made environment is, and its settings `env.*`.
+    """Return the task of an existing environment, and its settings `env.*`.
 
-    Ours know both. Others are "gym:" and their id, or their class where they have none, and a step is one env_frame.
-    ValueError in one line where it is no environment, or does not hand over frames as they are.
+    Our environments know both. For others the task is "gym:" and their id, or their class without one, and a step is
+    one env_frame. A one-line ValueError if it is no environment, or stacks or normalizes its frames.
     """
     _check_kind(env)
     count = env.num_envs if isinstance(env, VecEnv) else 1
@@ -84,38 +84,38 @@ def task_of(env: GymEnv) -> tuple[str, dict[str, Any]]:
 
 
 def _attribute(env: GymEnv, name: str) -> Any:
-    """What the environment, or the first of several, has under a name, behind all wrappers; None for nothing."""
+    """Return an attribute of the environment, or of the first of several, behind all wrappers; None if missing."""
     if isinstance(env, VecEnv):
         return env.get_attr(name)[0] if env.has_attr(name) else None
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 
 
 def prepared(env: Any) -> GymEnv:
-    """A user's environment whose answers are checked; of a Dict the image is seen, as of a task "gym:<id>".
+    """Wrap a user's environment so that its answers are checked; of a Dict the image is used, as for "gym:<id>".
 
-    ValueError in one line unless it has frames one by one, and actions that the agent can use.
+    A one-line ValueError unless it has single frames and actions that the agent can use.
     """
     task, is_dict = task_of(env)[0], isinstance(env.observation_space, Dict)
     if isinstance(env, VecEnv):
         if isinstance(env.unwrapped, DummyVecEnv):
-            env.unwrapped.envs = [_held_to_contract(part) for part in env.unwrapped.envs]
+            env.unwrapped.envs = [_with_contract(part) for part in env.unwrapped.envs]
         key, is_observed = choose_image(env.observation_space, None, task)
         env = VecExtractDictObs(env, key) if is_dict and is_observed and key is not None else env
     else:
-        env = GymPixels(env) if is_dict else _held_to_contract(env)
+        env = GymPixels(env) if is_dict else _with_contract(env)
     check_spaces(env.observation_space, env.action_space)
     return env
 
 
-def _held_to_contract(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    is_checked = isinstance(env, Contract) or isinstance(env.unwrapped, PixelEnv)  # ours check what is inside
+def _with_contract(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    is_checked = isinstance(env, Contract) or isinstance(env.unwrapped, PixelEnv)  # ours check already
     return env if is_checked else Contract(env, task_of(env)[0])
 
 
 def _check_kind(env: Any) -> None:
-    """ValueError unless this is an environment, or several, whose frames come as they are.
+    """Raise ValueError unless this is an environment, or several, with unmodified frames.
 
-    The agent has a memory, so frames are not stacked for it; three grey ones would pass for the channels of one.
+    The agent has a memory, so frames must not be stacked: three grey ones would pass for the channels of one.
     """
     if not isinstance(env, gymnasium.Env | VecEnv):
         kinds = "a gymnasium.Env, a VecEnv, a gymnasium id or a task such as 'cartpole_swingup'"
@@ -135,17 +135,17 @@ def _check_kind(env: Any) -> None:
 
 
 def check_spaces(observations: Space[Any], actions: Space[Any]) -> None:
-    """ValueError in one line unless these are frames and actions that the agent can use."""
+    """Raise a one-line ValueError unless these are frames and actions that the agent can use."""
     if not is_image_space(observations) or not is_image(observations):
-        frames = f"frames Box(0, 255, (H, W, 3), uint8); the task '{GYM_PREFIX}<id>' draws environments without them"
+        frames = f"frames Box(0, 255, (H, W, 3), uint8); the task '{GYM_PREFIX}<id>' renders environments without them"
         raise ValueError(f"env: got observations {_brief(observations)}, expected {frames}")
     Actions(actions)
 
 
 class Actions:
-    """The agent's actions, in [-1, 1]^A or one-hot vectors, as actions of an environment's space.
+    """The map from the agent's actions, in [-1, 1]^A or one-hot vectors, to an environment's action space.
 
-    ValueError for other spaces than a Box with finite bounds and Discrete.
+    ValueError unless the space is a Box with finite bounds, or Discrete.
     """
 
     def __init__(self, space: Space[Any]) -> None:
@@ -157,16 +157,16 @@ class Actions:
         self.dim, self.is_discrete = int(np.prod(own.shape or ())), isinstance(own, OneHot)
 
     def to_env(self, actions: NDArray[np.float32]) -> NDArray[Any]:
-        """[..., A] -> [..., *shape] in the space."""
+        """Map the agent's actions [..., A] to actions [..., *shape] of the space."""
         return self._map(actions)
 
     def random(self, generator: np.random.Generator, count: int) -> NDArray[np.float32]:
-        """What chance does: actions of the agent [count, A]."""
+        """Return random actions of the agent [count, A]."""
         return random_actions(count, self.dim, self.is_discrete, generator)
 
 
 def space_to_plain(space: Space[Any]) -> dict[str, Any]:
-    """A space of `check_spaces` as plain values."""
+    """Return a space that passes `check_spaces` as plain values."""
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, OneHot):
@@ -178,11 +178,11 @@ def space_to_plain(space: Space[Any]) -> dict[str, Any]:
 
 
 def space_from_plain(values: Mapping[str, Any]) -> Space[Any]:
-    """The space that `space_to_plain` was given; ValueError for values of another kind."""
+    """Return the space that `space_to_plain` was given; ValueError for other values."""
     try:
         return _space_of(values)
     except (KeyError, TypeError, ValueError, AssertionError, OverflowError) as error:
-        found = told(error, 100)
+        found = describe_error(error, 100)
         raise ValueError(f"space: got {str(values)[:60]}, expected one of a model's ({found})") from None
 
 
@@ -197,14 +197,14 @@ def _space_of(values: Mapping[str, Any]) -> Space[Any]:
 
 
 def run_spaces(action_dim: int, is_discrete: bool) -> dict[str, Any]:
-    """The spaces of a run's environments, as plain values and as Stable-Baselines3 wraps them: channels first."""
+    """Return the spaces of a run's environments as plain values, channels first as Stable-Baselines3 wraps them."""
     actions = OneHot(action_dim) if is_discrete else Box(-1.0, 1.0, (action_dim,), np.float32)
     frames = Box(0, 255, (3, SIZE, SIZE), np.uint8)
     return {"observation_space": space_to_plain(frames), "action_space": space_to_plain(actions)}
 
 
 def _brief(space: Space[Any]) -> str:
-    """A space in one line."""
+    """Describe a space in one line."""
     if isinstance(space, Box):
         return f"Box({space.low.min():g}, {space.high.max():g}, {space.shape}, {space.dtype})"
     return one_line(space)
@@ -213,9 +213,9 @@ def _brief(space: Space[Any]) -> str:
 def config_of(
     preset: str, task: str, seed: int, given: Mapping[str, Any], made: Mapping[str, Any] | None = None
 ) -> Config:
-    """The preset's config for a task and a seed under settings, nested or dotted.
+    """Return the preset's config for a task and a seed, with nested or dotted settings applied.
 
-    `made` is what `task_of` says of an environment that is made already: it is played as it is.
+    `made` holds the settings of an existing environment (`task_of`), which cannot be changed any more.
     """
     changes = dict(flatten(given))
     known = [key for key in declared(Config) if not key.startswith(("sac.", "ppo."))]

@@ -1,4 +1,4 @@
-"""What a run has learned, whichever algorithm it was."""
+"""Loading the agent or baseline of a run."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 def load(logdir: File, device: str | None = None) -> "Agent | Baseline":
-    """The agent of a run's newest good checkpoint as it plays, or its baseline; `device` None: cuda where there is one.
+    """Load the agent, or the baseline, of a run's newest good checkpoint; `device` None is cuda if available.
 
-    A file that `AIME.save` wrote is taken as well. FileNotFoundError where `logdir` is neither, ValueError where all
-    checkpoints are damaged.
+    A file written by `AIME.save` works as well. FileNotFoundError if `logdir` is neither, ValueError if all checkpoints
+    are damaged.
     """
     if is_run(logdir) and _algo(Path(logdir)) != "aime":
-        from agent.stable_baselines.baselines import Baseline  # only now: it costs Stable-Baselines3's import
+        from agent.stable_baselines.baselines import Baseline  # here, because it imports Stable-Baselines3
 
         return Baseline.load(Path(logdir), device)
     return load_agent(logdir, device)
 
 
 def _algo(logdir: Path) -> str:
-    """What learned in a run; ours where its config.yaml does not say, as a checkpoint of ours has its own copy."""
+    """Return the algorithm of a run; ours if its config.yaml is unreadable, since our checkpoints hold a copy."""
     with suppress(ValueError, OSError):
         return load_config(logdir / "config.yaml").algo
     return "aime"

@@ -1,4 +1,4 @@
-"""From the ticks of a Stable-Baselines3 VecEnv, which resets at once, to rows of replay and updates that are due."""
+"""Rows of replay and due updates from the steps of a Stable-Baselines3 VecEnv, which resets automatically."""
 
 import logging
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class Rollout:
-    """Chooses the actions of N environments, keeps every frame as a row, and says how many updates are due.
+    """The collection of N environments: chooses actions, keeps every frame as a row, and counts due updates.
 
-    A tick is `act`, the VecEnv's step, then `keep`. VecEnvs hand the last frame of an episode over beside the first one
-    of the next; here it is a row of its own, so an episode of L decisions is L + 1 rows. One environment of a VecEnv
-    cannot be reset: an episode longer than its share of the replay goes on, and is kept as several, the last frame of
-    each, marked as truncated, the first frame of the next.
+    A tick is `act`, the VecEnv's step, then `keep`. VecEnvs return the last frame of an episode together with the first
+    one of the next; here it is a row of its own, so an episode of L decisions has L + 1 rows. A single environment of a
+    VecEnv cannot be reset: an episode longer than its share of the replay continues, but is stored as several, each
+    truncated at a frame that is also the first one of the next.
 
     Raises:
         ValueError: the replay has no room for a chunk, or for two rows of every environment.
@@ -49,18 +49,18 @@ class Rollout:
         self._ratio = update_ratio(agent.config)
         self._random = np.random.default_rng(agent.config.seed)
         self._agent_steps, self._updates_before = 0, agent.updates
-        self._reported: set[str] = set()  # lines that come once
+        self._reported: set[str] = set()  # warnings that were given already
         self._memory = agent.initial_state(num_envs)
         self.restart()
 
     def restart(self) -> None:
-        """The environments begin anew: episodes that were under way end here, cut off."""
+        """Begin new episodes; those in progress are truncated."""
         self.replay.finish_partial()
-        self.is_stepping = False  # between `act` and `keep`: left so where the step was interrupted
+        self.is_stepping = False  # True between `act` and `keep`, and after an interrupted step
         self._starts, self._rewards = np.ones(self._num_envs, bool), np.zeros(self._num_envs, np.float32)
 
     def act(self, observations: Any) -> NDArray[Any]:
-        """Actions [N, ...] in the environment's space for its observations: random ones before the first update."""
+        """Choose actions [N, ...] in the environment's space; random ones before the first update."""
         images, _ = to_images(observations)
         self._cut_long_episodes(images)
         if self._agent.updates == 0:
@@ -73,7 +73,7 @@ class Rollout:
         return self._actions.to_env(actions)
 
     def keep(self, rewards: NDArray[Any], dones: NDArray[Any], infos: list[dict[str, Any]]) -> None:
-        """What the step brought: rewards wait for their frames, which are here where an episode has ended."""
+        """Take a step's results: rewards wait for their frames, except the last frames of ended episodes."""
         dones, rewards = np.array(dones, bool), np.array(rewards, np.float32)
         ended = np.flatnonzero(dones)
         if len(ended):
@@ -85,14 +85,14 @@ class Rollout:
         self.is_stepping = False
 
     def _cut_long_episodes(self, images: NDArray[np.uint8]) -> None:
-        """End the kept episodes that have room for one more row: this frame is their last, and the next one's first."""
+        """Truncate the episodes with room for only one more row: this frame ends them and begins the next ones."""
         full = np.flatnonzero(self.replay.num_running == self.replay.longest - 1)
         if len(full) == 0:
             return
         self._end(images[full], self._rewards[full], np.zeros(len(full), bool), full)
         self._starts[full], self._rewards[full] = True, 0.0
         share = f"their share of replay.capacity_steps, {self.replay.longest:,} rows"
-        self._warn_once(f"episodes are cut off in the replay, as truncated, at {share}; said once")
+        self._warn_once(f"episodes in the replay are truncated at {share} (shown once)")
 
     def _end(
         self, images: NDArray[np.uint8], rewards: NDArray[np.float32], is_terminal: NDArray[Any], envs: NDArray[Any]
@@ -104,21 +104,21 @@ class Rollout:
         self.replay.add(Step(images, rewards, *flags, actions), envs.tolist())
 
     def due(self) -> int:
-        """Updates that have become due; none before the prefill and the first rows that fill a chunk."""
+        """Return the number of due updates; none before the prefill is over and a chunk can be sampled."""
         if not can_update(self._agent.config, self._agent_steps, self.replay):
             self._ratio.skip(self._agent_steps)
             return 0
         return self._ratio(self._agent_steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """The replay's episodes, those under way as cut off, and how many timesteps have filled it."""
+        """Return the replay's episodes, those in progress as truncated, and the number of timesteps."""
         return {
             "agent_steps": self._agent_steps,
             "episodes": [pack_rows(episode) for episode in self.replay.episodes()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over `state_dict` while there are no rows yet. ValueError for episodes of other actions, or too long."""
+        """Restore `state_dict` into an empty replay. ValueError for episodes of other actions, or too long ones."""
         for index, packed in enumerate(state["episodes"]):
             try:
                 episode = unpack_rows(packed, self.replay.num_bytes)
@@ -131,7 +131,7 @@ class Rollout:
         self._ratio.skip(self._agent_steps)
 
     def warn_if_untrained(self) -> None:
-        """Say, once a reason, why the timesteps so far have brought no update."""
+        """Warn, once per reason, if the timesteps so far have led to no update."""
         if self._agent.updates == self._updates_before:
             self._warn_once(why_no_update(self._agent.config, self._agent_steps, self.replay))
 
@@ -141,14 +141,14 @@ class Rollout:
             logger.warning("%s", line)
 
     def sample(self) -> Chunk:
-        """A chunk for one update."""
+        """Sample a chunk for one update."""
         settings = self._agent.config.replay
         return self.replay.sample(settings.batch_size, settings.batch_length)
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Inside, torch uses `count` CPU threads."""
+    """Let torch use `count` CPU threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,1 +1,1 @@
-"""The training loop of a run, and all that keeps it going or ends it well."""
+"""The training loop of a run, with its clocks, evaluation, recovery and display."""

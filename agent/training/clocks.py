@@ -1,4 +1,4 @@
-"""Clocks of the training loop. Those that must survive a stop have a state that goes into the checkpoint."""
+"""Clocks of the training loop. Those that survive a stop have a state for the checkpoint."""
 
 import math
 import time
@@ -7,10 +7,10 @@ from fractions import Fraction
 
 
 class Every:
-    """Due once whenever a growing value (env_frames, seconds) has passed the next multiple of `interval` after `last`.
+    """A clock that is due whenever a growing value (env_frames, seconds) passes another `interval` after `last`.
 
-    The first call is due only `interval` after `last`. Multiples are kept, so that late calls do not shift later ones;
-    several that were passed between two calls count as one. ValueError where interval is not positive.
+    It is first due `interval` after `last`. Late calls do not shift later ones; several intervals passed between two
+    calls count as one. ValueError if interval is not positive.
     """
 
     def __init__(self, interval: float, last: float = 0.0) -> None:
@@ -19,7 +19,7 @@ class Every:
         self.interval, self.last = interval, last
 
     def due(self, value: float) -> bool:
-        """Whether a multiple was passed since the last time this was true."""
+        """Return whether the clock is due, and advance it if so."""
         passed = math.floor((value - self.last) / self.interval)
         if passed < 1:
             return False
@@ -27,19 +27,19 @@ class Every:
         return True
 
     def state_dict(self) -> dict[str, float]:
-        """What `load_state_dict` takes."""
+        """Return the clock's state."""
         return {"last": self.last}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore `state_dict`."""
         self.last = state["last"]
 
 
 class Ratio:
-    """How many updates are due: `per_step` of them for each agent step, exact however long the run is.
+    """The number of due updates: `per_step` of them per agent step, exact however long the run is.
 
-    Fractions of an update stay as credit, and the credit is a function of whole counters only, so nothing drifts.
-    ValueError where per_step is not positive and finite.
+    Fractions of an update are carried over, computed from whole counters only, so nothing drifts. ValueError if
+    per_step is not positive and finite.
     """
 
     def __init__(self, per_step: float) -> None:
@@ -49,26 +49,26 @@ class Ratio:
         self._origin, self._given = 0, 0
 
     def __call__(self, agent_steps: int) -> int:
-        """Updates that have become due since the last call, at `agent_steps` in total."""
+        """Return the updates that have become due since the last call, at `agent_steps` in total."""
         due = math.floor((agent_steps - self._origin) * self._per_step) - self._given
         self._given += max(0, due)
         return max(0, due)
 
     def skip(self, agent_steps: int) -> None:
-        """Start to count at `agent_steps`: the steps before (the prefill) give no updates."""
+        """Start counting at `agent_steps`: earlier steps (the prefill) give no updates."""
         self._origin, self._given = agent_steps, 0
 
     def state_dict(self) -> dict[str, int]:
-        """What `load_state_dict` takes."""
+        """Return the counters."""
         return {"origin": self._origin, "given": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore `state_dict`."""
         self._origin, self._given = state["origin"], state["given"]
 
 
 class Deadline:
-    """A wall-clock limit in minutes from now; None never passes. ValueError where it is not positive."""
+    """A wall-clock limit in minutes from now; None never passes. ValueError if it is not positive."""
 
     def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         if minutes is not None and not minutes > 0:
@@ -77,5 +77,5 @@ class Deadline:
         self._end = math.inf if minutes is None else clock() + 60 * minutes
 
     def passed(self) -> bool:
-        """Whether the time is up."""
+        """Return whether the time is up."""
         return self._clock() >= self._end

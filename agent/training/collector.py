@@ -1,4 +1,4 @@
-"""Collecting: the environments, the policy that plays them, and the rows that go into the replay."""
+"""Collection of experience: environments, the policy that plays them, and rows for the replay."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,12 +24,12 @@ from world_model.state import Memory
 
 
 class Collector:
-    """Plays a run's task: random actions until the first update, the agent's (with exploration) after it.
+    """The player of a run's task: random actions until the first update, then the agent's with exploration.
 
     Args:
-        config: of the run.
-        state: a collector's `state_dict`, where the environments are to go on from. Another number of environments
-            than there leaves the episodes in flight and begins new ones.
+        config: settings of the run.
+        state: a collector's `state_dict`, from which the environments continue. If their number has changed, the
+            episodes in progress are dropped and new ones begin.
     """
 
     def __init__(self, config: Config, state: dict[str, Any] | None = None) -> None:
@@ -42,7 +42,7 @@ class Collector:
         self.bound = episode_bound(config, self.driver.action_dim)
 
     def collect(self, agent: Agent, replay: ReplayBuffer) -> list[float]:
-        """One row of every environment into the replay; the returns of episodes that ended in it."""
+        """Add one row of every environment to the replay; return the returns of episodes that ended."""
         memory = self.memory if self.memory is not None else agent.initial_state(self.driver.num_envs)
 
         def policy(step: Step) -> NDArray[np.float32]:
@@ -61,11 +61,11 @@ class Collector:
         return self.returns[step.is_last].tolist()
 
     def close_cut_episodes(self, replay: ReplayBuffer) -> None:
-        """End the episodes of environments that were lost: their next row is another episode's first."""
+        """End the episodes of environments that failed, because their next row begins another episode."""
         replay.finish_partial(self.driver.cut)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, the policy's memory and randomness, and the episodes in flight; tensors and plain values."""
+        """Return counters, the policy's memory, random states and the episodes in progress, as tensors and values."""
         return {
             "env_frames": self.env_frames,
             "agent_steps": self.agent_steps,
@@ -76,7 +76,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any], agent: Agent) -> None:
-        """Go on where `state_dict` was taken; the environments were begun there by the constructor."""
+        """Restore `state_dict`, whose environments the constructor has restored already."""
         self.env_frames, self.agent_steps = state["env_frames"], state["agent_steps"]
         self.random.bit_generator.state = state["random"]
         if len(state["returns"]) != self.driver.num_envs:
@@ -84,13 +84,13 @@ class Collector:
         self.returns = np.array(state["returns"])
         if state["memory"] is not None:
             leaves, form = pytree.tree_flatten(agent.initial_state(self.driver.num_envs))
-            pairs = zip(state["memory"], leaves, strict=True)  # None: what a part that is off does not keep
+            pairs = zip(state["memory"], leaves, strict=True)  # None: state of a pillar that is off
             moved = [None if now is None else saved.to(now.device) for saved, now in pairs]
             self.memory = pytree.tree_unflatten(moved, form)
 
 
 def _make_driver(config: Config, state: dict[str, Any] | None) -> Driver:
-    """Environments at their first episode, or where the driver's `state` says."""
+    """Make environments at their first episode, or at the position of a driver's `state`."""
     make = partial(_make_envs, config)
     if state is None:
         return Driver(make(), remake=make)
@@ -102,7 +102,7 @@ def _make_driver(config: Config, state: dict[str, Any] | None) -> Driver:
 
 
 def _make_envs(config: Config, starts: Sequence[EpisodeStart] | None = None) -> SyncVectorEnv | AsyncVectorEnv:
-    """The run's environments, whose episodes end where the replay has no room for more of them."""
+    """Make the run's environments, whose episodes are bounded by their share of the replay."""
     envs = make_vector_env(
         config.task,
         config.env.num_envs,
@@ -121,5 +121,5 @@ def _make_envs(config: Config, starts: Sequence[EpisodeStart] | None = None) -> 
 
 
 def _as_tensor(value: Any) -> Any:
-    """What a checkpoint may hold: tensors in place of numpy's arrays."""
+    """Return numpy arrays as tensors, which a checkpoint may hold."""
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

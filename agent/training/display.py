@@ -1,4 +1,4 @@
-"""A run on the screen: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a run on the screen: a bar on a terminal, plain lines elsewhere."""
 
 import math
 import time
@@ -12,11 +12,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-_WINDOW_SECONDS = 120.0  # what speeds and the time left are estimated over
+_WINDOW_SECONDS = 120.0  # over which speeds and the remaining time are estimated
 
 
 class Display:
-    """Progress on the screen: a bar on a terminal, one plain line every `interval` seconds elsewhere, nothing if quiet.
+    """A progress bar on a terminal, one plain line every `interval` seconds elsewhere, nothing if quiet.
 
     Args:
         total_env_frames: the run's budget.
@@ -57,10 +57,10 @@ class Display:
             self._live.stop()
 
     def update(self, env_frames: int, updates: int, recent: Mapping[str, float]) -> None:
-        """Show where the run is; cheap enough for every step.
+        """Show the progress; cheap enough for every step.
 
-        `recent` may hold train_return, eval_return, and update_share: the share of updates in the time
-        that updates and collecting take.
+        `recent` may hold train_return, eval_return, and update_share: the updates' share of the time that updates
+        and collecting take together.
         """
         if self._quiet:
             return
@@ -71,13 +71,13 @@ class Display:
             self._show(*self._latest)
 
     def busy(self, activity: str) -> None:
-        """Say beside the bar what takes long now, such as "evaluating", until the next `update`."""
+        """Show a long activity, such as "evaluating", beside the bar until the next `update`."""
         self._activity = activity
         if self._live is not None:
             self._live.refresh()
 
     def note(self, line: str) -> None:
-        """Show a line of text, above the bar where there is one; nothing if quiet."""
+        """Show a line of text, above the bar if there is one; nothing if quiet."""
         if not self._quiet:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -93,7 +93,7 @@ class Display:
         self._line = line
 
     def _picture(self) -> Group:
-        """The bar, and the line below it, which a narrow terminal wraps."""
+        """Return the bar and the line below it, which a narrow terminal wraps."""
         done = min(self._latest[0], self._total) if self._latest is not None else 0
         bar = Table.grid(expand=True, padding=(0, 1))
         bar.add_column()

@@ -1,4 +1,4 @@
-"""What a run owes before its next row: updates and evaluations; and what to say where no update ever becomes due."""
+"""Work that is due before a run's next row, updates and evaluations, and explanations if no update becomes due."""
 
 import math
 from typing import Any
@@ -9,12 +9,12 @@ from replay import ReplayBuffer
 
 
 def update_ratio(config: Config) -> Ratio:
-    """Updates for each agent step."""
+    """Return the ratio of updates to agent steps."""
     return Ratio(config.train.train_ratio / (config.replay.batch_size * config.replay.batch_length))
 
 
 class DueWork:
-    """Updates, which rows make due by `train_ratio`, and an evaluation, by `eval_every` and after the last row."""
+    """The due updates, by `train_ratio`, and the due evaluation, by `eval_every` and after the last row."""
 
     def __init__(self, config: Config) -> None:
         self.updates = 0
@@ -26,15 +26,15 @@ class DueWork:
 
     @property
     def is_done(self) -> bool:
-        """Whether the next row may come."""
+        """True if nothing is due, so that the next row may be collected."""
         return self.updates == 0 and not self.evaluation
 
     def is_over(self, env_frames: int) -> bool:
-        """Whether nothing is left to do: the budget is spent, and what its rows made due is done."""
+        """Return whether the run is complete: the budget is spent, and no work is due."""
         return self.is_done and env_frames >= self._config.env_frames
 
     def add_row(self, env_frames: int, agent_steps: int, updates: int, replay: ReplayBuffer) -> None:
-        """What a row of every environment makes due, after which the counters are these."""
+        """Add the work that becomes due with a row of every environment; the counters include that row."""
         is_last = env_frames >= self._config.env_frames
         if can_update(self._config, agent_steps, replay):
             self.updates = self._ratio(agent_steps) + is_last * self._config.train.final_updates
@@ -44,15 +44,15 @@ class DueWork:
         self.evaluation = is_due or is_last
 
     def is_evaluated(self, env_frames: int) -> bool:
-        """Whether the evaluation that is due was made at this very frame before."""
+        """Return whether an evaluation at this frame has been made already."""
         return self._evaluated_at == env_frames
 
     def finish_evaluation(self, env_frames: int) -> None:
-        """It was made, or could not be."""
+        """Mark the evaluation as done, whether it succeeded or not."""
         self.evaluation, self._evaluated_at = False, env_frames
 
     def rescale(self, config: Config, old_batch_size: int, agent_steps: int) -> None:
-        """Go on with `config`, and owe the same frames where updates were of another batch size."""
+        """Continue with `config`; if the batch size has changed, rescale the due updates to the same number of rows."""
         self._config, batch_size = config, config.replay.batch_size
         if batch_size != old_batch_size:
             self.updates = round(self.updates * old_batch_size / batch_size)
@@ -60,12 +60,12 @@ class DueWork:
             self._ratio.skip(agent_steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """The parts of a checkpoint's payload that `load_state_dict` takes."""
+        """Return the parts of a checkpoint's payload that `load_state_dict` reads."""
         due = {"updates": self.updates, "evaluation": self.evaluation, "evaluated_at": self._evaluated_at}
         return {"due": due, "ratio": self._ratio.state_dict(), "evaluate_clock": self._clock.state_dict()}
 
     def load_state_dict(self, payload: dict[str, Any]) -> None:
-        """Owe what the run of a checkpoint's payload owed; more where its batches were larger or fewer came last."""
+        """Restore the due work of a checkpoint's payload, adapted to this config's batch size and final updates."""
         due = payload["due"]
         self.updates, self.evaluation, self._evaluated_at = due["updates"], due["evaluation"], due["evaluated_at"]
         self._ratio.load_state_dict(payload["ratio"])
@@ -77,47 +77,47 @@ class DueWork:
 
 
 def is_over(payload: dict[str, Any], config: Config) -> bool:
-    """Whether a run that goes on with `config` from this checkpoint has nothing left to do."""
+    """Return whether a run that resumes with `config` from this checkpoint has nothing left to do."""
     is_spent = payload["counters"]["env_frames"] >= config.env_frames
     due = payload["due"]
     return is_spent and not due["updates"] and not due["evaluation"] and not _later_updates(payload, config)
 
 
 def _later_updates(payload: dict[str, Any], config: Config) -> int:
-    """Final updates that were asked for when the budget's last frame had come already."""
+    """Return the final updates that were requested only after the budget's last frame."""
     if config.algo != "aime" or payload["counters"]["env_frames"] < config.env_frames:
         return 0
-    before = payload["config"]["train"].get("final_updates", 0)  # a run of before they were there
+    before = payload["config"]["train"].get("final_updates", 0)  # older runs have none
     return max(0, config.train.final_updates - before)
 
 
 def can_update(config: Config, agent_steps: int, replay: ReplayBuffer) -> bool:
-    """Whether the prefill is over and there are rows for a chunk, those of running episodes included."""
+    """Return whether the prefill is over and a chunk can be sampled."""
     return not _is_prefill(config, agent_steps) and replay.can_sample(config.replay.batch_length)
 
 
 def check_learnable(config: Config) -> None:
-    """ValueError where no update can become due in `env_frames`, whatever happens."""
+    """Raise ValueError if no update can become due within `env_frames`."""
     prefill, repeat = config.replay.prefill_frames, config.env.action_repeat
     if prefill > config.env_frames:
         line = f"env_frames: got {config.env_frames}, expected at least replay.prefill_frames ({prefill})"
         raise ValueError(f"{line}: all of them would be random actions, and no update would follow")
-    most = math.ceil((config.env_frames - prefill) / repeat) + 2 * config.env.num_envs  # ticks are whole
+    most = math.ceil((config.env_frames - prefill) / repeat) + 2 * config.env.num_envs  # whole ticks
     if config.algo == "aime" and config.train.final_updates == 0 and update_ratio(config)(most) == 0:
         line = f"train.train_ratio: got {config.train.train_ratio:g}, expected at least one update"
         raise ValueError(f"{line} of replay.batch_size x batch_length rows in env_frames ({config.env_frames})")
 
 
 def why_no_update(config: Config, agent_steps: int, replay: ReplayBuffer) -> str:
-    """What kept a run of so many agent_steps from its first update: one line that names the settings."""
+    """Explain in one line, naming the settings, why a run has made no update after `agent_steps`."""
     length, prefill = config.replay.batch_length, config.replay.prefill_frames
     if _is_prefill(config, agent_steps):
         frames = agent_steps * config.env.action_repeat
-        return f"no update was made: {frames:,} env_frames were played, replay.prefill_frames are {prefill:,}"
+        return f"no update was made: {frames:,} env_frames were played, but replay.prefill_frames is {prefill:,}"
     if not replay.can_sample(length):
-        return f"no update was made: nowhere do replay.batch_length ({length}) rows follow one another in the replay"
+        return f"no update was made: the replay holds no sequence of replay.batch_length ({length}) rows"
     ratio = f"train.train_ratio {config.train.train_ratio:g}"
-    return f"no update was made: {ratio} made none due in {agent_steps:,} agent_steps"
+    return f"no update was made: with {ratio} none is due in {agent_steps:,} agent_steps"
 
 
 def _is_prefill(config: Config, agent_steps: int) -> bool:

@@ -1,4 +1,4 @@
-"""The evaluations of a run while it trains: deterministic episodes with fixed seeds, and a short video of the first."""
+"""Evaluations during training: deterministic episodes with fixed seeds, and a short video of the first one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,40 +17,39 @@ from agent.video.recording import record
 from envs import Step
 from envs.driver import EnvironmentFailure
 from envs.encoders import EncodingError
-from envs.wording import told
+from envs.wording import describe_error
 
-EVALUATION_SEED = 10_000  # evaluation episodes start here, far from those of training
+EVALUATION_SEED = 10_000  # added to the run's seed, so that evaluation episodes differ from training episodes
 
 Note = Callable[[str], None]
 OnStep = Callable[[Step], None]
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation found, and the frames of the video that was written, none where there is none."""
+    """The scores of an evaluation, and the frames of its video, empty if none was written."""
 
     scores: Evaluation
     frames: list[NDArray[np.uint8]]
 
 
 class Evaluator:
-    """Scores the player of a run. Whatever fails costs this evaluation or this video, and one line: neither is worth a
-    run. The next one tries anew.
+    """The evaluation of a run's player. A failure skips this evaluation or video with one line and never ends the run.
 
     Args:
-        config, logdir: of the run.
-        note: takes a line for the user.
+        config, logdir: settings and folder of the run.
+        note: gets lines for the user.
         video_frames: length of the video; 0 writes none.
     """
 
     def __init__(self, config: Config, logdir: Path, note: Note, video_frames: int) -> None:
         self._config, self._logdir, self._note, self._video_frames = config, logdir, note, video_frames
         self._seed = config.seed + EVALUATION_SEED
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def __call__(self, player: TrainedPlayer, env_frames: int, on_step: OnStep | None = None) -> Evaluated | None:
-        """Play the episodes of the evaluation at `env_frames`; None where that failed.
+        """Play the episodes of the evaluation at `env_frames`; return None if that failed.
 
-        `on_step` gets every row; what it raises (Stopped) ends the evaluation.
+        `on_step` gets every row; an exception from it (Stopped) ends the evaluation.
         """
         episodes = self._config.train.eval_episodes
         scores: Evaluation | None = None
@@ -62,13 +61,13 @@ class Evaluator:
         if scores is None:
             return None
         line = cut_line(self._config, scores.is_cut)
-        if line is not None and line not in self._told:
-            self._told.add(line)
-            self._note(f"evaluation: {line}; said once")
+        if line is not None and line not in self._reported:
+            self._reported.add(line)
+            self._note(f"evaluation: {line} (shown once)")
         return Evaluated(scores, frames)
 
     def _record(self, player: TrainedPlayer, env_frames: int, on_step: OnStep | None) -> list[NDArray[np.uint8]]:
-        """The frames of a short video that was written; none where that failed."""
+        """Write a short video and return its frames, or none if that failed."""
         path = self._logdir / "videos" / f"{env_frames:09d}.mp4"
         frames: list[NDArray[np.uint8]] = []
         with dispensable("video", self._note, path):
@@ -87,10 +86,10 @@ class Evaluator:
 
 @contextmanager
 def dispensable(what: str, note: Note, place: Path) -> Iterator[None]:
-    """Whatever fails inside, which a run can do without, is noted in one line: "no <what>: <why>".
+    """Turn failures inside the block, which the run can do without, into one line: "no <what>: <why>".
 
-    Stops pass, and so do numbers that are not finite, which are the run's own trouble. `place` is the file or folder
-    that is written inside.
+    Stopped and NotFinite still propagate, because they concern the run itself. `place` is the file or folder that the
+    block writes.
     """
     try:
         yield
@@ -100,5 +99,5 @@ def dispensable(what: str, note: Note, place: Path) -> Iterator[None]:
         note(f"no {what}: {error}")
     except OSError as error:
         note(f"no {what}: {describe(error, place)}")
-    except (Exception, SystemExit) as error:  # an environment may leave by sys.exit too
-        note(f"no {what}: {told(error)}")
+    except (Exception, SystemExit) as error:  # an environment may call sys.exit
+        note(f"no {what}: {describe_error(error)}")

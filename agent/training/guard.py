@@ -1,4 +1,4 @@
-"""Numbers that are not finite: which updates were skipped and why, and when skipping is not enough."""
+"""The guard against non-finite numbers: reports skipped updates and their causes, and stops after too many."""
 
 import math
 from collections import deque
@@ -27,24 +27,24 @@ class _Update(NamedTuple):
 
     number: int
     chunk: Chunk
-    random: Tensor  # state of the generator before it
+    random: Tensor  # state of the generator before the update
     names: list[str]
     values: Tensor
-    event: Any  # of CUDA, done when `values` are there; None on a CPU
+    event: Any  # CUDA event, complete once `values` have arrived; None on a CPU
 
 
 class Guard:
-    """Watches the updates of a run. One that the optimizers skipped is counted and named; the first of several in a row
-    leaves `<logdir>/faults/<updates>.pt`: its chunk, and the agent as it was found. NotFinite after `max_skipped` in a
-    row.
+    """The watcher of a run's updates, which counts and explains those that the optimizers skipped.
 
-    On a GPU the flags are read some updates later, so that the host never waits for the device.
+    The first of several consecutive skips writes `<logdir>/faults/<updates>.pt` with its chunk and the agent's state.
+    NotFinite after `max_skipped` consecutive skips. On a GPU the flags are read some updates later, so that the host
+    never waits for the device.
 
     Args:
         logdir: the run's folder.
-        max_skipped: skipped updates in a row that are too many.
-        tell: takes a line of text for the user.
-        late: after how many further updates flags are read; None: at once on a CPU.
+        max_skipped: number of consecutive skipped updates that is too many.
+        tell: gets lines for the user.
+        late: number of further updates after which flags are read; None: 0 on a CPU, 4 on a GPU.
     """
 
     def __init__(self, logdir: Path, max_skipped: int, tell: Callable[[str], None], late: int | None = None) -> None:
@@ -53,7 +53,7 @@ class Guard:
         self.skipped = self.in_a_row = 0
 
     def update(self, agent: Agent, chunk: Chunk) -> dict[str, Tensor]:
-        """Agent.update, checked. NotFinite as the class says."""
+        """Run Agent.update and check it. NotFinite after too many skips."""
         random = agent.generators["learn"].get_state()
         metrics = agent.update(chunk)
         losses = {*terms(agent.model.loss_groups()), *_BEHAVIOR_LOSSES}
@@ -64,7 +64,7 @@ class Guard:
         return metrics
 
     def finish(self, agent: Agent) -> None:
-        """Read all flags that are still on their way, and look at the weights themselves. NotFinite."""
+        """Read all pending flags, and check the weights themselves; NotFinite if they are broken."""
         while self._waiting:
             self._judge(agent, self._waiting.popleft())
         broken = next(_broken_weights(agent), None)
@@ -89,27 +89,27 @@ class Guard:
 
     def _dump(self, agent: Agent, update: _Update, fault: str) -> Path:
         state = agent.state_dict()
-        state["generators"]["learn"] = update.random  # that of the update: it can be made again
+        state["generators"]["learn"] = update.random  # so that the update can be repeated
         payload = {"fault": fault, "update": update.number, "chunk": update.chunk._asdict(), "agent": state}
         path = self._folder / f"{update.number:09d}.pt"
         write_checkpoint(path, payload)
-        # A run that went back counts the same updates again: dumps go by their age, not by their number.
+        # A run that went back repeats update numbers, so old dumps are removed by age, not by number.
         by_age = sorted(checkpoint_paths(self._folder), key=lambda kept: kept.stat().st_mtime_ns)
         for stale in by_age[:-KEPT_DUMPS]:
             stale.unlink()
         return path
 
     def state_dict(self) -> dict[str, int]:
-        """What `load_state_dict` takes."""
+        """Return the counters."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on where `state_dict` was taken, after `finish`."""
+        """Restore `state_dict`, taken after `finish`."""
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
 
 def offending(found: Mapping[str, float]) -> str:
-    """The losses that are not finite among an update's flags and values; where all are, whose gradient is not."""
+    """Name the losses that are not finite; if all are finite, name the owners of the non-finite gradients."""
     values = {name: value for name, value in found.items() if not _is_flag(name) and name not in _NORMS}
     losses = [name for name, value in values.items() if not math.isfinite(value)]
     if losses:
@@ -139,7 +139,7 @@ def _flags(metrics: Mapping[str, Tensor], losses: Collection[str]) -> tuple[list
 
 
 def _broken_weights(agent: Agent) -> Iterator[str]:
-    """Names of weights, their averages, buffers and optimizer moments that are not finite."""
+    """Yield the names of weights, averages, buffers and optimizer moments that are not finite."""
     optimizers = {"model": agent.model_learner.optimizer, "behavior": agent.behavior_learner.optimizer}
     modules = {"world model": agent.model, "actor and critic": agent.actor_critic}
     weights = {place: module.state_dict() for place, module in modules.items()}

@@ -1,4 +1,4 @@
-"""Expected ranges of the metrics, and one line of advice when one leaves its range (docs/monitors.md)."""
+"""Expected ranges of the metrics, and one line of advice when a metric leaves its range (docs/monitors.md)."""
 
 import math
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from world_model.loss_groups import GROUPS
 
 @dataclass(frozen=True)
 class Range:
-    """Where a metric should lie, and what to try where it does not. Nothing is said before `settled` updates."""
+    """The expected range of a metric, with advice for values outside. Nothing is reported before `settled` updates."""
 
     low: float = -math.inf
     high: float = math.inf
     below: str = ""
     above: str = ""
     settled: int = 1000
-    patience: int = 3  # lines of metrics in a row that it takes to leave the range or to return: one batch is noisy
+    patience: int = 3  # consecutive lines of metrics that count as leaving the range or returning: one batch is noisy
 
     def contains(self, value: float) -> bool:
-        """Whether a value is as expected."""
+        """Return whether a value is in the range."""
         return self.low <= value <= self.high
 
 
 def expected_ranges(config: Config) -> dict[str, Range]:
-    """Metric -> range for a run: section 8 of the algorithm's specification, at this run's sizes and floors."""
+    """Return metric -> expected range, scaled to the run's codebook, components and floors."""
     return {
         **_learning_ranges(config),
         **_pillar_ranges(config),
@@ -36,15 +36,15 @@ def expected_ranges(config: Config) -> dict[str, Range]:
 
 
 def _learning_ranges(config: Config) -> dict[str, Range]:
-    """Of the gradients, the latent and the policy."""
+    """Return the ranges of the gradients, the latent and the policy."""
     prior = config.world_model.prior_config
     pull = "prior_config.representation_scale" if prior.kl_balance else "losses.beta"
     return {
         **{
             f"rgb_nonfinite/{total}": Range(
                 high=0.0,
-                above="a gradient was not finite and the update was skipped; its terms that are null in metrics.jsonl "
-                "are the cause, try a lower optimizer.model_lr",
+                above="a gradient was not finite and the update was skipped; the terms that are null in metrics.jsonl "
+                "are the cause; try a lower optimizer.model_lr",
                 settled=0,
                 patience=1,
             )
@@ -64,20 +64,20 @@ def _learning_ranges(config: Config) -> dict[str, Range]:
         ),
         "actor_std": Range(
             1.1 * config.behavior.min_std,
-            below="the actor explores no more; try a higher behavior.entropy or behavior.action_noise",
+            below="the actor no longer explores; try a higher behavior.entropy or behavior.action_noise",
         ),
     }
 
 
 def _pillar_ranges(config: Config) -> dict[str, Range]:
-    """Of the Perceiver and of the attention schema."""
+    """Return the ranges of the Perceiver and of the attention schema."""
     codes = config.world_model.perceiver_config.codebook_size
     return {
         "vq_perplexity": Range(
             40 / 256 * codes,
             0.9 * codes,
             "few codes are in use; try a smaller perceiver_config.codebook_size, or wait for dead codes to be revived",
-            "all codes are in even use; try a larger perceiver_config.codebook_size",
+            "all codes are used evenly; try a larger perceiver_config.codebook_size",
             settled=2000,
         ),
         "vq_dead_share": Range(
@@ -85,7 +85,7 @@ def _pillar_ranges(config: Config) -> dict[str, Range]:
         ),
         "context_ratio": Range(
             high=1.0,
-            above="the predicted context is worse than a constant: it carries nothing into the dynamics; "
+            above="the predicted context is worse than a constant, so it tells the dynamics nothing; "
             "try a higher losses.lambda_context",
             settled=2000,
         ),
@@ -93,25 +93,25 @@ def _pillar_ranges(config: Config) -> dict[str, Range]:
             0.01,
             2.0,
             "the maps hardly move; try more attention_config.num_slots",
-            "the prior cannot foresee the maps; try a lower optimizer.model_lr",
+            "the prior cannot predict the maps; try a lower optimizer.model_lr",
         ),
         "attention_mass_max": Range(
             high=0.8, above="one slot owns nearly all cells; try another attention_config.num_slots"
         ),
         "attention_movement_ratio": Range(
-            high=1.1, above="movement is foreseen worse than by 'still'; try a higher losses.lambda_att_dyn"
+            high=1.1, above="movement is predicted worse than by 'no movement'; try a higher losses.lambda_att_dyn"
         ),
     }
 
 
 def _dream_ranges() -> dict[str, Range]:
-    """Of dreams beside what happened."""
+    """Return the ranges of dreams compared with what happened."""
     return {
         "imag_gap_carry/1": Range(
-            high=0.01, above="a dream's transition is not that of training: the loop is not closed", settled=0
+            high=0.01, above="a dream's transition differs from that of training: the loop is not closed", settled=0
         ),
         "imag_gap_carry/5": Range(
-            high=1.4, above="after 5 steps dreams have nothing to do with what happens; try more updates", settled=5000
+            high=1.4, above="after 5 steps dreams are unrelated to what happens; try more updates", settled=5000
         ),
         "reward_error_top": Range(
             high=0.5, above="the reward head misses the large rewards; more updates per frame may help", settled=3000
@@ -120,11 +120,9 @@ def _dream_ranges() -> dict[str, Range]:
 
 
 def _mixture_ranges(components: int) -> dict[str, Range]:
-    """Of a prior of several components."""
+    """Return the ranges of a prior with several components."""
     return {
-        "hierarchical_kl": Range(
-            high=8.0, above="the sticks strain against their prior; try a higher losses.hier_scale"
-        ),
+        "hierarchical_kl": Range(high=8.0, above="the sticks are far from their prior; try a higher losses.hier_scale"),
         "mixture_gap": Range(
             high=0.2,
             above="components overlap, so the bound on the KL is loose; try fewer world_model.max_components",
@@ -141,23 +139,23 @@ def _mixture_ranges(components: int) -> dict[str, Range]:
 
 
 class Health:
-    """Watches the lines of metrics of a run: says once when a metric leaves its range, and once when it is back."""
+    """The monitor of a run's metrics, which reports once when a metric leaves its range, and once when it is back."""
 
     def __init__(self, ranges: Mapping[str, Range]) -> None:
         self.ranges = dict(ranges)
-        self.outside: set[str] = set()  # metrics that were said to be out of range and have not come back
+        self.outside: set[str] = set()  # metrics reported as out of range that have not returned
         self._streaks: dict[str, int] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` takes."""
+        """Return the metrics out of range and the streaks."""
         return {"outside": sorted(self.outside), "streaks": dict(self._streaks)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore `state_dict`."""
         self.outside, self._streaks = set(state["outside"]), dict(state["streaks"])
 
     def check(self, metrics: Mapping[str, float], updates: int) -> list[str]:
-        """What to tell the user after a line of metrics; mostly nothing. Absent and not finite metrics say nothing."""
+        """Return the lines to report for a line of metrics, mostly none. Absent and non-finite metrics are ignored."""
         lines = []
         for name, expected in self.ranges.items():
             value = metrics.get(name, math.nan)
@@ -176,7 +174,7 @@ class Health:
 
 
 def describe(name: str, value: float, expected: Range) -> str:
-    """One line: "vq_perplexity 12 is below its range, 40 to 230: few codes are in use; try ..."."""
+    """Describe a value: "vq_perplexity 12 is below its range, 40 to 230: few codes are in use; try ..."."""
     bounds = " to ".join(f"{bound:.3g}" for bound in (expected.low, expected.high) if math.isfinite(bound))
     if not math.isfinite(expected.low):
         bounds = f"at most {bounds}"
@@ -186,4 +184,4 @@ def describe(name: str, value: float, expected: Range) -> str:
         return f"{name} {value:.3g} is below its range, {bounds}: {expected.below}"
     if value > expected.high:
         return f"{name} {value:.3g} is above its range, {bounds}: {expected.above}"
-    return f"{name} {value:.3g} is in its range again, {bounds}"
+    return f"{name} {value:.3g} is back in its range, {bounds}"

@@ -1,11 +1,11 @@
-"""The cores of this machine, and how busy they are."""
+"""The cores of this machine, and their load."""
 
 import os
 from typing import NamedTuple
 
 
 class Load(NamedTuple):
-    """Programs that wanted to run in the last minute, on average, and the cores there are for them."""
+    """The average number of programs ready to run in the last minute, and the number of cores."""
 
     programs: float
     cores: int
@@ -15,10 +15,10 @@ class Load(NamedTuple):
 
 
 def current_load() -> Load:
-    """What the system says now."""
+    """Return the current load of the system."""
     return Load(os.getloadavg()[0], os.cpu_count() or 1)
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may run on."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What a run does about trouble: settings to go on with, the checkpoint to go back to, the line that the user reads."""
+"""Recovery from failures: the settings and the checkpoint to continue from, and the line that the user reads."""
 
 import errno
 import traceback
@@ -13,10 +13,10 @@ from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint
 from agent.training.display import Display
 from agent.training.screen import lasting_screen
 from agent.training.stopping import silent_writers, stop_signals
-from envs.wording import told
+from envs.wording import describe_error
 
-SLOWER = 0.3  # learning rates after going back, times this
-TRACEBACK = "traceback.txt"  # in a run's folder `faults`: where the newest error came from that nobody expected
+SLOWER = 0.3  # factor on the learning rates after going back
+TRACEBACK = "traceback.txt"  # in a run's folder `faults`: the traceback of the newest unexpected error
 _HINTS = {
     errno.ENOSPC: "make room on its disk",
     errno.EDQUOT: "make room within the quota",
@@ -32,32 +32,31 @@ class Run(Protocol):
 
     @property
     def logdir(self) -> Path:
-        """Its folder."""
+        """The folder of the run."""
 
     @property
     def display(self) -> Display:
-        """Its place on the screen."""
+        """The display of the run."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is in a state between two steps, such as a checkpoint can hold."""
+        """True between two steps, when a checkpoint can hold the run's state."""
 
     def stop(self, reason: str) -> None:
-        """End soon."""
+        """Ask the run to end soon."""
 
     def fail(self, reason: str) -> None:
-        """End soon, with what has to be mended first."""
+        """Ask the run to end soon as failed, for a reason that the user has to fix."""
 
     def close(self) -> None:
-        """Let go of environments, logs and folder."""
+        """Release environments, logs and folder."""
 
 
 @contextmanager
 def protected(run: Run, checkpoint: Callable[[], None]) -> Iterator[None]:
-    """Around a run's loop: signals stop it, its screen may go away, and whatever ends it, the run is closed after it.
+    """Protect a run's loop: signals stop it, its terminal may close, and the run is always closed at the end.
 
-    An error of the run's disk ends it with one line. Any other is raised, after a checkpoint unless the run `is_whole`
-    no more.
+    An error of the run's disk ends it with one line. Any other error is raised, after a checkpoint if `run.is_whole`.
     """
     try:
         with lasting_screen(), stop_signals(run.stop), silent_writers(), run.display:
@@ -65,7 +64,7 @@ def protected(run: Run, checkpoint: Callable[[], None]) -> Iterator[None]:
                 yield
             except (Exception, SystemExit) as error:
                 if run.is_whole and not _is_of_disk(error):
-                    with suppress(Exception):  # the first error is the one to tell
+                    with suppress(Exception):  # the first error is the one to report
                         checkpoint()
                 raise
     except OSError as error:
@@ -77,31 +76,31 @@ def protected(run: Run, checkpoint: Callable[[], None]) -> Iterator[None]:
 
 
 def _is_of_disk(error: BaseException) -> bool:
-    """Whether a file could not be written; another process's pipe is no file."""
+    """Return whether a file could not be written; a pipe to another process is not a file."""
     return isinstance(error, OSError) and not isinstance(error, ConnectionError)
 
 
 def slower(config: Config) -> Config:
-    """The same run with learning rates times 0.3, for the time after going back."""
+    """Return the config with learning rates times 0.3, used after going back."""
     optimizer = replace(config.optimizer, lr_factor=SLOWER * config.optimizer.lr_factor)
     return replace(config, optimizer=optimizer)
 
 
 def is_slower(config: Config) -> bool:
-    """Whether learning rates are lowered already: by going back to an earlier checkpoint, or by the user."""
+    """Return whether learning rates are lowered already, by going back earlier or by the user."""
     return config.optimizer.lr_factor < 1
 
 
 def halved(config: Config) -> Config | None:
-    """The same run with half the chunks an update; None where that would be none."""
+    """Return the config with half the batch size, or None if that would be 0."""
     half = config.replay.batch_size // 2
     return replace(config, replay=replace(config.replay, batch_size=half)) if half > 0 else None
 
 
 def back_to_sound(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that was not written while updates were being skipped; those after it are removed.
+    """Return the newest checkpoint that was not written while updates were being skipped, and remove later ones.
 
-    None where there is none: the run has to begin again.
+    None if there is no such checkpoint: the run has to start over.
     """
     for path in reversed(checkpoint_paths(folder)):
         try:
@@ -115,22 +114,22 @@ def back_to_sound(folder: Path) -> dict[str, Any] | None:
 
 
 def describe(error: OSError, place: Path) -> str:
-    """A file that could not be written, below `place` where it is not named, why, and what to do: one line."""
-    hint = _HINTS.get(error.errno or 0, "mend that")
+    """Describe in one line the file that could not be written (`place` if unnamed), the reason and the remedy."""
+    hint = _HINTS.get(error.errno or 0, "fix that")
     return f"{error.filename if error.filename is not None else place}: {error.strerror or error}; {hint}"
 
 
 def explain(error: OSError, logdir: Path) -> str:
-    """The same for what ends a run."""
-    return f"{describe(error, logdir)}, then go on with --resume"
+    """Describe an error that ends a run, as `describe` does."""
+    return f"{describe(error, logdir)}, then restart with --resume"
 
 
 def keep_traceback(error: BaseException, logdir: Path) -> str:
-    """Write an error that nobody expected into the run's folder; the line that tells of it."""
+    """Write an unexpected error's traceback to the run's folder; return the line that reports it."""
     path = logdir / "faults" / TRACEBACK
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError as trouble:
-        return f"{told(error)}; its traceback is lost ({trouble})"
-    return f"{told(error)}; its traceback is in {path}"
+        return f"{describe_error(error)}; its traceback could not be saved ({trouble})"
+    return f"{describe_error(error)}; its traceback is in {path}"

@@ -1,4 +1,4 @@
-"""The screen: standard output and error, whose loss ends no command and no run. Importing this costs nothing."""
+"""Standard output and error that never fail, so that a closed terminal or full disk ends no command and no run."""
 
 import errno
 import os
@@ -7,48 +7,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN)  # a log's disk may have room again, a slow terminal catches up
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN)  # temporary: a full disk, a slow terminal
 
 
 class Screen:
-    """A text stream that never fails: what it cannot show is left out.
+    """A text stream that never fails: text that it cannot write is dropped.
 
-    Pipes whose reader has gone and terminals that were closed are lost for good: their descriptor leads to nowhere from
-    then on, for child processes too. Everything but writing is the wrapped stream's.
+    Pipes without a reader and closed terminals are lost for good: their descriptor is redirected to os.devnull, for
+    child processes too. Everything but writing is delegated to the wrapped stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Show the text where that is possible; characters that the stream's encoding lacks are spelled out."""
+        """Write the text if possible; characters that the stream's encoding lacks are escaped."""
         try:
             self._stream.write(text)
         except UnicodeEncodeError as error:
             self.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         except (OSError, ValueError) as error:
-            self._lose(error)
+            self._handle_failure(error)
         return len(text)
 
     def flush(self) -> None:
-        """Bring what was written onto the screen where that is possible."""
+        """Flush the stream if possible."""
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
-            self._lose(error)
+            self._handle_failure(error)
 
     def finish(self) -> None:
-        """The last flush: the interpreter's own, which is not of this class, finds nothing that could fail."""
+        """Flush for the last time, so that the interpreter's own flush at exit cannot fail."""
         try:
             self._stream.flush()
         except (OSError, ValueError):
-            self._lead_nowhere()
+            self._redirect_to_null()
 
-    def _lose(self, error: OSError | ValueError) -> None:
+    def _handle_failure(self, error: OSError | ValueError) -> None:
         if getattr(error, "errno", None) not in _PASSING:
-            self._lead_nowhere()
+            self._redirect_to_null()
 
-    def _lead_nowhere(self) -> None:
+    def _redirect_to_null(self) -> None:
         with suppress(OSError, ValueError):  # a stream without a descriptor, or one that was closed
             _redirect(self._stream.fileno())
 
@@ -58,9 +58,9 @@ class Screen:
 
 @contextmanager
 def lasting_screen() -> Iterator[None]:
-    """Inside, standard output and error are Screens."""
+    """Make standard output and error Screens inside the block."""
     before = sys.stdout, sys.stderr
-    if isinstance(before[0], Screen):  # a run inside of a command
+    if isinstance(before[0], Screen):  # a run inside a command
         yield
         return
     screens = [_screen(stream, number) for number, stream in enumerate(before, start=1)]
@@ -74,23 +74,23 @@ def lasting_screen() -> Iterator[None]:
 
 
 def outlast_screen() -> None:
-    """Make standard output and error Screens for good: for a worker process, whose environment may print."""
+    """Make standard output and error Screens for good, in a worker process whose environment may print."""
     sys.stdout, sys.stderr = _screen(sys.stdout, 1), _screen(sys.stderr, 2)
 
 
 def _screen(stream: TextIO | None, descriptor: int) -> Screen:
-    """A Screen for a stream, or for one that was closed when Python started, which has None in its place."""
+    """Return a Screen for a stream; None stands for a stream that was closed when Python started."""
     if stream is not None:
         return Screen(stream)
     try:
         os.fstat(descriptor)
-    except OSError:  # the next file that is opened would get its number, and what libraries print
+    except OSError:  # otherwise the next opened file would get this number, and the output of libraries
         _redirect(descriptor)
     return Screen(open(os.devnull, "w", encoding="utf-8"))
 
 
 def _redirect(descriptor: int) -> None:
-    """Let a descriptor lead to nowhere."""
+    """Redirect a descriptor to os.devnull."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     if nowhere == descriptor:
         os.set_inheritable(descriptor, True)

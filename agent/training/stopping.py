@@ -1,4 +1,4 @@
-"""How a run is told to end."""
+"""Signals and exceptions that stop a run."""
 
 import signal
 import threading
@@ -8,14 +8,14 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """The run is to end; what was begun is left for the run that goes on."""
+    """The run should end; unfinished work is left for the resumed run."""
 
 
 @contextmanager
 def handled(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
-    """Inside, these signals call `handler`; afterwards what they called before.
+    """Handle these signals with `handler` inside the block, and restore their handlers after it.
 
-    A SIGHUP that is ignored stays so: that is how nohup keeps what it starts from ending with its terminal.
+    An ignored SIGHUP stays ignored, because nohup relies on that.
     """
     shielded = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
     previous = {number: signal.signal(number, handler) for number in numbers if number not in shielded}
@@ -28,7 +28,7 @@ def handled(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> It
 
 @contextmanager
 def stop_signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """SIGTERM, SIGHUP and Ctrl-C call `stop` with their name; a second Ctrl-C interrupts at once."""
+    """Call `stop` with the signal's name on SIGTERM, SIGHUP and Ctrl-C; a second Ctrl-C interrupts at once."""
 
     def handler(number: int, _: Any) -> None:
         stop(signal.Signals(number).name)
@@ -40,7 +40,7 @@ def stop_signals(stop: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def silent_writers() -> Iterator[None]:
-    """TensorBoard's thread hands an OSError to its caller, who tells it in one line: its traceback is not shown too."""
+    """Hide tracebacks of OSErrors in threads: TensorBoard's writer passes them to its caller, which reports them."""
     usual = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:

@@ -1,8 +1,8 @@
-"""How many CPU threads torch takes in a run: the number asked for, OMP_NUM_THREADS, or the fastest that was measured.
+"""The number of torch's CPU threads in a run: the requested one, OMP_NUM_THREADS, or the fastest that was measured.
 
-Threads wait for each other thousands of times in an update: where another program keeps one of the cores busy, two can
-be ten times slower than one. Sums differ in their last bits between numbers of threads, so a run measures once, on an
-agent that is thrown away, and keeps the number in its config.
+Threads wait for each other thousands of times per update: if another program keeps one core busy, two threads can be
+ten times slower than one. Sums differ in their last bits between numbers of threads, so a run measures once, on a
+throwaway agent, and keeps the number in its config.
 """
 
 import math
@@ -20,16 +20,16 @@ from agent.learning.agent import Agent, choose_device
 from agent.training.machine import current_load, usable_cores
 from replay import Chunk
 
-ALIKE = 1.1  # the fewest threads are taken whose updates are at most so many times slower than the fastest
-SLOW = 3.0  # updates that take so many times what they took are told
+ALIKE = 1.1  # the fewest threads within this factor of the fastest time are chosen
+SLOW = 3.0  # updates slower by this factor are reported
 _SECONDS = 1.0  # for each number of threads
-_WINDOW_SECONDS = 10.0  # of updates, before they are compared with earlier ones
-_measured: dict[str, dict[int, float]] = {}  # once in a process, so that two runs of one config take the same
+_WINDOW_SECONDS = 10.0  # of updates that are averaged for the comparison with earlier ones
+_measured: dict[str, dict[int, float]] = {}  # once per process, so that two runs of one config use the same number
 
 
 @dataclass(frozen=True)
 class Threads:
-    """CPU threads of a run, why so many, and the seconds of an update where they were measured."""
+    """The number of CPU threads of a run, the reason, and the seconds per update if it was measured."""
 
     count: int
     reason: str
@@ -40,7 +40,7 @@ class Threads:
 
 
 def environment_threads() -> int | None:
-    """The number in OMP_NUM_THREADS; None where there is none."""
+    """Return the number in OMP_NUM_THREADS, or None."""
     with suppress(ValueError):
         if (count := int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])) > 0:
             return count
@@ -48,25 +48,25 @@ def environment_threads() -> int | None:
 
 
 def one_update(config: Config) -> Callable[[], Any]:
-    """What makes an update of an agent of its own on noise."""
+    """Return a function that makes one update of a throwaway agent on noise."""
     dim, replay = config.world_model.action_dim, config.replay
     agent, chunk = Agent(config, dim), random_chunk(replay.batch_size, replay.batch_length, dim)
     return lambda: agent.update(chunk)
 
 
 def choose_threads(config: Config, make_update: Callable[[Config], Callable[[], Any]] = one_update) -> Threads:
-    """The config's `threads`; where that is 0, OMP_NUM_THREADS or what is fastest now, up to torch's present number.
+    """Return the config's `threads`; if 0, OMP_NUM_THREADS, else the fastest number up to torch's current one.
 
-    make_update: gives what is timed, an update of the config's algorithm.
+    make_update: returns the function to time, an update of the config's algorithm.
     """
     asked = environment_threads()
     if config.threads > 0:
         is_other = asked not in (None, config.threads)
-        return Threads(config.threads, f"not OMP_NUM_THREADS={asked}, which --threads 0 takes" if is_other else "")
+        return Threads(config.threads, f"not OMP_NUM_THREADS={asked}, which --threads 0 uses" if is_other else "")
     if asked is not None:
         return Threads(asked, "OMP_NUM_THREADS")
     if choose_device(config.device).type != "cpu":
-        return Threads(torch.get_num_threads(), "torch's own number beside a GPU")
+        return Threads(torch.get_num_threads(), "torch's default, with a GPU")
     counts = choices(min(torch.get_num_threads(), usable_cores()))
     if len(counts) == 1:
         return Threads(counts[0], "")
@@ -79,26 +79,26 @@ def choose_threads(config: Config, make_update: Callable[[Config], Callable[[], 
 
 
 def choices(most: int) -> list[int]:
-    """1, 2, 4, ... and `most`."""
+    """Return 1, 2, 4, ... and `most`."""
     return sorted({*(2**power for power in range(most.bit_length())), most})
 
 
 def fastest(times: Mapping[int, float]) -> int:
-    """The fewest threads whose updates take about as long as those of the fastest number."""
+    """Return the fewest threads whose updates take about as long as those of the fastest number."""
     return min(count for count, seconds in times.items() if seconds <= ALIKE * min(times.values()))
 
 
 def describe(times: Mapping[int, float], counts: Iterable[int]) -> str:
-    """ "1 thread 230 ms, 2 threads 170 ms an update, slower: 4, 8": those of `counts` that were not timed."""
+    """Describe times: "1 thread 230 ms, 2 threads 170 ms per update, slower: 4, 8" (`counts` that were not timed)."""
     parts = [f"{count} thread{'s' * (count > 1)} {1000 * seconds:,.0f} ms" for count, seconds in times.items()]
     others = [str(count) for count in counts if count not in times]
-    return f"{', '.join(parts)} an update{', slower: ' * bool(others)}{', '.join(others)}"
+    return f"{', '.join(parts)} per update{', slower: ' * bool(others)}{', '.join(others)}"
 
 
 def time_threads(update: Callable[[], Any], counts: Iterable[int], seconds: float) -> dict[int, float]:
-    """Threads -> mean seconds of three updates, fewer where they take longer than `seconds`.
+    """Return threads -> mean seconds of three updates, or of fewer if they take longer than `seconds`.
 
-    `counts` ascend; it ends where more of them gain nothing, and before those that wait for a core.
+    `counts` ascend; timing stops once more threads gain nothing, and before those that would wait for a core.
     """
     before, times = torch.get_num_threads(), dict[int, float]()
     try:
@@ -119,7 +119,7 @@ def time_threads(update: Callable[[], Any], counts: Iterable[int], seconds: floa
 
 
 def operations_per_second() -> float:
-    """Small operations that torch splits among its threads, tried for about a fifth of a second."""
+    """Count small operations that torch splits among its threads, for about a fifth of a second."""
     values, done, start = torch.ones(100_000), 0, time.perf_counter()
     while (seconds := time.perf_counter() - start) < 0.2:
         values.mul_(1.0)
@@ -128,7 +128,7 @@ def operations_per_second() -> float:
 
 
 def timed(work: Callable[[], Any], count: int, seconds: float = 0.0, warm_up: bool = True) -> tuple[float, int]:
-    """Mean seconds of up to `count` calls, and how many there were in about `seconds`; always one."""
+    """Return the mean seconds of up to `count` calls within about `seconds`, at least one, and their number."""
     if warm_up:
         work()
     _wait()
@@ -146,7 +146,7 @@ def _wait() -> None:
 
 
 def random_chunk(batch: int, length: int, action_dim: int) -> Chunk:
-    """Noise [B, T] without resets."""
+    """Return a chunk [B, T] of noise without resets."""
     random = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (batch, length, 64, 64, 3), generator=random, dtype=torch.uint8)
     flags = torch.zeros(batch, length, dtype=torch.bool)
@@ -158,35 +158,35 @@ def random_chunk(batch: int, length: int, action_dim: int) -> Chunk:
 
 
 def overload() -> str:
-    """A line where more programs want to run than there are cores, else an empty one."""
+    """Return a line if more programs are ready to run than there are cores, else an empty one."""
     load = current_load()
     is_full = load.programs > load.cores
-    return f"{load}; updates will be slow, and the time left hard to tell" if is_full else ""
+    return f"{load}; updates will be slow, and the ETA unreliable" if is_full else ""
 
 
 class Pace:
-    """Notices, once, that updates have become much slower than they were.
+    """The pace of updates, which reports once that they have become much slower.
 
     Args:
-        threads: of the run; what was measured for them is the first that updates are compared with.
+        threads: threads of the run; their measured time is the first one that updates are compared with.
     """
 
     def __init__(self, threads: Threads) -> None:
         self._count, self._best = threads.count, threads.update_seconds or math.inf
         self._seconds, self._updates = 0.0, 0  # of the window
-        self._is_warm = self._is_told = False
+        self._is_warm = self._is_reported = False
 
     def add(self, seconds: float) -> str:
-        """After an update that took so long: a line to tell, else an empty one."""
+        """Add an update's seconds; return a line to report, or an empty one."""
         self._seconds, self._updates = self._seconds + seconds, self._updates + 1
         if self._seconds < _WINDOW_SECONDS:
             return ""
         mean, self._seconds, self._updates = self._seconds / self._updates, 0.0, 0
-        is_warm, self._is_warm = self._is_warm, True  # the first window may have compiled something
-        if self._is_told or mean < SLOW * self._best or not is_warm:
+        is_warm, self._is_warm = self._is_warm, True  # the first window may include compiling
+        if self._is_reported or mean < SLOW * self._best or not is_warm:
             self._best = min(self._best, mean)
             return ""
-        self._is_told = True
+        self._is_reported = True
         advice = "; stop and resume with --threads 0, which measures again" if self._count > 1 else ""
-        slower = f"an update takes {1000 * mean:,.0f} ms, {mean / self._best:.1f} times what it took"
+        slower = f"an update takes {1000 * mean:,.0f} ms, {mean / self._best:.1f} times as long as before"
         return f"{slower}: the machine is overloaded ({current_load()}){advice}"

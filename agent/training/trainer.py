@@ -1,4 +1,4 @@
-"""The loop that ties environments, replay and agent together."""
+"""The training loop over environments, replay and agent."""
 
 import time
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ from agent.training.threads import Pace, choose_threads
 from envs import Step
 from envs.driver import EnvironmentFailure
 
-CHECKPOINT_SHARE = 0.02  # of the run's time, at most, for the checkpoints that the clock asks for
+CHECKPOINT_SHARE = 0.02  # largest share of the run's time for regular checkpoints
 
 
 class Trainer:
@@ -47,12 +47,12 @@ class Trainer:
 
         step = driver.tick(policy)                  # one row per environment
         replay.add(step)
-        for _ in range(ratio(agent_steps)):         # train_ratio / (batch_size * batch_length) updates a decision
+        for _ in range(ratio(agent_steps)):         # train_ratio / (batch_size * batch_length) per decision
             agent.update(replay.sample(batch_size, batch_length))
 
-    A checkpoint is written by the clock, at every evaluation and at every stop. It holds all that the rest of the run
-    depends on, the episodes in flight included: a run that goes on from one is, on a CPU, bit for bit the run that was
-    never stopped. What a killed run did after its last checkpoint is done again.
+    Checkpoints are written regularly, at every evaluation and at every stop. They hold everything that the rest of the
+    run depends on, including the episodes in progress: on a CPU a resumed run is identical bit for bit to one that was
+    never stopped. Work of a killed run after its last checkpoint is repeated.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class Trainer:
         self.display = Display(config.env_frames, quiet)
         self.evaluator = Evaluator(config, self.logdir, self.note, config.train.video_frames)
         self.recent: dict[str, float] = {}
-        self._reported: set[str] = set()  # notes that come once
+        self._reported: set[str] = set()  # notes that were shown already
         self.pace = Pace(self.threads)
         self.update_seconds = self.collect_seconds = 0.0  # since the first update of this session
         self.seconds_before = payload["counters"]["wall_seconds"] if payload is not None else 0.0
         self.is_saved = self.is_halved = False
-        self.is_whole = True  # whether this is a state between two steps
-        self.stop_reason, self.has_failed = "", False  # why the run ends, and whether that has to be mended first
+        self.is_whole = True  # whether the run is between two steps, in a state that a checkpoint can hold
+        self.stop_reason, self.has_failed = "", False  # why the run ends, and whether the user has to fix that
 
     def _build(self, payload: dict[str, Any] | None) -> None:
-        """Everything that the environments do not belong to: new, or as a checkpoint's payload says."""
+        """Build everything but the environments: new, or from a checkpoint's payload."""
         self.threads = choose_threads(self.config)
         torch.set_num_threads(self.threads.count)
-        self.config = replace(self.config, threads=self.threads.count)  # a run that goes on takes as many
+        self.config = replace(self.config, threads=self.threads.count)  # kept by a resumed run
         config, driver = self.config, self.collector.driver
         self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
         if config.compile:
@@ -107,7 +107,7 @@ class Trainer:
         self.means = RunningMeans()
         at = {}
         if payload is None:
-            self.store.remove_newer(-1)  # what a run left that was killed before its first checkpoint
+            self.store.remove_newer(-1)  # episodes of a run that was killed before its first checkpoint
             seed_global_random_state(config.seed)
         else:
             self.load_state_dict(payload)
@@ -117,35 +117,35 @@ class Trainer:
 
     @property
     def env_frames(self) -> int:
-        """Simulator control steps so far."""
+        """The simulator's control steps so far."""
         return self.collector.env_frames
 
     def close(self) -> None:
-        """Let go of environments, logs and folder; a second call does nothing."""
+        """Release environments, logs and folder; a second call does nothing."""
         self.collector.driver.close()
-        with suppress(OSError):  # a full disk: what it prevented was told where it was found
+        with suppress(OSError):  # a full disk, which has been reported already
             self.logger.close()
         self.lock.release()
 
     # ---------------------------------------------------------------- the loop
 
     def run(self) -> None:
-        """Train until the budget, the wall-clock limit, a signal or a failure; ends with a checkpoint where it can.
+        """Train until the budget, the wall-clock limit, a signal or a failure, and write a checkpoint if possible.
 
-        An error that nobody expected is raised, after a checkpoint too unless it came in the middle of a step.
+        An unexpected error is raised after a checkpoint, unless it came in the middle of a step.
         """
         self.started = time.monotonic() - self.seconds_before
         with protected(self, self._checkpoint):
             while not (self._finished() and self.is_saved):
                 trouble = self._advance()
-                if trouble:  # outside of the handler nothing holds on to the agent
+                if trouble:  # outside the handler, where no traceback keeps the agent alive
                     self._go_back(trouble)
             if self.agent.updates == 0 and self.stop_reason == "":
                 self.note(why_no_update(self.config, self.collector.agent_steps, self.replay))
             self.logger.close()
 
     def _advance(self) -> str:
-        """A tick, or the last checkpoint; what was not finite, where the run has to go back."""
+        """Do one tick, or write the last checkpoint; return what was not finite if the run has to go back."""
         self.is_whole = True
         try:
             if self._finished():
@@ -163,17 +163,17 @@ class Trainer:
 
     @contextmanager
     def _indivisible(self) -> Iterator[None]:
-        """Inside, the run is between two states: what breaks off there is nothing that a checkpoint could hold."""
+        """Mark the run as inside a step, whose intermediate state a checkpoint cannot hold."""
         self.is_whole = False
         yield
         self.is_whole = True
 
     def stop(self, reason: str) -> None:
-        """End soon: after the current update, or between two rows of an evaluation."""
+        """Ask the run to end soon: after the current update, or between two rows of an evaluation."""
         self.stop_reason = reason
 
     def fail(self, reason: str) -> None:
-        """End soon, with what has to be mended first."""
+        """Ask the run to end soon as failed, for a reason that the user has to fix."""
         self.stop(reason)
         self.has_failed = True
 
@@ -186,7 +186,7 @@ class Trainer:
         return self.stop_reason != ""
 
     def _tick(self) -> None:
-        """One row and what is due after it; a stop leaves the rest for the run that goes on."""
+        """Collect one row and do the work that is due; a stop leaves the rest for the resumed run."""
         if self.due.is_done:
             with self._indivisible():
                 self._collect()
@@ -204,7 +204,7 @@ class Trainer:
             self._checkpoint()
 
     def _collect(self) -> None:
-        """A row of every environment, and what it makes due: updates, an evaluation."""
+        """Collect a row of every environment, and add the work that becomes due."""
         self.is_saved = False
         collector, begun = self.collector, time.monotonic()
         ended = collector.collect(self.agent, self.replay)
@@ -217,7 +217,7 @@ class Trainer:
             self.logger.write(self.counters(), {"env_restarts": collector.driver.restarts})
         if collector.driver.at_bound:
             steps, reason = collector.bound
-            self.note_once(f"an episode was cut off, as truncated, after {steps:,} agent_steps: {reason}; said once")
+            self.note_once(f"an episode was truncated after {steps:,} agent_steps: {reason} (shown once)")
         self.due.add_row(self.env_frames, collector.agent_steps, self.agent.updates, self.replay)
 
     def _update(self) -> None:
@@ -227,7 +227,7 @@ class Trainer:
             metrics = self.guard.update(self.agent, self.replay.sample(replay.batch_size, replay.batch_length))
         except torch.cuda.OutOfMemoryError:
             metrics = None
-        if metrics is None:  # outside of the handler nothing holds on to the update's tensors
+        if metrics is None:  # outside the handler, where no traceback keeps the update's tensors alive
             self._halve_batch()
             return
         self.due.updates -= 1
@@ -240,7 +240,7 @@ class Trainer:
             self._log()
 
     def _evaluate(self) -> None:
-        """Score the average of the weights, once at a frame; Stopped where the run is to end."""
+        """Evaluate the average of the weights, at most once per frame; Stopped if the run should end."""
         if not self.due.is_evaluated(self.env_frames):
             self.display.busy(f"evaluating {self.config.train.eval_episodes} episodes")
             with self.agent.average.swapped():
@@ -269,18 +269,18 @@ class Trainer:
         self.recent["update_share"] = self.update_seconds / (self.update_seconds + self.collect_seconds)
 
     def note(self, line: str) -> None:
-        """Tell the user, and keep, a line of text."""
+        """Show and log a line of text."""
         self.logger.note(line)
         self.display.note(line)
 
     def note_once(self, line: str) -> None:
-        """`note`, unless this line was told before."""
+        """Show and log a line of text unless it was shown before."""
         if line not in self._reported:
             self._reported.add(line)
             self.note(line)
 
     def counters(self) -> dict[str, float]:
-        """Where the run is."""
+        """Return the run's counters."""
         return {
             "env_frames": self.env_frames,
             "agent_steps": self.collector.agent_steps,
@@ -289,49 +289,51 @@ class Trainer:
         }
 
     def leave_if_stopping(self, _: Step) -> None:
-        """Between the rows of an evaluation: Stopped where the run is to end."""
+        """Raise Stopped if the run should end; called between the rows of an evaluation."""
         if self._stopping():
             raise Stopped
 
     # ---------------------------------------------------------------- trouble
 
     def _go_back(self, trouble: str) -> None:
-        """Be the run of the newest checkpoint from before the trouble, with lower learning rates; once."""
+        """Return to the newest checkpoint before the failure, once, with lower learning rates."""
         payload = back_to_sound(self.logdir / "checkpoints")
         if is_slower(self.config):
             factor = self.config.optimizer.lr_factor
             self.fail(f"{trouble}, with optimizer.lr_factor {factor:g} already; see {self.logdir / 'faults'}; lower it")
-            self.is_saved = True  # the newest checkpoint is that of before the trouble
+            self.is_saved = True  # the newest checkpoint is from before the failure
             return
         mirrors = self.logger.detach()
         self.collector.driver.close()
         self.logger.close()
         self.config = slower(self.config)
-        del self.agent, self.replay  # their memory is needed for the new ones
+        del self.agent, self.replay  # free their memory for the new ones
         self.collector = Collector(self.config, payload["collector"] if payload is not None else None)
         self._build(payload)
         self.logger.attach(*mirrors)
         self.note(f"{trouble}; back to update {self.agent.updates:,} with learning rates times {SLOWER}")
 
     def _halve_batch(self) -> None:
-        """After a GPU ran out of memory: half the chunks an update, twice the updates; once, then the run fails."""
+        """Halve the batch size and double the updates after a GPU ran out of memory; the second time, fail the run."""
         torch.cuda.empty_cache()
         replay, smaller = self.config.replay, halved(self.config)
         shape = f"{replay.batch_size} x {replay.batch_length}"
         if self.is_halved or smaller is None:
             fitting = f"replay.batch_size {smaller.replay.batch_size}" if smaller is not None else "a smaller size"
-            self.fail(f"the GPU's memory holds no update of {shape} frames; try {fitting}")
+            self.fail(f"the GPU's memory is too small for updates of {shape} frames; try {fitting}")
             return
         self.is_halved, self.config = True, smaller
         self.due.rescale(smaller, replay.batch_size, self.collector.agent_steps)
         save_config(smaller, self.logdir / "config.yaml")
         size = smaller.replay.batch_size
-        self.note(f"the GPU's memory holds no update of {shape} frames; replay.batch_size is {size} from now on")
+        self.note(
+            f"the GPU's memory is too small for updates of {shape} frames; replay.batch_size is {size} from now on"
+        )
 
-    # ---------------------------------------------------------------- what survives a stop
+    # ---------------------------------------------------------------- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on: tensors and plain values."""
+        """Return everything that the rest of the run depends on, as tensors and plain values."""
         return {
             "config": asdict(self.config),
             "counters": self.counters(),
@@ -346,7 +348,7 @@ class Trainer:
         }
 
     def load_state_dict(self, payload: dict[str, Any]) -> None:
-        """Become the run that `state_dict` is of; episodes that ended after it are dropped from the folder."""
+        """Restore `state_dict`; episodes that ended after it are removed from the folder."""
         self.agent.load_state_dict(payload["agent"])
         self.collector.load_state_dict(payload["collector"], self.agent)
         self.store.remove_newer(payload["replay"]["last_number"])
@@ -359,7 +361,7 @@ class Trainer:
         restore_global_random_state(payload["random"])
 
     def _checkpoint(self) -> None:
-        """Write all that the rest of the run depends on; NotFinite where that is not worth keeping."""
+        """Write a checkpoint; NotFinite if the weights are broken."""
         begun = time.monotonic()
         self.guard.finish(self.agent)
         keep = self.config.train.keep_checkpoints

@@ -1,4 +1,4 @@
-"""Does a stopped run go on as the run that was never stopped? Tried with real processes, compared bit for bit."""
+"""Verification of exact resume: an interrupted and an uninterrupted run in real processes, compared bit for bit."""
 
 import math
 import random
@@ -22,14 +22,14 @@ from agent.training.threads import choose_threads
 from envs.tasks import SUITE_TASKS, base_task
 
 PROGRAM = Path(__file__).resolve().parents[2] / "run_agent.py"
-CLOCKS = ("wall_seconds", "updates_per_second")  # what may differ between two runs that are the same
-_EPISODE_FRAMES = 1010  # env_frames that hold an episode of every task of the suite
+CLOCKS = ("wall_seconds", "updates_per_second")  # may differ between identical runs
+_EPISODE_FRAMES = 1010  # env_frames, longer than an episode of any task of the suite
 _PATIENCE_SECONDS = 600.0  # for a process to start
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was compared and found: the numbers of equal things, and where the two runs differ."""
+    """The result of a comparison: the numbers of compared items, and the places where the two runs differ."""
 
     updates: int
     tensors: int
@@ -39,9 +39,9 @@ class Verdict:
 
 
 def short_config(config: Config, updates: int) -> Config:
-    """The same run, over after about `updates` updates, with an evaluation of one episode in its middle."""
+    """Return the config of a run of about `updates` updates, with an evaluation of one episode in its middle."""
     replay, train = config.replay, config.train
-    # Long enough for an episode to end, so that a run resumes with rows from the disk too, not with running ones alone.
+    # Long enough for an episode to end, so that a resumed run reads rows from disk and not only running episodes.
     prefill = _EPISODE_FRAMES * config.env.num_envs if base_task(config.task) in SUITE_TASKS else replay.prefill_frames
     decisions = math.ceil(updates * replay.batch_size * replay.batch_length / train.train_ratio)
     learning = decisions * config.env.action_repeat
@@ -59,11 +59,11 @@ def short_config(config: Config, updates: int) -> Config:
 
 
 def verify_resume(config: Config, folder: Path, stops: int, seed: int, tell: Callable[[str], None]) -> Verdict:
-    """Train `config` in folder/straight, and in folder/stopped with so many stops at random moments; compare.
+    """Train `config` in folder/straight, and in folder/stopped with `stops` interruptions at random times; compare.
 
-    Every second stop is a kill -9, the others are SIGTERM. RuntimeError where a run fails.
+    Every second interruption is a kill -9, the others are SIGTERM. RuntimeError if a run fails.
     """
-    config = replace(config, threads=choose_threads(config).count)  # measured twice, they might differ
+    config = replace(config, threads=choose_threads(config).count)  # two measurements might differ
     straight, stopped = folder / "straight", folder / "stopped"
     for logdir in (straight, stopped):
         logdir.mkdir(parents=True)
@@ -78,7 +78,7 @@ def verify_resume(config: Config, folder: Path, stops: int, seed: int, tell: Cal
         name = ("SIGTERM", "SIGKILL")[number % 2]
         process = _start(stopped)
         if not _stop_later(process, stopped, name, chance.uniform(0.1, 0.9) * seconds / stops):
-            tell("the stopped run was over before the next stop")
+            tell("the stopped run ended before the next stop")
             break
         made.append(name)
         tell(f"stopped by {name} at {_env_frames(stopped):,} env_frames")
@@ -98,7 +98,7 @@ def _wait(process: "subprocess.Popen[str]") -> None:
 
 
 def _stop_later(process: "subprocess.Popen[str]", logdir: Path, name: str, seconds: float) -> bool:
-    """Let a process train for so long, then stop it; False where it was over before."""
+    """Let a process train for `seconds`, then stop it; return False if it ended before."""
     log = logdir / "metrics.jsonl"
     before = log.stat().st_mtime_ns if log.is_file() else None
     deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -138,7 +138,7 @@ def _timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def unequal_places(left: Any, right: Any, where: str) -> Sequence[str]:
-    """Places where two nested values are not the same bit for bit, clocks aside."""
+    """Return the places where two nested values are not identical bit for bit, except CLOCKS."""
     if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
         names = [name for name in left if name not in CLOCKS]
         return [place for name in names for place in unequal_places(left[name], right[name], f"{where}.{name}")]

@@ -1,4 +1,4 @@
-"""Charts under a video: drawn once over all of its time, then a cursor for each frame."""
+"""Charts under a video: drawn once for the whole episode, with a cursor for each frame."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,21 +8,21 @@ from PIL import Image, ImageDraw
 
 from agent.video.picture import FAINT, INK, WHITE, Picture, font, palette
 
-_LEFT, _RIGHT, _LEGEND, _SIZE = 60, 6, 20, 13  # margins, height of the legend, of its letters; pixels
-_FINE = 2  # lines are drawn so many times as large and reduced
-_NAMED = 8  # components in a legend
+_LEFT, _RIGHT, _LEGEND, _SIZE = 60, 6, 20, 13  # margins, height of the legend and of its letters; pixels
+_FINE = 2  # supersampling of the lines
+_NAMED = 8  # most components in a legend
 
 Colour = tuple[int, int, int]
 
 
 class Chart:
-    """A picture of a whole episode, time from left to right; `at(t)` is a copy with a cursor at row t."""
+    """A chart of a whole episode, time from left to right."""
 
     def __init__(self, picture: Picture, steps: int) -> None:
         self._picture, self._steps = picture, steps
 
     def at(self, step: int) -> Picture:
-        """The chart with a cursor at row `step` of its `steps` rows."""
+        """Return a copy of the chart with a cursor at row `step`."""
         picture = self._picture.copy()
         left = column(step + 0.5, self._steps, picture.shape[1])
         picture[_LEGEND:, left - 1 : left + 1] = INK
@@ -30,12 +30,12 @@ class Chart:
 
 
 def column(step: float, steps: int, width: int) -> int:
-    """The pixel column of a time in a chart of `width` pixels."""
+    """Return the pixel column of a time in a chart of `width` pixels."""
     return round(_LEFT + step / steps * (width - _LEFT - _RIGHT))
 
 
 def line_chart(title: str, lines: Mapping[str, NDArray[np.floating]], width: int, height: int) -> Chart:
-    """Lines [L] over the same rows, one colour each, named in a legend; a line is broken where it is nan."""
+    """Draw lines [L] over the same rows, one colour each, named in a legend, with gaps where they are nan."""
     steps = len(next(iter(lines.values())))
     finite = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
     low, high = float(finite.min()), float(finite.max())
@@ -65,9 +65,9 @@ def line_chart(title: str, lines: Mapping[str, NDArray[np.floating]], width: int
 
 
 def share_chart(title: str, shares: NDArray[np.floating], width: int, height: int) -> Chart:
-    """Shares [L, K] of K parts that sum to 1 in every row: a column of colours for each row, heights as the shares.
+    """Draw shares [L, K] of K parts that sum to 1 in every row as one stacked column of colours per row.
 
-    The legend names the parts that are largest most often, with their share of the rows.
+    The legend names the parts that are most often the largest, with their share of the rows.
     """
     steps, parts = shares.shape
     colours = palette(parts)
@@ -87,7 +87,7 @@ def share_chart(title: str, shares: NDArray[np.floating], width: int, height: in
 
 
 def _legend(pen: ImageDraw.ImageDraw, title: str, entries: Sequence[tuple[str, Colour]]) -> None:
-    """A title, then a coloured square and a name for each entry."""
+    """Draw a title, then a coloured square and a name for each entry."""
     left, letters = 4.0, font(_SIZE)
     pen.text((left, 2), title, fill=INK, font=letters)
     left += letters.getlength(title) + 14

@@ -1,4 +1,4 @@
-"""A video of one episode and of what the world model makes of it: seen, dreamt, missed, attended to."""
+"""A video of one episode beside the world model's reconstruction, dream, errors and attention."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,16 +25,16 @@ from agent.video.dreams import (
 from agent.video.picture import Caption, Picture, enlarge, overlay, stack, tile
 from envs import VideoWriter
 
-_ZOOM, _GAP = 4, 4  # pixels per pixel of the agent, between panels
+_ZOOM, _GAP = 4, 4  # pixels per pixel of the agent, pixels between panels
 _WIDTH = 3 * (64 * _ZOOM + _GAP) - _GAP
-_GAIN = 4  # of the error panels
+_GAIN = 4  # factor on the error panels
 _REWARDS, _COMPONENTS = 110, 64  # heights of the charts, pixels
-_MOST_STEPS = 2000  # agent_steps, twice the suite's longest episode: the model takes 0.4 MB of memory for each
+_MOST_STEPS = 2000  # agent_steps, twice the suite's longest episode; each takes 0.4 MB of memory
 
 
 @dataclass
 class _Panels:
-    """What is drawn, row by row: pictures uint8 [L, 64, 64, 3], maps [L, S, 8, 8] (None without pillar 4)."""
+    """The panels of each row: pictures uint8 [L, 64, 64, 3], maps [L, S, 8, 8] (None without the attention schema)."""
 
     real: NDArray[np.uint8]
     seen: NDArray[np.uint8]
@@ -53,12 +53,12 @@ def record_dream(
     mode: Mode = "deterministic",
     env: EnvSource | None = None,
 ) -> DreamScores:
-    """Write one episode: real | reconstruction | open loop after `context` frames; attention and errors below them.
+    """Write one episode: real | reconstruction | open loop after `context` frames, with attention and errors below.
 
-    It is one of the agent's task, or of `env`. The reconstruction sees every frame (latents at their means). The
-    open loop has seen `context` frames and then only the actions. Charts: the reward and what each of the two expected
-    of it, and the mixture's components (posterior responsibilities) where there are several. An episode without an end
-    is left after 2,000 agent_steps. ShortEpisodeError, a ValueError, where the episode is not longer than `context`.
+    The episode is of the agent's task, or of `env`. The reconstruction sees every frame (latents at their means), the
+    open loop only the first `context` frames and then the actions. Charts show the real reward and both predictions,
+    and the mixture's components (posterior responsibilities) if there are several. An endless episode is cut off after
+    2,000 agent_steps. ShortEpisodeError, a ValueError, if the episode is not longer than `context`.
     """
     episode = play_and_keep(agent, seed, mode, _MOST_STEPS, env)
     check_context(episode, context)
@@ -106,7 +106,7 @@ def _write(path: str | Path, panels: _Panels, charts: list[Chart]) -> None:
     label = Caption(side, ["reconstruction"])
     status = Caption(_WIDTH, ["watching the first 0000 frames", "0000.00 s", "reward -00.00", "return -0000.0"])
     returns = panels.rewards.cumsum()
-    attention = "attention, a colour a slot" if panels.maps is not None else "no attention in this model"
+    attention = "attention, one colour per slot" if panels.maps is not None else "no attention in this model"
     errors = (f"error of the {name} x {_GAIN}" for name in ("reconstruction", "open loop"))
     labels = [label.draw(name) for name in ("real", "reconstruction", "open loop", attention, *errors)]
     with VideoWriter(path, panels.fps) as video:
@@ -124,13 +124,13 @@ def _write(path: str | Path, panels: _Panels, charts: list[Chart]) -> None:
 
 
 def _attended(panels: _Panels, t: int) -> Picture:
-    """The real frame under its posterior maps, at the video's size; white without pillar 4."""
+    """Return the real frame under its posterior maps, at the video's size; white without the attention schema."""
     if panels.maps is None:
         return np.full_like(panels.real[t], 255)
     return overlay(enlarge(panels.real[t], _ZOOM), panels.maps[t])
 
 
 def _error(real: Picture, other: Picture) -> Picture:
-    """_GAIN times the absolute difference, at most 255."""
+    """Return _GAIN times the absolute difference, at most 255."""
     difference = np.abs(real.astype(np.int16) - other)
     return (_GAIN * difference).clip(max=255).astype(np.uint8)

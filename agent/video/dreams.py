@@ -1,4 +1,4 @@
-"""What a world model makes of one episode: watched from end to end, and dreamt from what it had seen."""
+"""A world model's view of one episode: inferred from all frames, and dreamed from parts of it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,16 +20,16 @@ _MAX_STARTS = 64  # dreams that the open-loop figures are averaged over
 
 
 class ShortEpisodeError(ValueError):
-    """The episode that was played does not outlast the frames that a dream is to see first."""
+    """An episode that is not longer than the frames that a dream needs to see first."""
 
 
 @dataclass(frozen=True)
 class DreamScores:
     """PSNR in dB, 10 log10(1 / mean squared error over all pixels), of one held-out episode.
 
-    mean_frame is the best single frame for all of it; open_loop[k] that of the frame k steps after the last one seen,
-    over up to 64 dreams started all over the episode, with the actions that were really taken. `cut_at`: the
-    agent_steps of an episode that had not ended by then.
+    mean_frame scores the best single frame for the whole episode; open_loop[k] the predicted frame k steps after the
+    last one seen, over up to 64 dreams that start throughout the episode and follow its real actions. `cut_at` is the
+    agent_steps of an episode that was cut off before its end.
     """
 
     reconstruction: float
@@ -41,7 +41,7 @@ class DreamScores:
 class Episode(NamedTuple):
     """One played episode of L rows: frames [1, L, 3, 64, 64] in [0, 1], actions [1, L, A], rewards [L], frames/s.
 
-    `has_ended` is False where it was left or cut off before its end.
+    `has_ended` is False if it was cut off before its end.
     """
 
     frames: Tensor
@@ -52,7 +52,7 @@ class Episode(NamedTuple):
 
 
 class Inferred(NamedTuple):
-    """What the model made of one episode, states [L, ...], and the actions taken [L, A]."""
+    """The states [L, ...] that the model infers for one episode, and the actions taken [L, A]."""
 
     states: State
     actions: Tensor
@@ -61,7 +61,7 @@ class Inferred(NamedTuple):
 def play_and_keep(
     agent: Agent, seed: int, mode: Mode, max_steps: int | None = None, env: EnvSource | None = None
 ) -> Episode:
-    """Play an episode of the agent's task, or of `env`, from `seed`, its rows on the agent's device."""
+    """Play an episode of the agent's task, or of `env`, from `seed`, and return it on the agent's device."""
     rows: list[Step] = []
     with seeded(agent, seed), agent_env(agent.config, env) as played:
         result = play_episode(agent, played, seed, mode, rows.append, max_steps)
@@ -74,16 +74,16 @@ def play_and_keep(
 
 
 def check_context(episode: Episode, context: int) -> None:
-    """ShortEpisodeError unless a frame follows the first `context` ones."""
+    """Raise ShortEpisodeError unless a frame follows the first `context` ones."""
     length = episode.frames.shape[1]
     if not 0 < context < length:
-        expected = f"expected 1 to {length - 1}, the frames that have a next one"
+        expected = f"expected 1 to {length - 1}, since the episode has {length} frames"
         raise ShortEpisodeError(f"context: got {context}, {expected}")
 
 
 @contextmanager
 def eval_mode(agent: Agent) -> Iterator[Generator]:
-    """Inside, the model is in eval mode and nothing keeps gradients; yields a generator for its dreams."""
+    """Put the model into eval mode without gradients inside the block; yield a generator for its dreams."""
     was_training = agent.model.training
     agent.model.eval()
     try:
@@ -94,28 +94,28 @@ def eval_mode(agent: Agent) -> Iterator[Generator]:
 
 
 def inferred(outputs: dict[str, Any], actions: Tensor, row: int = 0) -> Inferred:
-    """One row of `forward_sequence`'s outputs, with the actions [B, L, A] that it was given."""
+    """Return one row of `forward_sequence`'s outputs, with its actions [B, L, A]."""
     return Inferred(outputs["states"].map(lambda x: x[row]), actions[row])
 
 
 def dream_on(agent: Agent, episode: Inferred, starts: list[int], horizon: int, generator: Generator) -> State:
-    """States [N, horizon, ...] dreamt from the posterior at each of N starts, under the logged actions."""
+    """Dream states [N, horizon, ...] from the posterior at each of N starts, with the real actions."""
     logged = torch.stack([episode.actions[s : s + horizon] for s in starts])  # [N, horizon, A]
     following: Iterator[Tensor] = iter(logged.unbind(1))
     start = episode.states.map(lambda x: x[starts])
     dreamt, _ = agent.model.imagine(start, lambda _: next(following), horizon, generator)
-    return dreamt.map(lambda x: x[:, 1:])  # the start itself was seen
+    return dreamt.map(lambda x: x[:, 1:])  # without the start itself
 
 
 def open_loop(agent: Agent, episode: Inferred, starts: list[int], horizon: int, generator: Generator) -> Tensor:
-    """Frames [N, horizon, 3, 64, 64] of `dream_on`."""
+    """Return the frames [N, horizon, 3, 64, 64] of `dream_on`."""
     return agent.model.decode(dream_on(agent, episode, starts, horizon, generator))
 
 
 def score(
     agent: Agent, outputs: dict[str, Any], episode: Episode, context: int, generator: torch.Generator
 ) -> DreamScores:
-    """Figures of what `forward_sequence` made of the episode; dreams start once `context` frames have been seen."""
+    """Score `forward_sequence`'s outputs for an episode; dreams start after at least `context` frames."""
     frames, length = episode.frames, episode.frames.shape[1]
     steps = [k for k in _STEPS if k <= length - context]
     last_start = length - 1 - steps[-1]
@@ -128,10 +128,10 @@ def score(
 
 
 def psnr(predicted: Tensor, target: Tensor) -> float:
-    """10 log10(1 / mean squared error) in dB, of frames with values in [0, 1]."""
+    """Return 10 log10(1 / mean squared error) in dB, for frames with values in [0, 1]."""
     return float(-10 * (predicted - target).square().mean().log10())
 
 
 def to_pictures(frames: Tensor) -> np.ndarray:
-    """float [..., 3, 64, 64] in [0, 1] -> uint8 [..., 64, 64, 3]."""
+    """Convert float [..., 3, 64, 64] in [0, 1] to uint8 [..., 64, 64, 3]."""
     return (frames.clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()

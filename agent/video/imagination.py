@@ -1,4 +1,4 @@
-"""Dreams under the agent's own policy, side by side and beside what really comes: what the agent learns from."""
+"""A video of dreams under the agent's policy, which it learns from, beside the real continuation of the episode."""
 
 import math
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ from agent.video.picture import Caption, Picture, darken, enlarge, stack, tile
 from envs import VideoWriter
 from world_model.state import State
 
-_CELLS_OF_ZOOM = {4: 4, 3: 12, 2: 30}  # pixels per pixel of the agent -> the most cells drawn so large
+_CELLS_OF_ZOOM = {4: 4, 3: 12, 2: 30}  # pixels per pixel of the agent -> most cells of that size
 _WIDEST = ("dream 000", "value -000.0", "reward -00.00", "return -000.0")
 
 
 class Imagination(NamedTuple):
-    """Sums of rewards after the start: one that came, one for each dream as the model predicts it.
+    """Sums of rewards after the start: the real one, and the predicted one of each dream.
 
-    value is what the critic expected at the start; steps says how many rewards each of the sums has: those of the
-    horizon, or as many as came where the real episode ended before.
+    value is the critic's prediction at the start; steps is the number of rewards in each sum: the horizon, or less if
+    the real episode ended earlier.
     """
 
     real: float
@@ -36,7 +36,7 @@ class Imagination(NamedTuple):
 
 
 class DreamStep(NamedTuple):
-    """One step of N dreams, [N] each but for pictures uint8 [N, 64, 64, 3]."""
+    """One step of N dreams: pictures uint8 [N, 64, 64, 3], the others [N]."""
 
     pictures: NDArray[np.uint8]
     rewards: NDArray[np.floating]
@@ -54,13 +54,13 @@ def record_imagination(
     mode: Mode = "sample",
     env: EnvSource | None = None,
 ) -> Imagination:
-    """Write a grid of an episode's real course and of `dreams` dreams from one state of it, under the agent's policy.
+    """Write a grid of a real episode and of `dreams` dreams from one of its states, under the agent's policy.
 
-    The episode, of the agent's task or of `env`, is played for `context` frames, which every cell shows; then each
-    dream goes its own way for `horizon` steps, its components and latents drawn from the prior, its actions from the
-    policy (its means where `mode` is "deterministic"). Captions: the reward and value that the model expects, and the
-    rewards' sum. A cell is dark where its episode has ended: for a dream, where it was once expected not to go on.
-    ValueError for numbers below 1, ShortEpisodeError where the episode is not longer than `context`.
+    Every cell shows the first `context` frames of the episode, which is of the agent's task or of `env`. Then each
+    dream continues for `horizon` steps, with components and latents drawn from the prior and actions from the policy
+    (its means if `mode` is "deterministic"). Captions show the predicted reward and value, and the sum of rewards. A
+    cell is darkened once its episode has ended; a dream ends when the model first predicts that. ValueError for numbers
+    below 1, ShortEpisodeError if the episode is not longer than `context`.
     """
     for name, number in (("context", context), ("horizon", horizon), ("dreams", dreams)):
         if number < 1:
@@ -88,7 +88,7 @@ def record_imagination(
 
 
 def _belief(agent: Agent, episode: Episode, context: int) -> State:
-    """The state [1, ...] of the model once it has seen `context` frames, its latents at their means."""
+    """Return the model's state [1, ...] after `context` frames, with latents at their means."""
     seen = episode.frames[:, :context], episode.actions[:, :context]
     return agent.model.observe(*seen, sample=False).states.map(lambda x: x[:, -1])
 
@@ -96,7 +96,7 @@ def _belief(agent: Agent, episode: Episode, context: int) -> State:
 def imagine(
     agent: Agent, start: State, horizon: int, dreams: int, mode: Mode, generator: Generator
 ) -> Iterator[DreamStep]:
-    """Dream `dreams` times from state [1, ...] under the agent's policy, one step at a time: `horizon` Moments."""
+    """Dream `dreams` times from state [1, ...] under the agent's policy; yield `horizon` DreamSteps."""
     model, critic = agent.model, agent.actor_critic.critic
     act = partial(agent.choose, mode=mode, generator=generator)
     state = start.map(lambda x: x.expand(dreams, *x.shape[1:]))
@@ -110,7 +110,7 @@ def imagine(
 
 
 class _Grid:
-    """Draws the cells: what comes first, then the dreams."""
+    """The layout of the video: the real episode first, then the dreams."""
 
     def __init__(self, dreams: int, context: int, episode: Episode) -> None:
         cells = dreams + 1
@@ -124,7 +124,7 @@ class _Grid:
         self._dreams = dreams
 
     def draw(self, t: int, real: Picture, step: DreamStep | None, sums: NDArray[np.floating]) -> Picture:
-        """The frame at row t; `step` is None while the model watches."""
+        """Draw the frame at row t; `step` is None while the model observes."""
         ahead = t - self._context + 1
         stage = f"dreaming, +{ahead} steps" if step is not None else f"watching the first {self._context} frames"
         came = self._rewards[self._context : t + 1].sum()

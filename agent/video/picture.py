@@ -1,4 +1,4 @@
-"""Pictures uint8 [H, W, 3]: put side by side, captioned, and with attention over them."""
+"""Pictures uint8 [H, W, 3]: tiling, captions, and attention overlays."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Picture = NDArray[np.uint8]
 WHITE, INK, FAINT = (255, 255, 255), (20, 20, 20), (150, 150, 150)
-# Okabe and Ito's colours, which the colour-blind can tell apart
+# Okabe and Ito's palette, distinguishable for the colour-blind
 _OKABE_ITO = (
     (0, 114, 178),
     (230, 159, 0),
@@ -20,11 +20,11 @@ _OKABE_ITO = (
     (213, 94, 0),
     (240, 228, 66),
 )
-_OPACITY = 0.5  # of a slot's colour where its map is highest
+_OPACITY = 0.5  # of a slot's colour at the maximum of its map
 
 
 def palette(count: int) -> Picture:
-    """Colours [count, 3]: seven that differ well, then the same ones darker and darker."""
+    """Return colours [count, 3]: seven distinct ones, then the same ones darker and darker."""
     base = np.array(_OKABE_ITO, float)
     index = np.arange(count)
     return (base[index % len(base)] * 0.6 ** (index // len(base))[:, None]).astype(np.uint8)
@@ -32,29 +32,29 @@ def palette(count: int) -> Picture:
 
 @cache
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own typeface, `size` pixels high."""
+    """Return Pillow's default font, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
 def enlarge(picture: Picture, zoom: int) -> Picture:
-    """Every pixel becomes zoom x zoom pixels: nothing is smoothed."""
+    """Repeat every pixel zoom x zoom times, without smoothing."""
     return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def darken(picture: Picture, rows: int | None = None) -> Picture:
-    """A third of the brightness, for the uppermost `rows` (None: all)."""
+    """Reduce the uppermost `rows` (None: all) to a third of their brightness."""
     return np.concatenate([picture[:rows] // 3, picture[len(picture[:rows]) :]])
 
 
 def stack(rows: Sequence[Picture]) -> Picture:
-    """Pictures under one another, narrower ones filled up with white."""
+    """Stack pictures vertically, padding narrower ones with white."""
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     return np.concatenate(padded)
 
 
 def tile(pictures: Sequence[Picture], columns: int, gap: int = 4) -> Picture:
-    """Pictures of one size in rows of `columns`, `gap` white pixels apart."""
+    """Arrange pictures of one size in rows of `columns`, `gap` white pixels apart."""
     height, width, _ = pictures[0].shape
     rows = math.ceil(len(pictures) / columns)
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
@@ -65,11 +65,11 @@ def tile(pictures: Sequence[Picture], columns: int, gap: int = 4) -> Picture:
 
 
 class Caption:
-    """A white band of fixed size with a text for each field; fields that do not fit beside each other wrap.
+    """A white band of fixed size with one text per field; fields that do not fit into a line wrap.
 
     Args:
-        width: of the band, pixels.
-        widest: the longest text expected in each field; it keeps its place whatever is written into it.
+        width: width of the band, pixels.
+        widest: the longest text expected in each field, which reserves its space.
         size: height of the letters, pixels.
     """
 
@@ -86,7 +86,7 @@ class Caption:
         self._shape = (top + line, width, 3)
 
     def draw(self, *texts: str) -> Picture:
-        """The band [H, width, 3] with a text for each field."""
+        """Return the band [H, width, 3] with one text per field."""
         picture = Image.fromarray(np.full(self._shape, 255, np.uint8))
         pen = ImageDraw.Draw(picture)
         for place, text in zip(self._places, texts, strict=True):
@@ -95,9 +95,9 @@ class Caption:
 
 
 def overlay(picture: Picture, maps: NDArray[np.floating]) -> Picture:
-    """Attention maps [S, h, w] over a picture, a colour of `palette` a slot, brightest where a map is highest.
+    """Overlay attention maps [S, h, w] on a picture, one colour of `palette` per slot, strongest at a map's maximum.
 
-    The picture is shown in grey, so that every colour is a slot's.
+    The picture is turned grey, so that all colours belong to slots.
     """
     height, width, _ = picture.shape
     strength = maps / maps.max((1, 2), keepdims=True)  # [S, h, w]

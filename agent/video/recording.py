@@ -1,4 +1,4 @@
-"""Videos of whole episodes as people see them, one after the other or side by side."""
+"""Videos of whole episodes for people, one after the other or side by side."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -43,13 +43,13 @@ def record(
     grid: bool = False,
     env: EnvSource | None = None,
 ) -> list[EpisodeResult]:
-    """Write episodes from seeds seed, seed + 1, ... as one video of `size` rows, in the simulated world's own speed.
+    """Write episodes from seeds seed, seed + 1, ... as one video, `size` pixels high, in simulated real time.
 
-    A frame is `width` pixels wide (None: as wide as high); captions (None: where it is 128 wide) add simulated
-    seconds, reward and return so far under it. `grid` plays all episodes at once, side by side: one that has ended
-    keeps its last frame, darkened. `max_frames` bounds each episode's frames. `on_frame` gets every frame too and
-    `on_step` every row: what they raise ends the recording. `env` is played instead of the agent's task; a grid needs
-    what makes several. The file appears when it is whole; ValueError as VideoWriter's.
+    A frame is `width` pixels wide (None: as wide as high); captions (None: if it is at least 128 wide) show simulated
+    seconds, reward and return so far. `grid` plays all episodes at once, side by side, and keeps the darkened last
+    frame of ended ones. `max_frames` bounds each episode's frames. `on_frame` gets every frame and `on_step` every row;
+    an exception from them ends the recording. `env` replaces the agent's task; a grid needs a function that makes one.
+    The file appears only when it is complete; ValueError as for VideoWriter.
     """
     if grid and episodes > 1 and isinstance(env, Env):
         raise ValueError(f"env: got one for a grid of {episodes}, expected a function that makes one")
@@ -60,7 +60,7 @@ def record(
     results = [EpisodeResult(0.0, 0)] * episodes
 
     def views(index: int, played: PixelEnv) -> Iterator[Picture]:
-        """The frames of one episode."""
+        """Yield the frames of one episode."""
         for row, result in episode_rows(agent, played, seed + index, mode, max_steps):
             with reported():
                 frame = played.render_frame(size, width)
@@ -89,9 +89,9 @@ def record(
 
 
 def side_by_side(streams: list[Iterator[Picture]], height: int) -> Iterator[Picture]:
-    """Frames of several streams in a grid, as wide as high in cells.
+    """Yield the frames of several streams in a square grid.
 
-    A stream that is over keeps its last frame, whose uppermost `height` rows are darkened: captions stay readable.
+    An ended stream keeps its last frame with the uppermost `height` rows darkened, so that captions stay readable.
     """
     last: list[Picture] = []
     for frames in zip_longest(*streams):

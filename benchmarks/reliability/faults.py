@@ -231,7 +231,7 @@ def lose_encoder(fault: str, harness: Harness) -> bool:
     reference, logdir = harness.reference(1, VIDEO_FRAMES), harness.fresh()
     status = finish(start(logdir, 1, partial(lost_encoder, fault), quiet=False, train__video_frames=VIDEO_FRAMES))
     said, written = logdir.with_suffix(".log").read_text(encoding="utf-8"), list((logdir / "videos").glob("[0-9]*"))
-    is_told = "no video: libx264 broke off (SIGKILL)" in said if fault == "killed" else "is written by" in said
+    is_told = "no video: libx264 failed (SIGKILL)" in said if fault == "killed" else "is written by" in said
     is_right = is_told and "Traceback" not in said and bool(written) == (fault != "killed")
     return status == 0 and is_right and not compare(reference, logdir)
 

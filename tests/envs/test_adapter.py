@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from envs import Driver, GymPixels, make_env, make_vector_env
-from envs.adapter import _say_once
+from envs.adapter import _warn_once
 from envs.images import resize_area
 from envs.spaces import OneHot
 from tests.envs import pixel_worlds
@@ -61,13 +61,13 @@ def test_a_pixel_is_the_mean_of_the_area_that_it_covers():
 
 
 def test_a_dict_shows_its_image_and_says_once_what_is_not_seen(caplog):
-    _say_once.cache_clear()
+    _warn_once.cache_clear()
     space = Dict(camera=image_space(16, 16, 3), pose=VECTOR, goal=Discrete(3))
     for _ in range(2):
         env, world = adapted(space)
     frame, _ = env.reset()
     assert (frame == world.base).all()
-    assert caplog.messages == ["World: the agent sees 'camera' and nothing of pose, goal"]
+    assert caplog.messages == ["World: the agent sees 'camera', but not pose, goal"]
 
 
 @pytest.mark.parametrize(("key", "shape"), [("left", (16, 16, 3)), ("right", (8, 9))])
@@ -239,8 +239,8 @@ def test_mujoco_environments_of_gymnasium_are_drawn(monkeypatch, tmp_path):
     [
         ("gym:CarRacin-v3", "the nearest one is 'gym:CarRacing-v3'"),
         ("gym:CartPole", "the nearest one is 'gym:CartPole-v1'"),
-        ("gym:", "expected an id that is registered"),
-        ("gym:a b", "expected an id that is registered"),
+        ("gym:", "expected a registered id"),
+        ("gym:a b", "expected a registered id"),
         ("gym:Nowhere/Pong-v5", "Namespace Nowhere not found"),
         ("gym:tests.envs.pixel_worlds:pixel_worlds/Sen-v0", f"the nearest one is '{SEEN}'"),
         ("gym:no_such_module:X-v0", "No module named 'no_such_module'"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from envs import GymPixels, make_env, make_vector_env
-from envs.adapter import _say_once
+from envs.adapter import _warn_once
 from envs.contract import Contract, ContractError
 from tests.envs import broken_worlds
 from tests.envs.pixel_worlds import World
@@ -82,7 +82,7 @@ def test_workers_tell_the_same_line_and_nothing_else(name, capfd):
 
 def test_what_raises_in_the_workers_alone_is_told_by_them(capfd):
     gymnasium.register("test_contract/Here-v0", World)  # as under `if __name__ == "__main__":`
-    with pytest.raises(ValueError, match=r"^task: got 'gym:test_contract/Here-v0', expected an id that is registered"):
+    with pytest.raises(ValueError, match=r"^task: got 'gym:test_contract/Here-v0', expected a registered id"):
         make_vector_env("gym:test_contract/Here-v0", 2)
     assert "Traceback" not in capfd.readouterr().err
 
@@ -104,7 +104,7 @@ def test_what_needs_no_guessing_is_taken():
 
 
 def test_what_cannot_be_drawn_or_closed_is_a_line_and_no_end(caplog):
-    _say_once.cache_clear()
+    _warn_once.cache_clear()
     assert stepped("SeenDrawingRaises")[1] == 1.0
     assert stepped("ClosingRaises")[1] == 1.0
     assert caplog.messages == [

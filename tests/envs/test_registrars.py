@@ -43,7 +43,7 @@ def test_the_package_of_an_id_is_imported(planets):
 
 
 @pytest.mark.parametrize(("content", "line"), [
-    ("import no_such_engine", "which lacks something here: No module named 'no_such_engine'"),
+    ("import no_such_engine", "which lacks a dependency: No module named 'no_such_engine'"),
     ("raise RuntimeError('no\\nlicence')", r"importing 'planets_package' raises RuntimeError \(no licence\)"),
     ("planet = = 1", r"importing 'planets_package' raises SyntaxError"),
 ])  # fmt: skip

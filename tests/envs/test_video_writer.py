@@ -123,7 +123,7 @@ def test_another_encoder_writes_where_libx264_is_missing(tmp_path, caplog):
     assert " 20 fps" in text
     np.testing.assert_allclose(frames.mean((1, 2)), COLORS, atol=6)
     (record,) = caplog.records
-    assert record.message.startswith(f"{path} is written by libopenh264 (libx264 broke off (Unknown encoder)); pip ")
+    assert record.message.startswith(f"{path} is written by libopenh264 (libx264 failed (Unknown encoder)); pip ")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
@@ -143,7 +143,7 @@ def test_an_encoder_that_dies_leaves_the_old_file(tmp_path, count):
     """In the middle, where it is noticed at a frame, or with all frames on their way, at the end."""
     path = tmp_path / "clip.mp4"
     path.write_text("old")
-    with injection.lost_encoder("killed"), pytest.raises(EncodingError, match=r"^libx264 broke off \(SIGKILL\)$"):
+    with injection.lost_encoder("killed"), pytest.raises(EncodingError, match=r"^libx264 failed \(SIGKILL\)$"):
         write(path, [np.zeros((160, 160, 3), np.uint8)] * count)
     assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
     assert path.read_text() == "old"

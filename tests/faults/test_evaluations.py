@@ -91,7 +91,7 @@ def test_an_evaluation_stands_though_its_video_or_its_end_fails(tmp_path, straig
     [
         ("missing", ["000000060.gif", "000000076.gif"], "000000060.gif is written by Pillow ("),
         ("no libx264", ["000000060.mp4", "000000076.mp4"], "000000060.mp4 is written by libopenh264 (libx264 broke"),
-        ("killed", [], "no video: libx264 broke off (SIGKILL)"),
+        ("killed", [], "no video: libx264 failed (SIGKILL)"),
     ],
 )
 def test_without_its_encoder_a_run_is_the_same(tmp_path, straight, fault, names, line, capsys, caplog):

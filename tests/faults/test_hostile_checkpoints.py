@@ -37,7 +37,7 @@ WRONG = {
     "consensus": (("agent", "rgb", "aggregator", "d"), torch.zeros(5), "agent.rgb.aggregator.d: got"),
     "a generator": (("agent", "generators", "act"), torch.ones(5056, dtype=torch.uint8), "agent.generators.act: got"),
     "the sampler": (("replay", "rng", "state"), {"state": -1, "inc": "x"}, "replay.rng: got something else"),
-    "last_number": (("replay", "last_number"), 0, "replay.episodes.number: got them out of order"),
+    "last_number": (("replay", "last_number"), 0, "replay.episodes.number: got numbers out of order"),
     "digests": (("replay", "episodes", "digest"), torch.zeros(3, 32, dtype=torch.uint8), "replay.episodes: got lists"),
     "rows in flight": (("replay", "unfinished", 0), torch.ones(900, dtype=torch.uint8), "replay.unfinished[0]: magic"),
     "an environment more": (("config", "env", "num_envs"), 2, "collector.driver.row.image: got"),
@@ -101,7 +101,7 @@ def test_the_run_goes_on_from_the_one_before(tmp_path, caplog):
     write_checkpoint(path.with_name("000000002.pt"), newer)
     assert load_run(tmp_path)["counters"]["updates"] == 1
     assert "model_optimizer.state.0.exp_avg" in caplog.text
-    assert "going on from 000000001.pt" in caplog.text
+    assert "continuing from 000000001.pt" in caplog.text
 
 
 def test_a_file_under_another_name_or_behind_a_link_is_not_taken(tmp_path):

@@ -27,7 +27,7 @@ HOSTILE = {
     "no such day": ("task: 2026-13-45", "not readable as YAML"),
     "empty": ("", "got None, expected a mapping"),
     "a list": ("[1, 2]", "got a list, expected a mapping"),
-    "a key twice": ("seed: 0\nseed: 1", "found a key twice"),
+    "a key twice": ("seed: 0\nseed: 1", "found a duplicate key"),
     "a number as a key": ("{0: 1}", "0: got a int as a key"),
     "an unknown key": ("behaviour: {}", "the nearest known one is 'behavior'"),
     "a text for a number": ("env_frames: many", "env_frames: got 'many', expected a whole number"),
@@ -101,7 +101,7 @@ def test_beside_a_checkpoint_a_key_that_may_change_is_told(tmp_path, capsys):
     change(tmp_path, threads=1)
     status, said = resumed(capsys, tmp_path)
     assert status == 0
-    assert "config.yaml: since the checkpoint threads: 0 -> 1" in said
+    assert "config.yaml: changed since the checkpoint: threads: 0 -> 1" in said
     assert "all 70 env_frames are spent" in said
 
 

@@ -64,13 +64,13 @@ def become_pipe(folder):
 
 
 HARM = {  # what is done, rows that are left, files in quarantine, what is said
-    "two changed places": (swap, 30, 2, "holds another episode than the one that the checkpoint knows"),
+    "two changed places": (swap, 30, 2, "it is not the episode that the checkpoint lists"),
     "a link": (link_out, 40, 1, "got a link or a folder"),
     "a folder": (become_folder, 40, 1, "got a link or a folder"),
     "a pipe": (become_pipe, 40, 1, "got a link or a folder"),
     "gone": (lambda f: path(f, 1).unlink(), 40, 0, "1 episodes (10 rows) are missing"),
-    "renamed": (lambda f: path(f, 1).rename(f / "00000001-11.ep"), 40, 1, "is no episode of this run"),
-    "a number twice": (lambda f: (f / "00000001-9.ep").write_bytes(b"x"), 50, 1, "is no episode of this run"),
+    "renamed": (lambda f: path(f, 1).rename(f / "00000001-11.ep"), 40, 1, "it does not belong to this run"),
+    "a number twice": (lambda f: (f / "00000001-9.ep").write_bytes(b"x"), 50, 1, "it does not belong to this run"),
     "other actions": (
         lambda f: path(f, 1).write_bytes(encode(make_episode(10, 1, 3), {})),
         40,

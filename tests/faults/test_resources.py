@@ -74,14 +74,14 @@ def test_a_full_disk_ends_the_run_with_one_line_and_loses_nothing(tmp_path, stra
 
 @pytest.mark.parametrize(
     ("number", "hint"),
-    [(errno.EDQUOT, "make room within the quota"), (errno.EROFS, "make its disk writable"), (errno.EIO, "mend that")],
+    [(errno.EDQUOT, "make room within the quota"), (errno.EROFS, "make its disk writable"), (errno.EIO, "fix that")],
 )
 def test_other_troubles_of_a_disk_say_what_to_do(tmp_path, straight, number, hint, capsys):
     logdir = tmp_path / "run"
     place = next(i for i, path in enumerate(straight[1], 1) if ".ep" in path.name)
     with injection.full_disk(logdir, place, number):
         assert train(logdir, "--quiet") == 1
-    assert f"; {hint}, then go on with --resume" in capsys.readouterr().err
+    assert f"; {hint}, then restart with --resume" in capsys.readouterr().err
 
 
 def test_a_video_that_cannot_be_written_costs_a_line(tmp_path, monkeypatch, capsys):
@@ -126,7 +126,10 @@ def test_a_batch_that_does_not_fit_after_that_ends_the_run(tmp_path, monkeypatch
     monkeypatch.setattr("agent.training.trainer.Agent", SmallMemory)
     assert train(tmp_path, "--replay.batch_size=8", "--quiet") == 1
     error = capsys.readouterr().err
-    assert error == "run_agent.py: error: the GPU's memory holds no update of 4 x 8 frames; try replay.batch_size 2\n"
+    assert (
+        error
+        == "run_agent.py: error: the GPU's memory is too small for updates of 4 x 8 frames; try replay.batch_size 2\n"
+    )
     monkeypatch.undo()
     assert newest(tmp_path)["due"]["updates"] > 0
     assert run_agent.main(["train", f"--logdir={tmp_path}", "--resume", "--quiet", "--replay.batch_size=2"]) == 0

@@ -217,7 +217,7 @@ def test_bad_input_is_one_line() -> None:
         rgb.backward([point])
     with pytest.raises(ValueError, match=r"^task_losses\[1\]: got float"):
         rgb.backward([point.sum(), 1.0])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match=r"^task_losses: came empty"):
+    with pytest.raises(ValueError, match=r"^task_losses: got none"):
         rgb.backward([])
     rgb.task_num = 3
     with pytest.raises(ValueError, match="got 1 tasks, expected task_num = 3"):

@@ -20,10 +20,13 @@ def change(episode: Episode, field: str, index: Any, value: Any) -> Episode:
     ("bad", "message"),
     [
         (change(make_episode(5), "reward", 2, np.nan), r"episode\.reward: got nan"),
-        (change(make_episode(5), "reward", 0, 1.0), r"episode\.reward: came non-zero where is_first"),
+        (change(make_episode(5), "reward", 0, 1.0), r"episode\.reward: got a non-zero number where is_first"),
         (change(make_episode(5), "action", (1, 0), 1.5), r"episode\.action: got 1\.5"),
         (change(make_episode(5), "action", (1, 0), np.nan), r"episode\.action: got nan"),
-        (change(make_episode(5), "action", (4, 1), 0.5), r"episode\.action: came non-zero where is_last"),
+        (
+            change(make_episode(5), "action", (4, 1), 0.5),
+            r"episode\.action: got a non-zero one where is_last",
+        ),
         (change(make_episode(5), "is_first", 2, True), r"episode\.is_first|episode\.reward"),
         (change(make_episode(5), "is_last", 4, False), r"episode\.is_last"),
         (change(make_episode(5), "is_terminal", 1, True), r"episode\.is_terminal"),
@@ -83,5 +86,5 @@ def test_bad_arguments_are_one_line() -> None:
         buffer.sample(0, 2)
     with pytest.raises(ValueError, match=r"^state: got the keys"):
         make_buffer().load_state_dict({"rng": {}})
-    with pytest.raises(ValueError, match=r"^load_state_dict: came for a buffer with 5 rows"):
+    with pytest.raises(ValueError, match=r"^load_state_dict: got a buffer with 5 rows"):
         buffer.load_state_dict(buffer.state_dict())

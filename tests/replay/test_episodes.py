@@ -189,7 +189,7 @@ def test_a_payload_of_another_size_than_declared_is_refused(tmp_path: Path) -> N
             store.load(path)
     shorter = declare(header, 49)
     path.write_bytes(forge(shorter, payload))
-    with pytest.raises(ValueError, match="its own size"):
+    with pytest.raises(ValueError, match="its size differs"):
         store.load(path)
 
 
@@ -252,7 +252,7 @@ def test_a_file_must_hold_what_its_name_says(tmp_path: Path) -> None:
     store = EpisodeStore(tmp_path)
     path = store.append(make_episode(5))
     renamed = path.rename(tmp_path / "00000000-6.ep")
-    with pytest.raises(ValueError, match="holds 5 rows, expected 6"):
+    with pytest.raises(ValueError, match="got 5 rows, expected 6"):
         store.load(renamed)
 
 

@@ -1,4 +1,4 @@
-"""Pillar 4: where the model looks (slot attention), and its own prediction of it (the attention schema)."""
+"""Pillar 4: attention over the frame (slot attention), and its prediction from the state (the attention schema)."""
 
 from world_model.attention_schema.attention_prior import AttentionPrior
 from world_model.attention_schema.schema import (

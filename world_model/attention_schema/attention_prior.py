@@ -1,4 +1,4 @@
-"""Top-down attention: where the model expects to look, from its state alone."""
+"""Top-down attention: the attention that the model expects from its state alone."""
 
 import math
 from typing import NamedTuple
@@ -14,15 +14,15 @@ LOG_PRECISION_RANGE = (-4.0, 8.0)
 
 class AttentionExpected(NamedTuple):
     maps: Tensor  # [..., S, 8, 8], float32, sums to 1 over the cells
-    movement: Tensor  # [..., S, 2] of the slots' centres since t-1 (x, y; the frame spans [-1, 1])
+    movement: Tensor  # [..., S, 2], movement of the slots' centres since t-1 (x, y; the frame spans [-1, 1])
     log_precision: Tensor  # [..., S] of the movement, in [-4, 8]
 
 
 class AttentionPrior(nn.Module):
-    """p(A_t | g_t, z_t), and the expected movement of each slot's centre with its precision: state [..., F].
+    """The prior p(A_t | g_t, z_t) with the expected movement of each slot's centre and its precision: state [..., F].
 
-    maps = (1 - mix) softmax over cells + mix / 64. The last map is no input: whoever is told where things were a frame
-    ago need not know it, and in a dream there is nobody to tell (docs/findings.md). Raises ValueError below size 1.
+    maps = (1 - mix) softmax over cells + mix / 64. The previous map is not an input: with it the state need not encode
+    positions, and a dream has no previous posterior map (docs/findings.md). Raises ValueError for sizes below 1.
     """
 
     def __init__(self, state_dim: int, num_slots: int, hidden_dim: int = 256, map_mix: float = 0.01) -> None:
@@ -39,7 +39,7 @@ class AttentionPrior(nn.Module):
             last.bias.view(num_slots, -1)[:, -1] = math.log(-low / high)  # precision 1 at the start
 
     def forward(self, state: Tensor) -> AttentionExpected:
-        """Expected maps, movement and log-precision of states [..., F]."""
+        """Predict maps, movement and log-precision from states [..., F]."""
         raw = self.net(state).float().unflatten(-1, (self.num_slots, NUM_CELLS + 3))
         logits, movement, raw_precision = raw.split([NUM_CELLS, 2, 1], -1)
         maps = (1.0 - self.map_mix) * logits.softmax(-1) + self.map_mix / NUM_CELLS

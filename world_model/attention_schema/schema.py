@@ -18,11 +18,11 @@ class AttentionOutput(NamedTuple):
     mass: Tensor  # [B, T, S], sums to 1 over the slots
     predicted_movement: Tensor  # [B, T, S, 2], expected change of the centre since t-1
     log_precision: Tensor  # [B, T, S], in [-4, 8]
-    slot_recon: Tensor  # [B, T], squared error of the features that the slots draw, 1 where they explain nothing
+    slot_recon: Tensor  # [B, T], squared error of the features that the slots reconstruct; 1 if they explain nothing
 
 
 class AttentionSchema(nn.Module):
-    """Bottom-up slot attention and its top-down prediction; nothing recurrent depends on it, so all frames go at once.
+    """Bottom-up slot attention and its top-down prediction, computed for all frames at once, outside the recurrence.
 
     Raises ValueError for widths below 1 or a map_mix outside (0, 1).
     """
@@ -43,7 +43,7 @@ class AttentionSchema(nn.Module):
         self.prior = AttentionPrior(carry_dim + latent_dim, num_slots, config.prior_dim, map_mix)
 
     def forward(self, features: Tensor, carry: Tensor, latent: Tensor) -> AttentionOutput:
-        """Maps of chunks: features [B, T, Cf, 8, 8], carry [B, T, H], latent [B, T, D]; frames are independent."""
+        """Attend to each frame of chunks: features [B, T, Cf, 8, 8], carry [B, T, H], latent [B, T, D]."""
         shape = features.shape[:2]
         if features.shape[2:] != (self.feature_channels, GRID, GRID):
             expected = f"[B, T, {self.feature_channels}, {GRID}, {GRID}]"
@@ -63,11 +63,11 @@ class AttentionSchema(nn.Module):
         )
 
     def expect(self, carry: Tensor, latent: Tensor) -> AttentionExpected:
-        """What the prior expects of states carry [..., H], latent [..., D]: no frame enters, so dreams have it too."""
+        """Predict attention from carry [..., H] and latent [..., D], without a frame, so in dreams too."""
         return self.prior(torch.cat([carry, latent], -1))
 
     def losses(self, output: AttentionOutput, is_first: Tensor) -> dict[str, Tensor]:
-        """The pillar's losses, [B, T] each: attention_kl, attention_dynamics_loss, attention_diversity, slot_recon."""
+        """Return attention_kl, attention_dynamics_loss, attention_diversity and slot_recon, [B, T] each."""
         shape = output.slot_recon.shape
         if is_first.shape != shape or is_first.dtype != torch.bool:
             raise ValueError(f"is_first: got {is_first.dtype} {tuple(is_first.shape)}, expected bool {tuple(shape)}")
@@ -83,13 +83,13 @@ class AttentionSchema(nn.Module):
 
 
 def centre_of_mass(maps: Tensor) -> Tensor:
-    """The centres (x, y) [..., S, 2] of maps [..., S, 8, 8]; cell j lies at (2j + 1) / 8 - 1, y grows downwards."""
+    """Return the centres (x, y) [..., S, 2] of maps [..., S, 8, 8]; cell j is at (2j + 1) / 8 - 1, y points down."""
     place = (2 * torch.arange(GRID, device=maps.device, dtype=maps.dtype) + 1) / GRID - 1
     return torch.stack([(maps.sum(-2) * place).sum(-1), (maps.sum(-1) * place).sum(-1)], -1)
 
 
 def attention_kl(maps: Tensor, prior_maps: Tensor, mass: Tensor, prior_share: float = 0.8) -> Tensor:
-    """sum_k sg(mass_k) [0.8 KL(sg A_k | Â_k) + 0.2 KL(A_k | sg Â_k)] in nats, [B, T].
+    """Return sum_k sg(mass_k) [0.8 KL(sg A_k | Â_k) + 0.2 KL(A_k | sg Â_k)] in nats, [B, T].
 
     maps and prior_maps [B, T, S, 8, 8], positive everywhere; mass [B, T, S]. A mix of 1 % bounds it by 8.667.
     """
@@ -105,11 +105,11 @@ def _kl(maps: Tensor, prior_maps: Tensor) -> Tensor:
 def movement_loss(
     maps: Tensor, mass: Tensor, predicted_movement: Tensor, log_precision: Tensor | None, is_first: Tensor
 ) -> Tensor:
-    """How well the movement of the slots' centres was foreseen, weighted by sg(mass), [B, T].
+    """Return the error of the predicted movement of the slots' centres, weighted by sg(mass), [B, T].
 
     With d = |predicted - sg(com(A_t) - com(A_{t-1}))|: e^rho d^2 / 2 - rho (nats), or without log_precision the Huber
     loss summed over x and y. maps [B, T, S, 8, 8], mass and log_precision [B, T, S], predicted_movement [B, T, S, 2].
-    Steps without a predecessor in their episode count 0, the others are scaled up so that the plain mean over [B, T]
+    Steps without a predecessor in their episode are 0, and the others are scaled up, so that the plain mean over [B, T]
     is the mean over valid steps.
     """
     centres = centre_of_mass(maps.detach())  # [B, T, S, 2]
@@ -125,7 +125,7 @@ def movement_loss(
 
 
 def diversity(maps: Tensor) -> Tensor:
-    """Mean cosine over pairs of slots of maps [..., S, 8, 8]: [...], 0 disjoint (or one slot) to 1 identical."""
+    """Return the mean cosine over pairs of maps [..., S, 8, 8]: [...], 0 if disjoint (or one slot), 1 if identical."""
     num_slots = maps.shape[-3]
     if num_slots == 1:
         return maps.new_zeros(maps.shape[:-3])

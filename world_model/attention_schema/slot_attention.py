@@ -17,7 +17,7 @@ class SlotOutput(NamedTuple):
     maps: Tensor  # [N, S, 8, 8], each slot's distribution over the cells (sums to 1 over cells)
     responsibilities: Tensor  # [N, S, 8, 8], each cell's distribution over the slots (sums to 1 over slots)
     mass: Tensor  # [N, S], share of the frame that a slot won (sums to 1 over slots)
-    recon_error: Tensor  # [N], squared error of the features that the slots draw, per entry
+    recon_error: Tensor  # [N], squared error of the features that the slots reconstruct, per entry
 
 
 class SlotAttention(nn.Module):
@@ -27,8 +27,8 @@ class SlotAttention(nn.Module):
     s_m <- GRU(sum_n w_mn v_n, s_m),   s_m <- s_m + MLP(LN(s_m)), for a few iterations;
     maps = (1 - mix) w + mix / 64,   mass_m = mean_n rho_mn.
 
-    Slots have to draw what they hold: recon_error = mean_n |sum_m rho_mn (W s_m) - sg(LN(F_n))|^2 / Cf, 1 where they
-    explain nothing (DINOSAUR, arXiv 2209.14860). Without it no loss needs a slot to follow anything that moves.
+    Slots have to reconstruct their cells: recon_error = mean_n |sum_m rho_mn (W s_m) - sg(LN(F_n))|^2 / Cf, 1 if they
+    explain nothing (DINOSAUR, arXiv 2209.14860). Without it no loss makes a slot follow a moving object.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class SlotAttention(nn.Module):
         return SlotOutput(slots, maps.unflatten(-1, grid), shares.unflatten(-1, grid), shares.mean(-1), error)
 
     def _recon_error(self, features: Tensor, shares: Tensor, slots: Tensor) -> Tensor:
-        """features [N, Cf, 8, 8], rho [N, S, 64], slots [N, S, d] -> [N], float32."""
+        """Return the reconstruction error [N], float32: features [N, Cf, 8, 8], rho [N, S, 64], slots [N, S, d]."""
         cells = features.detach().flatten(-2).mT.float()  # [N, 64, Cf]
         target = nn.functional.layer_norm(cells, cells.shape[-1:])
         return (shares.mT @ self.to_features(slots).float() - target).square().mean((-2, -1))
 
     def compete(self, cells: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Let slots [N, S, d] compete for cells [N, M, d]: the new slots, rho [N, S, M] and w [N, S, M], float32."""
+        """Let slots [N, S, d] compete for cells [N, M, d]; return the new slots, rho and w [N, S, M], float32."""
         dim = slots.shape[-1]
         keys, values = self.to_key_value(cells).chunk(2, -1)  # [N, M, d] each
         keys = (keys / math.sqrt(dim)).transpose(-1, -2)

@@ -1,4 +1,4 @@
-"""Posterior q(z|x,c,g) and decoder p(x|z,g,A). No path leads from a frame to its reconstruction but through these."""
+"""Posterior q(z|x,c,g) and decoder p(x|z,g,A), the only path from a frame to its reconstruction."""
 
 from world_model.encoder_decoder.decoder import Decoder
 from world_model.encoder_decoder.posterior import Posterior

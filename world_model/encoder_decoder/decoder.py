@@ -1,14 +1,15 @@
-"""Decoder p(x|z,g,A): a Gaussian of fixed variance ½ per pixel whose mean is drawn from state and attention maps."""
+"""Decoder p(x|z,g,A): a Gaussian of fixed variance ½ per pixel, whose mean depends on state and attention maps."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Decoder(nn.Module):
-    """features f = [g, z] [N, F], maps A [N, S, 8, 8] (each slot sums to 1) -> normalised frames [N, 3, 64, 64].
+    """A network: features f = [g, z] [N, F], maps A [N, S, 8, 8] (each slot sums to 1) -> frames [N, 3, 64, 64].
 
-    Maps enter scaled by 64 (uniform = 1) at the 8x8 stage. There is no skip connection from the encoder. Mirrors the
-    trunk: stem_stride 2 ends in two transposed convs (16 -> 32 -> 64), 4 in one sub-pixel conv (16 -> 64).
+    Frames are normalised (`FrameNorm`). Maps enter scaled by 64 (uniform = 1) at the 8x8 stage. There is no skip
+    connection from the encoder. The layers mirror the trunk: stem_stride 2 ends in two transposed convs (16 -> 32 ->
+    64), 4 in one sub-pixel conv (16 -> 64).
     """
 
     def __init__(self, feature_dim: int, num_slots: int, base_channels: int = 32, stem_stride: int = 2) -> None:

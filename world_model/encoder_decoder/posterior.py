@@ -12,12 +12,12 @@ START_STD_LOGIT = -2.0
 
 
 class Posterior(nn.Module):
-    """Split in two, because the frame's part of the first layer is constant in the recurrence and computed beforehand.
+    """The posterior network in two parts: the frame's share of the first layer is computed before the recurrence.
 
     `project`: features F [..., Cf, 8, 8], context [..., C] -> [..., P], in parallel over all frames.
     `forward`: projected [N, P], carry [N, H] -> mean [N, D], std [N, D] in [min_std, max_std].
-    With `uses_carry=False` the carry is ignored: q(z|x,c). Means start at full scale and stds low (0.28):
-    started at N(0, 1), the latent is noise that the decoder first learns to ignore; it stayed empty for twice as long.
+    With `uses_carry=False` the carry is ignored: q(z|x,c). Means start at full scale and stds low (0.28): at N(0, 1)
+    the latent starts as noise that the decoder learns to ignore, and it stayed empty for twice as long.
     """
 
     def __init__(

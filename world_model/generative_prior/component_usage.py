@@ -1,4 +1,4 @@
-"""How many mixture components are in use: counts on weights, and what the responsibilities say."""
+"""Usage of mixture components: counts from weights, and statistics of the responsibilities."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ def _entropy(weights: Tensor) -> Tensor:
 def effective_components(weights: Tensor) -> dict[str, Tensor]:
     """Return three counts of used components, each [...] in [1, K], of weights [..., K] that sum to 1.
 
-    entropy: exp H(w);  inverse_simpson: 1/Σw²;  coverage: how many of the heaviest hold 99.9 % of the mass.
+    entropy: exp H(w);  inverse_simpson: 1/Σw²;  coverage: number of the heaviest that hold 99.9 % of the mass.
     """
     weights = weights.float()
     held = weights.sort(dim=-1, descending=True).values.cumsum(-1)
@@ -26,7 +26,7 @@ def effective_components(weights: Tensor) -> dict[str, Tensor]:
 
 
 def cluster_entropy(responsibilities: Tensor) -> Tensor:
-    """Entropy of the mean responsibilities [B, T, K] -> []: how evenly the *data* use the components, in [0, ln K]."""
+    """Return the entropy of the mean responsibilities [B, T, K] -> [], the evenness of usage by data, in [0, ln K]."""
     usage = responsibilities.flatten(0, -2).mean(0).clamp_min(1e-8)  # an unused component's gradient stays finite
     return -(usage * usage.log()).sum()
 
@@ -36,7 +36,7 @@ def usage_metrics(responsibilities: Tensor) -> dict[str, Tensor]:
     (`usage_entropy`, `usage_inverse_simpson`, `usage_coverage`), `conditional_entropy` = mean H(r) and
     `mutual_information` = H(mean r) - mean H(r) >= 0, in nats.
 
-    Mutual information near 0 at many used components means that they are interchangeable.
+    Mutual information near 0 with many used components means that they are interchangeable.
     """
     rows = responsibilities.float().flatten(0, -2)  # [..., K] -> [N, K]
     mean = rows.mean(0)

@@ -159,7 +159,7 @@ class DPGMMPrior(nn.Module):
         return shape / rate
 
     def report(self, params: PriorParams, responsibilities: Tensor | None) -> PriorReport:
-        """Return the mixture by its public names, the KL of sticks and concentration, and how evenly data use it."""
+        """Return the mixture by its public names, the KL of sticks and concentration, and the entropy of its usage."""
         assert responsibilities is not None
         concentration = self.infer_concentration(params)
         entropy = cluster_entropy(responsibilities)
@@ -193,7 +193,7 @@ class DPGMMPrior(nn.Module):
         responsibilities: Tensor | None,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Follow the components' usage: `update_usage`."""
+        """Update the components' usage with `update_usage`."""
         assert responsibilities is not None
         self.update_usage(responsibilities, mean, carry, generator)
 
@@ -205,7 +205,7 @@ class DPGMMPrior(nn.Module):
         carry: Tensor,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Follow each component's usage and move dead ones; call at the end of an update. Does nothing in eval mode.
+        """Track each component's usage and move dead ones; call this at the end of an update. No effect in eval mode.
 
         A component with mean responsibility below 1e-3 (moving average) for 1000 updates gets M_k <- m - m_0(t) of a
         random row. responsibilities [..., K], posterior_mean m [..., D], carry [..., H]; generator on their device. A
@@ -218,7 +218,7 @@ class DPGMMPrior(nn.Module):
         self.usage.copy_(torch.where(is_good, self.usage.lerp(usage, 1 - USAGE_DECAY), self.usage))
         self.dead_updates.add_(is_good).mul_(self.usage < DEAD_USAGE)
         dead = (self.dead_updates >= DEAD_PATIENCE) & is_good
-        # Rows are drawn for all K at every update: asking whether any is dead would wait for the device.
+        # Rows are drawn for all K at every update: checking whether any is dead would synchronise with the device.
         means, carries = posterior_mean.flatten(0, -2), carry.flatten(0, -2)  # [N, D], [N, H]
         rows = torch.randint(means.shape[0], (self.max_components,), generator=generator, device=means.device)
         drift = self._heads(carries[rows])[2]

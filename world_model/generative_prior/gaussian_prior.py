@@ -1,4 +1,4 @@
-"""The Gaussian control: one component, whose KL is exact and has no sticks to pay for."""
+"""The Gaussian control of the mixture: one component with an exact KL and no sticks."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class GaussianParams(NamedTuple):
     std: Tensor
 
     def kl(self, mean: Tensor, std: Tensor) -> tuple[Tensor, None]:
-        """Return KL(N(mean, diag std²) ‖ this), [...]; there are no components to be responsible."""
+        """Return KL(N(mean, diag std²) ‖ this), [...], and None for the responsibilities."""
         return diagonal_gaussian_kl(mean, std, self.mean, self.std), None
 
     def sample(self, noise: Noise, spread: float = 1.0) -> Tensor:

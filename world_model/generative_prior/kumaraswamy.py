@@ -34,7 +34,7 @@ _RULE_TENSORS: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]
 
 
 def _rule(num_nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the quadrature constants on like's device and dtype; kept, as a copy from the host would stall a GPU."""
+    """Return the quadrature constants on like's device and dtype; cached, as a copy from the host would stall a GPU."""
     key = (num_nodes, like.device, like.dtype)
     if key not in _RULE_TENSORS:
         if num_nodes not in _RULES:

@@ -1,4 +1,4 @@
-"""Health monitors of pillar 2's mixture: which components are used, and how loose the bound on the KL is."""
+"""Health monitors of pillar 2's mixture: the usage of components, and the slack of the bound on the KL."""
 
 from torch import Generator, Tensor
 
@@ -12,7 +12,7 @@ KL_SAMPLES = 4
 def mixture_monitors(
     params: PriorParams, mean: Tensor, std: Tensor, responsibilities: Tensor, generator: Generator | None = None
 ) -> dict[str, Tensor]:
-    """Components that data use (mean responsibilities) and that the gate keeps open (weights), in [1, K].
+    """Return the numbers of components in use by data (mean responsibilities) and by the weights, in [1, K].
 
     Entropies in nats. `mixture_gap` is the share of the bound J that is slack: (J - KL) / J, KL by Monte Carlo.
     """

@@ -1,4 +1,4 @@
-"""The attention blocks of the Perceiver: learned queries over tokens, latents over latents, latents over time."""
+"""Attention blocks of the Perceiver: learned queries over tokens, latents over latents, latents over time."""
 
 import math
 
@@ -15,8 +15,8 @@ class QueryAttention(nn.Module):
     out_q = b_q + sum_h W_h sum_m softmax_m(q_h . K_h x_m / sqrt d) V_h x_m
 
     The queries do not depend on the input, so q_h K_h is one small matrix, and W_h and V_h are applied where it is
-    cheaper: after mixing the tokens where there are fewer queries than tokens, otherwise before. The result is that
-    of the textbook order (a test holds them equal) for a quarter to a half of its time on a CPU.
+    cheaper: after mixing the tokens if there are fewer queries than tokens, otherwise before. The result equals that
+    of the textbook order (see its test) in a quarter to a half of the time on a CPU.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class QueryAttention(nn.Module):
         self.to_key = nn.Linear(token_dim, width, bias=False)
         self.to_value = nn.Linear(token_dim, width, bias=False)
         self.to_out = nn.Linear(width, out_dim, bias=False)
-        self.bias = nn.Parameter(torch.zeros(num_queries, out_dim))  # what a query answers whatever the tokens say
+        self.bias = nn.Parameter(torch.zeros(num_queries, out_dim))  # input-independent output of each query
         for layer in (self.to_query, self.to_key, self.to_value, self.to_out):
             nn.init.xavier_uniform_(layer.weight)
 
@@ -69,7 +69,7 @@ class QueryAttention(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """The part that both self-attention blocks share: x + out(attention(norm(x))), then + mlp(norm(x))."""
+    """The base of both self-attention blocks: x + out(attention(norm(x))), then + mlp(norm(x))."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class AttentionBlock(nn.Module):
         nn.init.zeros_(self.to_out.bias)
 
     def split(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of x [..., width] as [..., 3, num_heads, head_dim]."""
+        """Return queries, keys and values of x [..., width] as [..., 3, num_heads, head_dim]."""
         return self.to_qkv(self.norm(x)).unflatten(-1, (3, self.num_heads, -1))
 
     def merge(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class LatentBlock(AttentionBlock):
 
 
 class TemporalBlock(AttentionBlock):
-    """Causal self-attention along time, for each latent index alone; only differences of time enter (rotary)."""
+    """Causal self-attention along time, separately for each latent index, with relative positions (rotary)."""
 
     def forward(self, latents: Tensor, mask: Tensor, angles: Tensor) -> Tensor:
         """Map latents [B, T, L, width] to the same shape under mask [B, 1, T, T] and rotary angles [T, head_dim/2]."""
@@ -115,10 +115,10 @@ class TemporalBlock(AttentionBlock):
     def step(
         self, latents: Tensor, keys: Tensor, values: Tensor, mask: Tensor, angles: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One time step: latents [N, L, width] with the keys and values [N, L*h, W-1, head_dim] of the steps before.
+        """Take one time step: latents [N, L, width] with keys and values [N, L*h, W-1, head_dim] of earlier steps.
 
-        mask is [N, 1, 1, W], angles [W, head_dim/2]. Keys are kept unrotated and rotated by their place in the window,
-        so an endless stream loses no precision. Returns the latents, and the keys and values less their oldest step.
+        mask is [N, 1, 1, W], angles [W, head_dim/2]. Keys are cached unrotated and rotated by their place in the
+        window, so an endless stream loses no precision. Return latents, and keys and values without the oldest step.
         """
         query, key, value = self.split(latents).permute(2, 0, 1, 3, 4).flatten(2, 3).unsqueeze(-2)  # [N, L*h, 1, d]
         keys, values = torch.cat([keys, key], -2), torch.cat([values, value], -2)  # [N, L*h, W, d]
@@ -128,24 +128,24 @@ class TemporalBlock(AttentionBlock):
 
 
 def rotary_angles(length: int, head_dim: int, device: torch.device) -> Tensor:
-    """Rotary angles [length, head_dim/2] of the places 0 .. length-1 (RoFormer, arXiv 2104.09864)."""
+    """Return rotary angles [length, head_dim/2] of the places 0 .. length-1 (RoFormer, arXiv 2104.09864)."""
     exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     return torch.arange(length, device=device, dtype=torch.float32).unsqueeze(-1) * ROTARY_BASE**-exponents
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate x [..., length, head_dim] by angles [length, head_dim/2]: products depend on differences of place only."""
+    """Rotate x [..., length, head_dim] by angles [length, head_dim/2]; products depend only on differences of place."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
 def causal_window_mask(is_first: Tensor, window: int) -> Tensor:
-    """Who may look at whom: [B, 1, T, T], true where s <= t, t - s < window and no reset lies in (s, t].
+    """Return the attention mask [B, 1, T, T], true where s <= t, t - s < window and no reset lies in (s, t].
 
-    is_first is bool [B, T]; whatever it says, index 0 starts a segment.
+    is_first is bool [B, T]; index 0 always starts a segment.
     """
-    segment = is_first.cumsum(1)  # a flag at index 0 would add the same to every segment: no difference
+    segment = is_first.cumsum(1)  # a flag at index 0 would shift all segments equally
     place = torch.arange(is_first.shape[1], device=is_first.device)
     age = place.unsqueeze(-1) - place  # [T, T]
     is_near = (age >= 0) & (age < window)

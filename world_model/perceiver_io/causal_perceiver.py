@@ -1,4 +1,4 @@
-"""Causal Perceiver IO: per frame few latents read 64 tokens, then look back in time; learned queries read them out."""
+"""Causal Perceiver IO: a few latents read the 64 tokens of each frame, then attend over time, and are read out."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class PerceiverOutput(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """What streaming remembers of the last window - 1 steps; every field starts with the batch dimension."""
+    """The streaming state of the last window - 1 steps; every field starts with the batch dimension."""
 
     keys: Tensor  # [N, num_blocks, num_latents * num_heads, window - 1, head_dim], not rotated
     values: Tensor  # the same
@@ -34,12 +34,12 @@ class Cache(NamedTuple):
 
 
 class CausalPerceiver(nn.Module):
-    """Context c_t from the frames x_{<=t} of the current episode (Perceiver IO, arXiv 2107.14795, made causal).
+    """The context c_t of the frames x_{<=t} of the current episode (Perceiver IO, arXiv 2107.14795, made causal).
 
     tokens = quantised cells + cell embedding; latents = read(tokens), mixed within the frame, then attended over the
     last `window` steps of the episode per latent index; c = RMSNorm(read(latents)), so |c|^2 = context_dim. The next
-    frame's tokens are foretold from c_t and a_t alone: without that nothing needs a context, and it becomes a constant.
-    Cost per frame is O(64 L + L^2 + L window). Raises ValueError for sizes that do not fit together.
+    frame's tokens are predicted from c_t and a_t alone; otherwise no loss needs the context, and it becomes constant.
+    The cost per frame is O(64 L + L^2 + L window). Raises ValueError for sizes that do not fit together.
     """
 
     def __init__(self, feature_channels: int, action_dim: int, config: PerceiverConfig, mlp_ratio: float = 2.0) -> None:
@@ -71,9 +71,9 @@ class CausalPerceiver(nn.Module):
         self.read_next_tokens = QueryAttention(NUM_CELLS, num_latents + 1, width, width, num_heads, codebook_size)
 
     def forward(self, features: Tensor, is_first: Tensor, generator: torch.Generator | None = None) -> PerceiverOutput:
-        """Contexts of chunks: features [B, T, Cf, 8, 8], is_first bool [B, T]; index 0 counts as a reset.
+        """Compute the contexts of chunks: features [B, T, Cf, 8, 8], is_first bool [B, T]; index 0 counts as a reset.
 
-        In train mode the first call fills the codebook from its own vectors, drawn with generator.
+        In train mode the first call initialises the codebook with its vectors, drawn with `generator`.
         """
         self._check(features, is_first, 5)
         batch, length = is_first.shape
@@ -94,9 +94,9 @@ class CausalPerceiver(nn.Module):
         )
 
     def step(self, features: Tensor, is_first: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-        """One frame per row: features [N, Cf, 8, 8], is_first bool [N] -> context [N, context_dim] and the next cache.
+        """Process one frame per row: features [N, Cf, 8, 8], is_first bool [N] -> context [N, context_dim], next cache.
 
-        Equals `forward` on the whole sequence, however long. Changes no state of the module.
+        The result equals `forward` on the whole sequence, however long. The module's state does not change.
         """
         self._check(features, is_first, 4)
         if len(cache.keys) != len(features):
@@ -115,7 +115,7 @@ class CausalPerceiver(nn.Module):
         return self._read_out(latents), Cache(torch.stack(keys, 1), torch.stack(values, 1), is_valid[:, 1:])
 
     def initial_cache(self, batch_size: int, device: torch.device | str | None = None) -> Cache:
-        """An empty cache for batch_size rows, on the module's device where none is given."""
+        """Return an empty cache for batch_size rows, by default on the module's device."""
         place = self.cell_embedding.new_zeros((), device=device)
         blocks, rows = len(self.temporal_blocks), self.num_latents * self.num_heads
         empty = place.new_zeros(batch_size, blocks, rows, self.window - 1, self.head_dim)
@@ -126,7 +126,7 @@ class CausalPerceiver(nn.Module):
         return self.tokenizer.decode(values.flatten(0, -3)).unflatten(0, values.shape[:-2])
 
     def next_token_logits(self, context: Tensor, actions: Tensor) -> Tensor:
-        """Logits [..., 64, codebook_size] of frame t+1's tokens, from c_t [..., context_dim] and a_t [..., A]."""
+        """Return logits [..., 64, codebook_size] of frame t+1's tokens from c_t [..., context_dim] and a_t [..., A]."""
         lead = context.shape[:-1]
         if actions.shape != (*lead, self.action_dim):
             raise ValueError(f"actions: got shape {tuple(actions.shape)}, expected {(*lead, self.action_dim)}")
@@ -135,11 +135,11 @@ class CausalPerceiver(nn.Module):
         return self.read_next_tokens(tokens.flatten(0, -3)).unflatten(0, lead)
 
     def perplexity(self, indices: Tensor) -> Tensor:
-        """Effective number of codes in indices [...], a scalar in [1, codebook_size]."""
+        """Return the effective number of codes in indices [...], a scalar in [1, codebook_size]."""
         return self.tokenizer.quantizer.perplexity(indices)
 
     def update_codebook(self, output: PerceiverOutput, generator: torch.Generator | None = None) -> None:
-        """Move the codebook towards the vectors of a training forward, at its very end; nothing in eval mode."""
+        """Move the codebook towards the vectors of a training forward, at its end; no effect in eval mode."""
         self.tokenizer.quantizer.update(output.vectors, output.indices.flatten(2), generator)
 
     def _read_frames(self, values: Tensor) -> Tensor:

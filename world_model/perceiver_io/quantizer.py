@@ -17,7 +17,7 @@ class Quantized(NamedTuple):
 
 
 class VectorQuantizer(nn.Module):
-    """Maps each vector to its nearest code, and lets the codes follow the vectors (VQ-VAE, arXiv 1711.00937).
+    """The map from each vector to its nearest code, with codes that follow the vectors (VQ-VAE, arXiv 1711.00937).
 
     id = argmin_i |e - E_i|^2,   q = e + sg(E_id - e),   commitment = |e - sg(E_id)|^2.
 
@@ -25,8 +25,8 @@ class VectorQuantizer(nn.Module):
     N <- decay N + (1 - decay) n,   M <- decay M + (1 - decay) s,   E_i = M_i / N~_i,
     N~_i = (N_i + eps) / (sum N + K eps) * sum N.
     A code whose share of N stays below `dead_share` / K for `patience` updates is replaced by a recent vector.
-    Nothing changes in eval mode, nor by a batch with a vector that is not finite, whose step is skipped. Generators
-    must live on the codebook's device.
+    Nothing changes in eval mode, or by a batch with a non-finite vector, whose step is skipped. Generators must be on
+    the codebook's device.
     """
 
     codebook: Tensor
@@ -63,7 +63,7 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
 
     def forward(self, vectors: Tensor) -> Quantized:
-        """Quantise vectors [..., code_dim] (ValueError otherwise); the lowest index wins a tie. Changes no state."""
+        """Quantise vectors [..., code_dim] (ValueError otherwise); the lowest index wins a tie. No state changes."""
         if vectors.shape[-1:] != (self.code_dim,):
             raise ValueError(f"vectors: got shape {tuple(vectors.shape)}, expected [..., {self.code_dim}]")
         with torch.autocast(vectors.device.type, enabled=False):
@@ -94,7 +94,7 @@ class VectorQuantizer(nn.Module):
         size, device = self.codebook_size, flat.device
         stretch = torch.arange(size, device=device) + torch.rand(size, generator=generator, device=device)
         picks = flat[(stretch * (len(flat) / size)).long().clamp_(max=len(flat) - 1)]  # [K, code_dim]
-        # A flag on the device and `where` instead of an `if`: no wait for the device.
+        # A flag on the device and `where` instead of an `if`, to avoid a synchronisation.
         is_good = torch.isfinite(picks).all()
         is_taken = is_good & ~self.is_initialised
         self.codebook.copy_(torch.where(is_taken, picks, self.codebook))
@@ -104,7 +104,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Tensor, indices: Tensor, generator: torch.Generator | None = None) -> None:
-        """Move the codes after a training forward: vectors [..., code_dim] and their indices [...]; nothing in eval."""
+        """Move the codes after a training forward: vectors [..., code_dim], indices [...]; no effect in eval mode."""
         if not self.training:
             return
         with torch.autocast(vectors.device.type, enabled=False):
@@ -119,7 +119,7 @@ class VectorQuantizer(nn.Module):
             smoothed = (self.counts + self.epsilon) / (total + self.codebook_size * self.epsilon) * total
             self.codebook.copy_(self.sums / smoothed.unsqueeze(-1))
             self._revive(flat, generator)
-            is_good = torch.isfinite(sums).all()  # it holds every vector
+            is_good = torch.isfinite(sums).all()  # covers every vector
             for buffer, old in zip(state, before, strict=True):
                 buffer.copy_(torch.where(is_good, buffer, old))
 
@@ -138,7 +138,7 @@ class VectorQuantizer(nn.Module):
         self.idle_updates[codes] = torch.where(is_dead, 0, idle)
 
     def _count(self, flat_indices: Tensor) -> Tensor:
-        # bincount would wait for the device; float32 counts are exact up to 2^24
+        # bincount would synchronise with the device; float32 counts are exact up to 2^24
         ones = torch.ones_like(flat_indices, dtype=torch.float32)
         return torch.zeros_like(self.counts).index_add_(0, flat_indices, ones)  # [K]
 

@@ -1,4 +1,4 @@
-"""Frame features to discrete tokens, and tokens back to pixels, one linear patch per token."""
+"""Tokenizer: frame features to discrete tokens, and tokens back to pixels, one linear patch per token."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""ĉ = C(g, z): the context as the state knows it, so that a dream needs no pixels."""
+"""ĉ = C(g, z): the context predicted from the state, so that a dream needs no pixels."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from world_model.layers import check_sizes, head
 
 
 class ContextPredictor(nn.Module):
-    """carry g [..., H], latent z [..., D] -> predicted context ĉ [..., C]; the target has ‖c‖² = C.
+    """A network from carry g [..., H], latent z [..., D] to the predicted context ĉ [..., C]; its target has ‖c‖² = C.
 
     Raises ValueError for sizes below 1.
     """

@@ -1,4 +1,4 @@
-"""Recurrence of the world model: an LSTM with orthogonal recurrent blocks and a learned initial state."""
+"""The recurrence of the world model: an LSTM with orthogonal recurrent blocks and a learned initial state."""
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class OrthogonalLSTM(nn.Module):
             nn.init.ones_(cell.bias_ih.data[hidden_dim : 2 * hidden_dim])
 
     def initial(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Reset state for `batch` sequences: hidden [N, L, H], cell [N, L, H]."""
+        """Return the reset state of `batch` sequences: hidden [N, L, H], cell [N, L, H]."""
         hidden = self.initial_hidden.expand(batch, -1, -1)
         return hidden, torch.zeros_like(hidden)
 

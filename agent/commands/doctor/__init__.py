@@ -1,4 +1,4 @@
-"""doctor: can a run start on this machine, and how long would it take?"""
+"""doctor: a check that a run can start on this machine, and an estimate of its time."""
 
 import argparse
 import signal
@@ -28,14 +28,14 @@ LEARNING_PROBE = (
 
 
 def prepare(arguments: list[str]) -> Job:
-    """Check the options; the job looks, tells, and returns 0 where a run can start, else 1."""
-    parser = Parser("doctor", epilog="Exit status: 0 where a run can start, 1 where it can not, 2 after bad input.")
-    parser.add_argument("--task", help="task that will be learned (default: the preset's, else cartpole_swingup)")
-    parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu where there is one, else cpu)")
-    parser.add_argument("--workers", type=int, default=2, help="renderers side by side (default: 2)")
-    parser.add_argument("--threads", type=int, help="a number of CPU threads to try beside those that a run tries")
-    parser.add_argument("--seconds", type=float, default=60.0, help="all that the probes may take (default: 60)")
-    parser.add_argument("--json", type=Path, help="where the findings go, for programs")
+    """Check the options; the job prints its findings and returns 0 if a run can start, else 1."""
+    parser = Parser("doctor", epilog="Exit status: 0 if a run can start, 1 if it cannot, 2 after bad input.")
+    parser.add_argument("--task", help="task to learn (default: the preset's, else cartpole_swingup)")
+    parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu if there is a GPU, else cpu)")
+    parser.add_argument("--workers", type=int, default=2, help="parallel renderers to try (default: 2)")
+    parser.add_argument("--threads", type=int, help="an additional number of CPU threads to try")
+    parser.add_argument("--seconds", type=float, default=60.0, help="total time of all probes (default: 60)")
+    parser.add_argument("--json", type=Path, help="file for the findings as JSON")
     add_overwrite(parser)
     options, _ = parser.parse(arguments)
     check_at_least(options, workers=1, **({} if options.threads is None else {"threads": 1}))
@@ -59,7 +59,7 @@ def prepare(arguments: list[str]) -> Job:
 
 @contextmanager
 def _signals_as_exits() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack, as Ctrl-C does, so that no probe is left."""
+    """Let SIGTERM and SIGHUP unwind the stack, as Ctrl-C does, so that no probe is left running."""
 
     def stop(number: int, _: Any) -> None:
         sys.exit(128 + number)
@@ -69,7 +69,7 @@ def _signals_as_exits() -> Iterator[None]:
 
 
 def examine(options: argparse.Namespace, allowance: "Allowance") -> dict[str, Any]:
-    """Look at everything, telling each finding as it comes -> {"findings", "can_start", "command", ...} for JSON."""
+    """Run all checks, print each finding as it comes, and return {"findings", "can_start", "command", ...}."""
     from agent.commands.doctor.checks import (
         check_backends,
         check_encoder,
@@ -84,9 +84,9 @@ def examine(options: argparse.Namespace, allowance: "Allowance") -> dict[str, An
 
     found: list[Finding] = []
     for finding in [*check_versions(*requirements()), check_load()]:
-        _tell(found, finding)
+        _report(found, finding)
     for finding in _findings("torch", run_probe(TORCH_PROBE, allowance.share())):
-        _tell(found, finding)
+        _report(found, finding)
     preset = options.preset
     if preset is None:
         preset = "gpu" if _figure(found, "cuda") else "cpu"
@@ -96,25 +96,25 @@ def examine(options: argparse.Namespace, allowance: "Allowance") -> dict[str, An
 
     def tell(finding: "Finding") -> None:
         needless = finding.verdict == "problem" and not is_drawn
-        _tell(found, replace(finding, verdict="note", advice=f"{config.task} needs none") if needless else finding)
+        _report(found, replace(finding, verdict="note", advice=f"{config.task} needs none") if needless else finding)
 
     tell(check_simulator(drawn_task, allowance.share()))
     backends, backend = check_backends(drawn_task, repeat, options.workers, allowance)
     for finding in backends:
         tell(finding)
     for finding in check_profiles(config.task, repeat, backend, allowance) if backend or not is_drawn else []:
-        _tell(found, finding)
-    _tell(found, check_encoder(allowance.share()))
+        _report(found, finding)
+    _report(found, check_encoder(allowance.share()))
     actions = _figure(found, "action_dim") or config.world_model.action_dim
     figures = {"actions": actions, "seconds": allowance.left() / 3, "threads": options.threads}
     script = LEARNING_PROBE.format(preset=preset, task=config.task, **figures)
     for finding in _findings("update", run_probe(script, allowance.left())):
-        _tell(found, finding)
+        _report(found, finding)
     return _conclude(found, config)
 
 
-def _tell(found: "list[Finding]", finding: "Finding") -> None:
-    """Keep a finding and say it in one line, with another one for what to do."""
+def _report(found: "list[Finding]", finding: "Finding") -> None:
+    """Append a finding and print it in one line, with a second line for the advice."""
     found.append(finding)
     say(f"{finding.verdict:<8} {finding.name:<16} {finding.text}")
     if finding.advice:
@@ -122,12 +122,12 @@ def _tell(found: "list[Finding]", finding: "Finding") -> None:
 
 
 def _figure(found: "list[Finding]", name: str) -> Any:
-    """The first figure of that name among all findings; None where there is none."""
+    """Return the first figure of that name among all findings, or None."""
     return next((finding.figures[name] for finding in found if name in finding.figures), None)
 
 
 def _findings(name: str, answer: "Answer") -> "Iterator[Finding]":
-    """The findings that a probe of this module printed, and one more where it failed."""
+    """Yield the findings that a probe printed, and one more if it failed."""
     from agent.commands.doctor.checks import Finding, failed
     from agent.commands.doctor.subprocesses import NO_ANSWER
 
@@ -135,17 +135,17 @@ def _findings(name: str, answer: "Answer") -> "Iterator[Finding]":
         yield Finding(**figures)
     if answer.failure is None or (answer.failure.startswith(NO_ANSWER) and name in answer.figures):
         return
-    finding = failed(name, answer.failure, "python -m pip install -e . brings the versions that fit")
-    is_slow = name == "update" and answer.failure.startswith(NO_ANSWER)  # which keeps no run from starting
+    finding = failed(name, answer.failure, "python -m pip install -e . installs matching versions")
+    is_slow = name == "update" and answer.failure.startswith(NO_ANSWER)  # a slow machine can still start a run
     yield replace(finding, verdict="note") if is_slow else finding
 
 
 def _conclude(found: "list[Finding]", config: Config) -> dict[str, Any]:
-    """Tell the verdict, the hours of the whole run and the command to type next."""
+    """Print the verdict, the hours of a whole run and the next command; return the report."""
     problems = [finding.name for finding in found if finding.verdict == "problem"]
     hours = expected_hours(config, found)
     words = ["train", "--task", config.task, "--preset", config.preset]
-    if _figure(found, "asked_threads") is not None:  # else a run finds the same number by itself
+    if _figure(found, "asked_threads") is not None:  # otherwise a run finds the same number by itself
         words += ["--threads", _figure(found, "threads")]
     command = hint(*words)
     say()
@@ -153,9 +153,9 @@ def _conclude(found: "list[Finding]", config: Config) -> dict[str, Any]:
         duration = f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes, {hours:.2f} hours"
         say(f"about {duration} for {config.env_frames:,} env_frames, evaluations not counted")
     if config.preset == "gpu" and _figure(found, "cuda") is False:
-        say("--preset cpu is made for a machine without a GPU")
+        say("this machine has no GPU: --preset cpu fits it better")
     if problems:
-        say(f"{len(problems)} in the way: {', '.join(problems)}")
+        say(f"problems: {', '.join(problems)}")
     else:
         say("a run can start:")
         say(f"  {command}")
@@ -170,9 +170,9 @@ def _conclude(found: "list[Finding]", config: Config) -> dict[str, Any]:
 
 
 def expected_hours(config: Config, found: "list[Finding]") -> float | None:
-    """Hours of a whole run from the figures of the findings, evaluations aside; None where one is missing.
+    """Return the hours of a whole run without evaluations, by the findings' figures; None if one is missing.
 
-    Updates are one after the other; environments draw side by side as far as there are cores for them.
+    Updates run one after the other; environments render in parallel as far as there are cores.
     """
     from agent.training.machine import usable_cores
 

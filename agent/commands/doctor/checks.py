@@ -1,4 +1,4 @@
-"""What works on this machine: versions, simulator, GL backends, frames a second. What may hang is done in probes."""
+"""Checks of this machine: versions, simulator, GL backends, frames per second. Anything that may hang is a probe."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from envs.tasks import SUITE_TASKS, base_task
 MORE_TIME = "give the probes more time: --seconds 300"
 Verdict = Literal["ok", "note", "problem"]
 
-# dm_control and mujoco without any drawing: does this pair of versions build, reset and step a task?
+# Builds, resets and steps a task without rendering: checks that the versions of dm_control and mujoco fit together.
 SIMULATOR_PROBE = """
 import numpy as np
 from dm_control import suite
@@ -36,12 +36,12 @@ DRAWING_PROBE = (
     "from agent.commands.doctor.checks import draw; draw({task!r}, {profile!r}, {action_repeat!r}, {seconds!r})"
 )
 ENCODER_PROBE = "from agent.commands.doctor.checks import encode; encode()"
-BACKEND_PROBE = "from dm_control import suite\n" + DRAWING_PROBE  # so that a failure is told in dm_control's own words
+BACKEND_PROBE = "from dm_control import suite\n" + DRAWING_PROBE  # so that a failure shows dm_control's own message
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's verdict: `ok`, a `note` that stops no run, or a `problem` that does; and what to do about it."""
+    """The verdict of one check: `ok`, a `note` that stops no run, or a `problem` that does; with advice."""
 
     name: str
     verdict: Verdict
@@ -54,7 +54,7 @@ class Finding:
 
 
 def version() -> str:
-    """This project's: of the pyproject.toml beside it, else as installed."""
+    """Return this project's version: from the pyproject.toml of a checkout, else as installed."""
     project = _project()
     return project["version"] if project is not None else metadata.version("aime-rl")
 
@@ -65,7 +65,7 @@ def _project() -> dict[str, Any] | None:
 
 
 def requirements() -> tuple[str, list[str]]:
-    """Bounds on Python, and the requirements of this project: of the pyproject.toml beside it, else as installed."""
+    """Return the bounds on Python and the requirements: from the pyproject.toml of a checkout, else as installed."""
     project = _project()
     if project is not None:
         return project["requires-python"], project["dependencies"]
@@ -75,10 +75,10 @@ def requirements() -> tuple[str, list[str]]:
 
 
 def check_versions(bounds: str, lines: Iterable[str]) -> list[Finding]:
-    """Python and every package against their bounds: one finding for Python, one for each package that is amiss."""
+    """Check Python and every package against their bounds: findings for Python, each wrong package, and the count."""
     version = python_version()
     fits = SpecifierSet(bounds).contains(version, prereleases=True)
-    advice = "" if fits else "make the virtual environment with a Python within these bounds"
+    advice = "" if fits else "create the virtual environment with a Python version within these bounds"
     found = [Finding("python", "ok" if fits else "problem", f"{version}, expected {bounds}", advice)]
     amiss, count = [], 0
     for requirement in map(Requirement, lines):
@@ -95,31 +95,31 @@ def check_versions(bounds: str, lines: Iterable[str]) -> list[Finding]:
 
 
 def check_load() -> Finding:
-    """Whether other programs keep the cores busy, so that all that is measured is too slow."""
+    """Check whether other programs keep the cores busy, which makes every measurement too slow."""
     load = current_load()
     figures = load._asdict()
     if load.programs < 0.5 * load.cores:
         return Finding("load", "ok", str(load), figures=figures)
-    advice = "what follows is slower for it; fewer --threads wait less"
-    return Finding("load", "note", f"{load}: other programs are at work", advice, figures)
+    advice = "the measurements below suffer from it; fewer --threads wait less"
+    return Finding("load", "note", f"{load}: other programs are busy", advice, figures)
 
 
 # ---------------------------------------------------------------- simulator and drawing
 
 
 def check_simulator(task: str, seconds: float) -> Finding:
-    """Whether this pair of dm_control and mujoco builds, resets and steps a task of the suite, nothing drawn."""
+    """Check that the installed dm_control and mujoco build, reset and step a task of the suite without rendering."""
     domain, name = SUITE_TASKS[base_task(task)]
     answer = run_probe(SIMULATOR_PROBE.format(domain=domain, task=name), seconds, MUJOCO_GL="disable")
     pair = ", ".join(f"{package} {_installed(package)}" for package in ("dm-control", "mujoco"))
     if answer.failure is None:
         return Finding("simulator", "ok", f"{pair}: {task} loads and steps")
-    advice = f"python -m pip install -e . brings versions that fit ({pair} are installed)"
+    advice = f"python -m pip install -e . installs matching versions ({pair} are installed)"
     return failed("simulator", answer.failure, advice)
 
 
 def failed(name: str, failure: str, advice: str) -> Finding:
-    """The finding of a probe that failed; no problem where there was just no time for it."""
+    """Return the finding of a failed probe; only a note if there was no time left for it."""
     verdict: Verdict = "note" if failure == NO_TIME else "problem"
     return Finding(name, verdict, failure, MORE_TIME if failure == NO_TIME or failure.startswith(NO_ANSWER) else advice)
 
@@ -132,7 +132,7 @@ def _installed(package: str) -> str:
 
 
 def draw(task: str, profile: str, action_repeat: int, seconds: float) -> None:
-    """A drawing probe's work: step a task with random actions for so long; print frames a second and action_dim."""
+    """Do a drawing probe's work: step a task at random for `seconds`; print frames per second and action_dim."""
     from envs.factory import make_env
 
     env = make_env(task, action_repeat=action_repeat, render=profile)
@@ -155,53 +155,53 @@ def draw(task: str, profile: str, action_repeat: int, seconds: float) -> None:
 
 
 def check_backends(task: str, action_repeat: int, workers: int, allowance: Allowance) -> tuple[list[Finding], str]:
-    """Each GL backend with `workers` renderers side by side, and the one that a run would take ("" for none)."""
+    """Check each GL backend with `workers` parallel renderers; also return the one that a run would use ("": none)."""
     script = BACKEND_PROBE.format(task=task, profile="fast", action_repeat=action_repeat, seconds=1.0)
     chosen = os.environ.get("MUJOCO_GL", "")
-    works: dict[str, bool] = {}  # backend -> whether that holds for all workers together
+    works: dict[str, bool] = {}  # backends that draw -> whether all workers draw in parallel
     found: list[Finding] = []
     for backend in BACKENDS:
         answers = run_probes(script, allowance.share(), workers, MUJOCO_GL=backend)
         failure = next((answer.failure for answer in answers if answer.failure), None)
         if failure is None:
             rates = [answer.figures["frames_per_second"] for answer in answers]
-            text = f"{workers} side by side draw, {sum(rates):,.0f} frames/s together"
+            text = f"{workers} renderers in parallel, {sum(rates):,.0f} frames/s in total"
             found.append(Finding(backend, "ok", text, figures={"together_frames_per_second": rates}))
             works[backend] = True
             continue
         if workers > 1 and run_probe(script, allowance.share(), MUJOCO_GL=backend).failure is None:
             works[backend] = False
-            failure = f"draws alone; {workers} side by side: {failure}"
+            failure = f"one renderer works; {workers} in parallel: {failure}"
         found.append(Finding(backend, "note", failure))
     taken = chosen if chosen else next(iter(works), "")
     return [*found, _drawing(chosen, taken, works)], taken if taken in works else ""
 
 
 def _drawing(chosen: str, taken: str, works: Mapping[str, bool]) -> Finding:
-    """What the backends mean for a run, which takes MUJOCO_GL's where that is set, else the first that draws."""
+    """Return the verdict for a run, which uses MUJOCO_GL's backend if that is set, else the first that renders."""
     others = ", ".join(works)
     if not works:
-        return Finding("drawing", "problem", "no GL backend draws", "install libegl1 libgl1-mesa-dri")
+        return Finding("drawing", "problem", "no GL backend works", "install libegl1 libgl1-mesa-dri")
     if chosen and chosen not in works:
-        return Finding("drawing", "problem", f"MUJOCO_GL={chosen} does not draw", f"unset MUJOCO_GL; {others} can draw")
+        return Finding("drawing", "problem", f"MUJOCO_GL={chosen} does not work", f"unset MUJOCO_GL to use {others}")
     if works[taken]:
-        return Finding("drawing", "ok", f"a run takes {taken}" + (" (MUJOCO_GL)" if chosen else ""))
+        return Finding("drawing", "ok", f"a run uses {taken}" + (" (MUJOCO_GL)" if chosen else ""))
     better = next((backend for backend, together in works.items() if together), None)
     advice = f"export MUJOCO_GL={better}" if better else "keep --env.num_envs at 1"
-    return Finding("drawing", "note", f"a run takes {taken}, which fails side by side", advice)
+    return Finding("drawing", "note", f"a run uses {taken}, which fails with parallel renderers", advice)
 
 
 def check_profiles(task: str, action_repeat: int, backend: str, allowance: Allowance) -> list[Finding]:
-    """Frames a second of one environment at 64x64 in each render profile, simulation included."""
+    """Measure frames per second of one environment at 64x64 in each render profile, simulation included."""
     variables = {"MUJOCO_GL": backend} if backend else {}
     found = []
     for profile in PROFILES if base_task(task) in SUITE_TASKS else PROFILES[:1]:
         script = DRAWING_PROBE.format(task=task, profile=profile, action_repeat=action_repeat, seconds=2.0)
         figures, failure = run_probe(script, allowance.share(), **variables)
         if failure is not None:
-            found.append(failed(f"{profile} frames", failure, f"{task} cannot be drawn; see above"))
+            found.append(failed(f"{profile} frames", failure, f"{task} cannot be rendered; see above"))
             continue
-        text = f"{figures['frames_per_second']:,.0f} frames/s of 64x64 (action repeat {action_repeat})"
+        text = f"{figures['frames_per_second']:,.0f} frames/s at 64x64 (action repeat {action_repeat})"
         found.append(Finding(f"{profile} frames", "ok", text, figures=figures))
     return found
 
@@ -210,7 +210,7 @@ def check_profiles(task: str, action_repeat: int, backend: str, allowance: Allow
 
 
 def encode() -> None:
-    """An encoder probe's work: try to write a tiny mp4, and print what wrote it, or what writes a gif instead."""
+    """Do an encoder probe's work: try to write a tiny mp4, and print the encoder and format that work."""
     choice = choose_encoder(Path("run.mp4"))
     print(
         json.dumps({"encoder": choice.encoder, "suffix": choice.path.suffix, "failures": choice.failures}), flush=True
@@ -218,11 +218,11 @@ def encode() -> None:
 
 
 def check_encoder(seconds: float) -> Finding:
-    """What videos are written by. No run needs one, so whatever is wrong is a note."""
+    """Check which encoder writes videos. No run needs one, so any failure is only a note."""
     figures, failure = run_probe(ENCODER_PROBE, seconds)
     if failure is not None:
         return replace(failed("video", failure, INSTALL), verdict="note")
     text = f"{figures['encoder']} writes {figures['suffix'].removeprefix('.')} files"
     if not figures["failures"]:
         return Finding("video", "ok", text, figures=figures)
-    return Finding("video", "note", f"{text}, as {'; '.join(figures['failures'])}", INSTALL, figures)
+    return Finding("video", "note", f"{text}, because {'; '.join(figures['failures'])}", INSTALL, figures)

@@ -1,7 +1,7 @@
-"""Probes: Python scripts in processes of their own, which never outlive their time.
+"""Probes: Python scripts in separate processes, which never outlive their time limit.
 
-A probe prints JSON objects, a line each. It runs in a process group of its own, which is killed when its time is over;
-an alarm in the probe itself ends it even where this process was killed.
+A probe prints JSON objects, one per line. It runs in its own process group, which is killed when its time is over; an
+alarm in the probe itself ends it even if this process was killed.
 """
 
 import json
@@ -21,18 +21,18 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[3]
 READY = "ready"
 NO_ANSWER = "no answer"
-NO_TIME = "not measured, the time was used up"
+NO_TIME = "not measured, no time left"
 
 
 class Answer(NamedTuple):
-    """What a probe printed, its objects merged, and in one line why it failed (None where it did not)."""
+    """A probe's printed objects, merged, and in one line why it failed (None if it did not)."""
 
     figures: dict[str, Any]
     failure: str | None
 
 
 class Allowance:
-    """Seconds that all probes together may take, handed out in shares. ValueError where they are not positive."""
+    """The seconds that all probes together may take, handed out in shares. ValueError if not positive."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         if not 0 < seconds < math.inf:
@@ -40,11 +40,11 @@ class Allowance:
         self._clock, self._share, self._end = clock, seconds / 3, clock() + seconds
 
     def left(self) -> float:
-        """Seconds until the end, 0 after it."""
+        """Return the seconds until the end, 0 after it."""
         return max(0.0, self._end - self._clock())
 
     def share(self) -> float:
-        """Seconds that one of several probes may take: a third of all, or what is left."""
+        """Return the seconds that one of several probes may take: a third of the total, or what is left."""
         return min(self._share, self.left())
 
 
@@ -54,9 +54,9 @@ def run_probe(script: str, seconds: float, **variables: str) -> Answer:
 
 
 def run_probes(script: str, seconds: float, count: int, **variables: str) -> list[Answer]:
-    """Run `count` copies of a probe side by side for at most `seconds`; none of their processes is left.
+    """Run `count` copies of a probe in parallel for at most `seconds`; leave none of their processes.
 
-    A copy that prints "ready" and then reads its standard input goes on only when all are that far.
+    A copy that prints "ready" and then reads its standard input continues only once all copies are ready.
     """
     if seconds < 1:
         return [Answer({}, NO_TIME)] * count
@@ -67,13 +67,13 @@ def run_probes(script: str, seconds: float, count: int, **variables: str) -> lis
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         outputs = [(folder / f"{i}.out", folder / f"{i}.err") for i in range(count)]
-        ends = os.pipe()  # nothing is ever written: its end of file is the signal to go on
+        ends = os.pipe()  # nothing is ever written: end of file is the signal to continue
         waiting, go = stack.enter_context(open(ends[0], "rb")), stack.enter_context(open(ends[1], "wb"))
         processes: list[subprocess.Popen[bytes]] = []
         stack.callback(lambda: _kill(processes))
         for out, err in outputs:
             with open(out, "wb") as stdout, open(err, "wb") as stderr:
-                # Files and no pipes: nobody waits for a grandchild that keeps one open.
+                # Files instead of pipes: a grandchild that keeps a pipe open would have to be waited for.
                 processes.append(
                     subprocess.Popen(
                         command, stdin=waiting, stdout=stdout, stderr=stderr, env=environment, start_new_session=True
@@ -95,11 +95,11 @@ def run_probes(script: str, seconds: float, count: int, **variables: str) -> lis
 
 
 def _kill(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """End the process groups."""
+    """Kill the process groups."""
     for process in processes:
-        with suppress(ProcessLookupError, PermissionError):  # no such group any more (macOS: only its zombies)
+        with suppress(ProcessLookupError, PermissionError):  # the group has ended (macOS: only zombies are left)
             os.killpg(process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # one that a driver holds in the kernel cannot be waited for
+        with suppress(subprocess.TimeoutExpired):  # a process stuck in a kernel driver never ends
             process.wait(5)
 
 

@@ -1,4 +1,4 @@
-"""Presets: the settings that fit a machine, with rows for single tasks, and the sizes that go over any of them."""
+"""Presets: the settings that fit a machine, with rows for single tasks; and sizes, which override any preset."""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,19 @@ from world_model.settings import as_declared, check_key, declared, from_mapping,
 
 PRESET_FOLDER = Path(__file__).parent
 SIZE_FILE = PRESET_FOLDER / "sizes.yaml"
-ALIASES = {"seed": "reference"}  # earlier names of presets, which runs and scripts of then still say
+ALIASES = {"seed": "reference"}  # earlier names of presets, still used by older runs and scripts
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
+    """Return the names of the presets that come with the package."""
     return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml") if path != SIZE_FILE)
 
 
 def load_size(name: str) -> dict[str, Any]:
-    """Nested settings of a size such as "10m": widths, all pillars on. ValueError, naming the nearest, on others."""
+    """Return the nested settings of a size such as "10m": widths, all pillars on.
+
+    ValueError, with the nearest known name, for an unknown size.
+    """
     sizes = read_yaml(SIZE_FILE)
     if name not in sizes:
         raise ValueError(unknown_key(name, list(sizes), "size"))
@@ -29,9 +32,9 @@ def load_size(name: str) -> dict[str, Any]:
 
 
 def load_preset(name: str, task: str | None = None, size: str | None = None) -> dict[str, Any]:
-    """Nested settings of a preset for a task: the file's, those under every `per_task` pattern that fits, a size's.
+    """Return a preset's nested settings for a task: its own, then those of matching `per_task` patterns and of `size`.
 
-    ValueError on an unknown preset or size, naming the nearest.
+    ValueError, with the nearest known name, for an unknown preset or size.
     """
     file = ALIASES.get(name, name)
     if file not in preset_names():
@@ -40,7 +43,7 @@ def load_preset(name: str, task: str | None = None, size: str | None = None) -> 
     per_task = values.pop("per_task", {})
     task = task if task is not None else values.get("task", Config.task)
     for pattern, overrides in per_task.items():
-        if fnmatch.fnmatch(task.partition("?")[0], pattern):  # whatever the environment's arguments
+        if fnmatch.fnmatch(task.partition("?")[0], pattern):  # without the environment's arguments
             values = merge(values, overrides)
     if size is not None:
         values = merge(values, load_size(size))
@@ -48,9 +51,9 @@ def load_preset(name: str, task: str | None = None, size: str | None = None) -> 
 
 
 def make_config(preset: str, task: str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The preset's config with dotted overrides: make_config("cpu", "walker_walk", {"replay.batch_size": 8}).
+    """Return the preset's config with dotted overrides: make_config("cpu", "walker_walk", {"replay.batch_size": 8}).
 
-    They win over the widths of a "size" among them.
+    A "size" among the overrides is applied before the others.
     """
     overrides = overrides or {}
     size = as_declared("size", overrides.get("size"), str | None)
@@ -62,9 +65,9 @@ def make_config(preset: str, task: str | None = None, overrides: Mapping[str, An
 
 
 def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = None, size: str | None = None) -> Config:
-    """Config from `--any.key value` arguments on top of a preset and a size; ValueError in one line.
+    """Return the config of a preset, a size and `--any.key value` arguments. A one-line ValueError if one is invalid.
 
-    A `--size` among the arguments takes the place of `size`; the other arguments win over its widths.
+    A `--size` among the arguments replaces `size`; the other arguments override its widths.
     """
     hints, values = declared(Config), {"size": size}
     rest = iter(arguments)

@@ -86,7 +86,7 @@ def test_a_run_takes_the_first_backend_that_draws(monkeypatch):
 def test_a_run_takes_what_mujoco_gl_says(monkeypatch):
     found, backend = check_with(monkeypatch, only("osmesa"), "egl")
     assert (backend, found["drawing"].verdict) == ("", "problem")
-    assert found["drawing"].advice == "unset MUJOCO_GL; osmesa can draw"
+    assert found["drawing"].advice == "unset MUJOCO_GL to use osmesa"
     assert check_with(monkeypatch, DRAWN, "glfw")[1] == "glfw"
 
 
@@ -111,7 +111,7 @@ sys.stdin.read()
 """.replace("{", "{{").replace("}", "}}")
     found, backend = check_with(monkeypatch, script + DRAWN)
     assert backend == "egl"
-    assert found["egl"].text == "draws alone; 2 side by side: RuntimeError: one is enough"
+    assert found["egl"].text == "one renderer works; 2 in parallel: RuntimeError: one is enough"
     assert (found["drawing"].verdict, found["drawing"].advice) == ("note", "keep --env.num_envs at 1")
 
 
@@ -236,7 +236,7 @@ def test_doctor_never_hangs(capsys, monkeypatch, pids):
     assert main(["doctor", "--task", "walker_walk", "--seconds", "4"]) == 1
     out = capsys.readouterr().out
     assert "no answer in 1 s, killed" in out
-    assert "not measured, the time was used up" in out
+    assert "not measured, no time left" in out
     assert wait_until_gone(pids, len(pids.read_text().split()))
 
 

@@ -72,13 +72,13 @@ def test_a_file_that_the_user_names_is_replaced_only_where_he_says_so(capsys, ru
     assert f"{name}: got '{path}', which exists, expected a new name (or --overwrite)" in capsys.readouterr().err
     assert path.read_text() == "precious"
     assert main([*argv, "--overwrite"]) == 0
-    assert f"written to {path}, in the place of the one before" in capsys.readouterr().out
+    assert f"written to {path}, replacing the previous one" in capsys.readouterr().out
     assert path.read_bytes() != b"precious"
 
 
 def test_a_file_without_a_name_of_the_users_is_replaced_with_a_word(capsys, run):
     (run / "evaluation.json").unlink(missing_ok=True)
-    for ending in ("evaluation.json", "evaluation.json, in the place of the one before"):
+    for ending in ("evaluation.json", "evaluation.json, replacing the previous one"):
         assert main(["evaluate", f"--logdir={run}", "--episodes=1"]) == 0
         assert capsys.readouterr().out.endswith(f"{ending}\n")
 
@@ -113,7 +113,7 @@ def test_imagine_says_what_was_dreamt(capsys, run, tmp_path):
     ("argv", "expected"),
     [
         (["record", "--out=/proc/none/video.mp4"], "out: got '/proc/none', but '/proc' is not writable"),
-        (["record", "--out=video.mov"], "out: got 'video.mov', expected a name that ends in .mp4 or .gif"),
+        (["record", "--out=video.mov"], "out: got 'video.mov', expected a name ending in .mp4 or .gif"),
         (["record", "--out={folder}"], "a folder, expected the name of a file"),
         (["record", "--out={file}/a.mp4"], "is a file, expected a folder"),
         (["record", "--dream", "--imagine"], "expected one of them"),

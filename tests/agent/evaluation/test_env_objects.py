@@ -93,8 +93,9 @@ def test_the_same_environment_by_name_and_as_an_object():
 
 @pytest.mark.parametrize(("env", "line"), [
     (lambda: None, "^task: got 'gym:Lights', expected .*; in Python env= takes an environment object$"),
-    (lambda: DummyVecEnv([Lights]), "^env: got DummyVecEnv, expected a gymnasium.Env, what makes one, or 'gym:<id>'$"),
-    (lambda: 3, "^env: got int, expected a gymnasium.Env, what makes one"),
+    (lambda: DummyVecEnv([Lights]),
+     "^env: got DummyVecEnv, expected a gymnasium.Env, a function that makes one, or 'gym:<id>'$"),
+    (lambda: 3, "^env: got int, expected a gymnasium.Env, a function that makes one"),
     (lambda: CountingEnv(size=32), "^env: got frames of 32 pixels, expected 64$"),
     (lambda: CountingEnv(), r"action: got shape \(3,\), expected \(2,\)"),
 ])  # fmt: skip

@@ -105,7 +105,9 @@ def test_one_seed_has_no_interval_and_seeds_apart_have_no_mean():
     np.testing.assert_array_equal(alone.mean, [3, 5])
     assert np.isnan(alone.low).all()
     assert np.isnan(alone.high).all()
-    with pytest.raises(ValueError, match="'both': got runs of which one ends at 2 and one begins at 10"):
+    with pytest.raises(
+        ValueError, match="'both': got one run that ends at 2 and one that begins at 10, expected an overlap"
+    ):
         mean_curve("both", [seed, (np.array([10.0]), np.array([1.0]))])
 
 
@@ -235,7 +237,7 @@ def test_plot_writes_a_picture_and_its_numbers(capsys, tmp_path):
     out, numbers = tmp_path / "deep" / "curves.png", tmp_path / "curves.json"
     assert main(["plot", *runs, runs[0], "--out", str(out), "--json", str(numbers)]) == 0
     told = capsys.readouterr().out
-    assert f"left out, no eval_return yet: {runs[2]}" in told
+    assert f"skipped, no eval_return yet: {runs[2]}" in told
     assert "150.00 [-485.31, 785.31] at 10,000  AIME (2 seeds, 95 % interval)" in told  # t(0.975, 1) = 12.706, std 70.7
     with Image.open(out) as picture:
         picture.load()
@@ -268,7 +270,7 @@ def test_plot_replaces_no_file_that_the_user_names(capsys, tmp_path):
         assert "which exists, expected a new name (or --overwrite)" in refused(capsys, run, option, str(out))
     assert out.read_text() == "precious"
     assert main(["plot", run, "--out", str(out), "--overwrite"]) == 0
-    assert "in the place of the one before" in capsys.readouterr().out
+    assert "replacing the previous one" in capsys.readouterr().out
 
 
 def refused(capsys, *argv: str) -> str:
@@ -286,7 +288,7 @@ def test_bad_input_is_one_line_and_writes_nothing(capsys, tmp_path, monkeypatch)
     assert "no config.yaml in it" in refused(capsys, "nowhere")
     assert "expected one that these runs have: eval_return" in refused(capsys, good, "--metric", "evl_return")
     assert "got 'frames', expected one of env_frames" in refused(capsys, good, "--x", "frames")
-    assert "expected a name that ends in .png, .pdf, .svg" in refused(capsys, good, "--out", "curves.jpg")
+    assert "expected a name ending in .png, .pdf, .svg" in refused(capsys, good, "--out", "curves.jpg")
     assert "is a file, expected a folder" in refused(capsys, good, "--out", f"{good}/config.yaml/c.png")
     assert "a folder" in refused(capsys, good, "--json", "empty")
     assert "runs" in refused(capsys)
@@ -303,7 +305,7 @@ def test_folders_without_a_run_are_left_out(capsys, tmp_path):
     folders = sorted(map(str, (tmp_path / "runs").iterdir()))
     assert main(["plot", *folders, "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert [line.split(":")[0] for line in said.splitlines()].count("left out") == 3
+    assert [line.split(":")[0] for line in said.splitlines()].count("skipped") == 3
     assert str(good) not in said
     assert out.is_file()
 

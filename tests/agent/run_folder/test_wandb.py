@@ -108,7 +108,7 @@ def test_trouble_is_told_once_and_ends_the_copy_not_the_run(service, tmp_path):
         logger.write(COUNTERS, {"loss": 1.0})
     logger.note("x is below its range")
     logger.close()
-    assert told[1:] == ["W&B: BrokenPipeError: the service is gone; the run goes on without it"]
+    assert told[1:] == ["W&B: BrokenPipeError: the service is gone; the run continues without it"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
@@ -149,7 +149,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch, capsys, 
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(wandb_writer, "version", missing)
-    assert "the package is not installed; expected what `pip install 'wandb>=0.31'` installs" in refused(
+    assert "wandb: got no package, expected the version that `pip install 'wandb>=0.31'` installs" in refused(
         capsys, tmp_path / "demo"
     )
 

@@ -289,5 +289,5 @@ def test_a_replay_of_another_model_is_refused(learned, env, settings, line):
 def test_there_is_no_replay_before_learn():
     model = model_of()
     assert model.replay_buffer is None
-    with pytest.raises(ValueError, match=r"^replay_buffer: got none, expected one: it comes with learn\(\)"):
+    with pytest.raises(ValueError, match=r"^replay_buffer: got none, expected one from learn\(\)"):
         model.save_replay_buffer("replay")

@@ -137,7 +137,7 @@ def test_the_policy_may_come_first(arguments, named):
 
 @pytest.mark.parametrize(("policy", "line"), [
     ("MlpPolicy", "^policy: got 'MlpPolicy', expected 'CnnPolicy': the agent sees frames"),
-    (SacMlpPolicy, "^policy: got SACPolicy, expected 'CnnPolicy', which world_model and behavior shape$"),
+    (SacMlpPolicy, "^policy: got SACPolicy, expected 'CnnPolicy'; settings of world_model and behavior shape it$"),
     ("CnnPolcy", "^unknown policy 'CnnPolcy'; the nearest known one is 'CnnPolicy'$"),
     ("cnnpolicy", "^unknown policy 'cnnpolicy'; the nearest known one is"),
 ])  # fmt: skip

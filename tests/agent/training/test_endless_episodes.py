@@ -113,7 +113,7 @@ def test_the_first_update_sees_rows_of_a_running_episode(tmp_path, monkeypatch):
         assert step.max() <= 31  # the rows that there were
         assert not chunk.is_last.any()
     assert trainer.notes == ["evaluation: 1 of 1 episodes did not end: cut off after 100 env_frames "
-                               "(env.max_episode_frames); said once"]  # fmt: skip
+                               "(env.max_episode_frames) (shown once)"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_episodes_are_cut_as_truncated_and_it_is_said_once(tmp_path, changes, st
     assert {len(episode.reward) for episode in episodes} == {steps + 1}
     assert not any(episode.is_terminal.any() for episode in episodes)
     assert all(decode_frame(episode.image)[2].tolist() == list(range(steps + 1)) for episode in episodes)
-    line = f"an episode was cut off, as truncated, after {steps} agent_steps: {reason}; said once"
+    line = f"an episode was truncated after {steps} agent_steps: {reason} (shown once)"
     assert trainer.notes.count(line) == 1
     assert len(trainer.replay) + trainer.replay.num_staged <= trainer.replay.capacity
 
@@ -216,7 +216,7 @@ def test_a_long_episode_of_a_vec_env_is_kept_as_several(caplog, monkeypatch):
     np.testing.assert_array_equal(rows.reward, np.where(rows.is_first, 0, frame))
     assert not rows.is_terminal.any()
     assert model._rollout.replay.num_running.tolist() == [12]
-    assert caplog.text.count("episodes are cut off in the replay, as truncated, at their share of replay.cap") == 1
+    assert caplog.text.count("episodes in the replay are truncated at their share of replay.cap") == 1
 
 
 # ---------------------------------------------------------------- no update
@@ -257,17 +257,17 @@ def test_a_prefill_before_final_updates_alone_is_taken(tmp_path):
 def test_a_run_without_an_update_ends_with_a_line(tmp_path):
     changes = {"env_frames": 40, "replay.prefill_frames": 10, "replay.batch_length": 40, "train.train_ratio": 64}
     trainer = train(tmp_path, **changes)
-    expected = "no update was made: nowhere do replay.batch_length (40) rows follow one another in the replay"
+    expected = "no update was made: the replay holds no sequence of replay.batch_length (40) rows"
     assert [line for line in trainer.notes if "no update" in line] == [expected]
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "no update was made: 20 env_frames were played, replay.prefill_frames are 100"),
+        ({}, "no update was made: 20 env_frames were played, but replay.prefill_frames is 100"),
         (
             {"replay.prefill_frames": 10, "train.train_ratio": 0.01},
-            "no update was made: train.train_ratio 0.01 made none due in 20 agent_steps",
+            "no update was made: with train.train_ratio 0.01 none is due in 20 agent_steps",
         ),
     ],
 )

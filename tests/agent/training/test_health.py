@@ -28,7 +28,7 @@ def test_one_line_when_it_leaves_and_one_when_it_returns():
     lines = said([1.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.5, 1.5, 1.5, 1.5])
     assert [i for i, line in enumerate(lines) if line] == [3, 8]
     assert lines[3] == ["x 0.5 is below its range, 1 to 2: too little"]
-    assert lines[8] == ["x 1.5 is in its range again, 1 to 2"]
+    assert lines[8] == ["x 1.5 is back in its range, 1 to 2"]
 
 
 def test_above_has_its_own_advice_and_leaves_at_once_without_patience():
@@ -38,7 +38,7 @@ def test_above_has_its_own_advice_and_leaves_at_once_without_patience():
 def test_a_range_with_one_bound_is_told_as_such():
     floor = Range(low=1.0, below="too little", patience=1)
     assert said([0.5, 1.5], floor, 1000) == [["x 0.5 is below its range, at least 1: too little"],
-                                             ["x 1.5 is in its range again, at least 1"]]  # fmt: skip
+                                             ["x 1.5 is back in its range, at least 1"]]  # fmt: skip
 
 
 def test_single_bad_batches_say_nothing():

@@ -72,7 +72,7 @@ def test_the_fastest_number_is_taken(machine, seconds, count, tried):
 
 def test_threads_that_wait_for_a_core_are_not_tried(machine):
     timed = machine({1: 0.2}, crowded=(2, 4))
-    assert str(choose_threads(CONFIG)) == "1 (measured: 1 thread 200 ms an update, slower: 2, 4)"
+    assert str(choose_threads(CONFIG)) == "1 (measured: 1 thread 200 ms per update, slower: 2, 4)"
     assert set(timed) == {1}
 
 
@@ -82,7 +82,7 @@ def test_what_is_asked_for_is_taken_unmeasured(machine, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert str(choose_threads(CONFIG)) == "2 (OMP_NUM_THREADS)"
     assert str(choose_threads(replace(CONFIG, threads=2))) == "2"
-    assert str(choose_threads(replace(CONFIG, threads=3))) == "3 (not OMP_NUM_THREADS=2, which --threads 0 takes)"
+    assert str(choose_threads(replace(CONFIG, threads=3))) == "3 (not OMP_NUM_THREADS=2, which --threads 0 uses)"
     assert timed == []
     monkeypatch.setenv("OMP_NUM_THREADS", "many")  # which OpenMP takes for none
     assert choose_threads(CONFIG).count == 1
@@ -120,7 +120,7 @@ def test_a_run_goes_on_with_as_many_threads(monkeypatch, capsys, tmp_path):
     assert "  threads 1 (OMP_NUM_THREADS)\n" in capsys.readouterr().out
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert main([*command, "--env_frames", "62"]) == 0
-    assert "  threads 1 (not OMP_NUM_THREADS=2, which --threads 0 takes)\n" in capsys.readouterr().out
+    assert "  threads 1 (not OMP_NUM_THREADS=2, which --threads 0 uses)\n" in capsys.readouterr().out
     assert main([*command, "--env_frames", "64", "--threads", "0"]) == 0
     assert "  threads 2 (OMP_NUM_THREADS)\n" in capsys.readouterr().out
     assert load_config(tmp_path / "run" / "config.yaml").threads == 2
@@ -145,7 +145,7 @@ def lines(pace: Pace, *windows: float) -> list[str]:
 
 def test_updates_that_become_slow_are_told_once():
     (line,) = lines(Pace(Threads(2, "")), 0.5, 0.625, 2.5, 2.5)
-    assert line.startswith("an update takes 2,500 ms, 5.0 times what it took: the machine is overloaded (load ")
+    assert line.startswith("an update takes 2,500 ms, 5.0 times as long as before: the machine is overloaded (load ")
     assert line.endswith("; stop and resume with --threads 0, which measures again")
     (line,) = lines(Pace(Threads(1, "", 0.5)), 0.625, 2.5)
     assert "5.0 times" in line
@@ -162,4 +162,4 @@ def test_an_overloaded_machine_is_told_at_the_start(monkeypatch, capsys, tmp_pat
     for load, is_told in ((9.04, True), (3.9, False)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
         assert main([*DEBUG, "--logdir", str(tmp_path / f"{load}"), "--env_frames", "60", "--threads", "1"]) == 0
-        assert ("load 9.0 on 4 cores in the last minute: other programs are at" in capsys.readouterr().out) == is_told
+        assert ("load 9.0 on 4 cores in the last minute: other programs are busy" in capsys.readouterr().out) == is_told
