@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from agent import Trainer, make_config
-from agent.evaluation.episodes import evaluate, random_evaluation
+from agent.evaluation import evaluate, random_evaluation
 
 
 class Lamps(gymnasium.Env):

@@ -37,7 +37,7 @@ def prepare(arguments: list[str]) -> Job:
     parser.add_argument("--logdir", type=Path, help="the run's folder (default: runs/<task>-seed<N>)")
     parser.add_argument("--resume", action="store_true", help="resume the run in --logdir; an error if there is none")
     parser.add_argument("--max_minutes", type=float, help="stop with a checkpoint after this many minutes")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--wandb", action="store_true", help="also log the metrics to Weights & Biases")
     options, overrides = parser.parse(arguments, config_keys())
     if options.max_minutes is not None and not options.max_minutes > 0:

@@ -1,1 +1,15 @@
-"""Evaluation of agents: whole episodes, their statistics, published scores and learning curves."""
+"""Evaluation of agents (`evaluate`, `random_evaluation`), their statistics, published scores and learning curves.
+
+The two functions are imported on first use: reading curves needs no torch.
+"""
+
+import importlib
+from typing import Any
+
+__all__ = ["evaluate", "random_evaluation"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("agent.evaluation.episodes"), name)
+    raise AttributeError(f"module 'agent.evaluation' has no attribute {name!r}")
