@@ -38,9 +38,8 @@ def prepare(arguments: list[str]) -> Job:
             say(f"NOT the same: {len(verdict.differences)} differ, first {', '.join(verdict.differences[:3])}")
             say("runs repeat bit for bit only on a CPU with the same number of threads")
             return 1
-        say(
-            f"the same bit for bit, after {len(verdict.stops)} stop{'s' * (len(verdict.stops) != 1)} ({', '.join(verdict.stops)})"
-        )
+        stops = f"{len(verdict.stops)} stop{'s' * (len(verdict.stops) != 1)}"
+        say(f"the same bit for bit, after {stops} ({', '.join(verdict.stops)})")
         return 0
 
     return job

@@ -53,7 +53,7 @@ class Agent:
             features = self.model.config.feature_dim
             self.actor_critic = ActorCritic(features, action_dim, config.behavior, is_discrete).to(self.device)
             explore = EXPLORATIONS[config.behavior.exploration]
-            self.exploration = explore(config.behavior, features, action_dim, is_discrete)
+            self.exploration = explore(config.behavior, features, action_dim, is_discrete).to(self.device)
         self.model_learner = ModelLearner(self.model, config.losses, config.optimizer, self.autocast)
         self.behavior_learner = BehaviorLearner(
             self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast, self.exploration
@@ -149,7 +149,7 @@ class Agent:
 
         Without `behavior` only the world model learns.
         """
-        self._warm_up()
+        self._set_learning_rates()
         chunk = chunk.to(self.device)
         generator = self.generators["learn"]
         frames = to_frames(chunk.image)
@@ -189,7 +189,7 @@ class Agent:
             start, root_continue = start.map(lambda x: x[chosen]), root_continue[chosen]
         return start, root_continue
 
-    def _warm_up(self) -> None:
+    def _set_learning_rates(self) -> None:
         """Set the learning rates, which rise linearly over the first updates."""
         optimizer = self.config.optimizer
         factor = optimizer.lr_factor * min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))
@@ -215,9 +215,12 @@ class Agent:
             **self._optional_state(),
         }
 
-    def _optional_state(self) -> dict[str, dict[str, Tensor]]:
+    def _optional_state(self) -> dict[str, dict[str, Any]]:
         """Return the state that only some runs have: an average of the weights, a learned exploration method."""
-        found = {"average": self.average.state_dict(), "exploration": self.exploration.state_dict()}
+        found: dict[str, dict[str, Any]] = {"average": self.average.state_dict()}
+        found["exploration"] = self.exploration.state_dict()
+        if self.exploration.optimizer is not None:
+            found["exploration_optimizer"] = self.exploration.optimizer.state_dict()
         return {name: state for name, state in found.items() if state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -236,6 +239,8 @@ class Agent:
         self.behavior_learner.optimizer.load_state_dict(state["behavior_optimizer"])
         self.average.load_state_dict(state.get("average", {}))
         self.exploration.load_state_dict(state.get("exploration", {}))
+        if self.exploration.optimizer is not None:
+            self.exploration.optimizer.load_state_dict(state["exploration_optimizer"])
         self.model_learner.rgb.load_state_dict(state["rgb"])
         for name, saved in state["generators"].items():
             if saved.shape == self.generators[name].get_state().shape:

@@ -47,7 +47,7 @@ class Dream(NamedTuple):
     continues: Tensor  # [N, H]
     values: Tensor  # [N, H + 1]
     policy: Policy  # at the first H features
-    actions: Tensor  # raw samples [N, H, A], without gradient
+    raw_actions: Tensor  # samples [N, H, A] before clamping, without gradient
 
 
 class BehaviorLearner:
@@ -66,7 +66,8 @@ class BehaviorLearner:
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         exploration: Exploration | None = None,
     ) -> None:
-        self.model, self.actor_critic, self.exploration = model, actor_critic, exploration
+        self.model, self.actor_critic = model, actor_critic
+        self.exploration = exploration if exploration is not None else Exploration(config, 0, 0, is_discrete=False)
         self.config, self.autocast = config, autocast
         self.clip = optimizer.behavior_clip
         groups = [
@@ -87,7 +88,7 @@ class BehaviorLearner:
         With `replay_value` the critic is also fitted to the returns of `played`.
         """
         config, networks = self.config, self.actor_critic
-        with self.autocast(), frozen(self.model, networks.critic):
+        with self.autocast(), frozen(self.model, networks.critic, self.exploration):
             dream = self._dream(start, generator)
             returns = lambda_returns(dream.rewards, dream.continues, dream.values, config.gamma, config.lambd)  # [N, H]
         weights = dream_weights(root_continue, dream.continues, config.gamma).detach()
@@ -96,20 +97,21 @@ class BehaviorLearner:
             objective = returns / scale
         else:
             advantage = (returns - dream.values[:, :-1]) / scale
-            objective = dream.policy.log_prob(dream.actions) * advantage.detach()
+            objective = dream.policy.log_prob(dream.raw_actions) * advantage.detach()
         entropy = dream.policy.entropy()
         actor_loss = -(weights * (objective + config.entropy * entropy)).mean()
-        past = dream.features[:, :-1].detach()
+        features = dream.features[:, :-1].detach()
         with self.autocast():
             with torch.no_grad():
-                slow_values = networks.slow_critic.value(past)
-            critic_loss = (weights * networks.critic.nll(past, returns.detach(), slow_values)).mean()
+                slow_values = networks.slow_critic.value(features)
+            critic_loss = (weights * networks.critic.nll(features, returns.detach(), slow_values)).mean()
         extra: dict[str, Tensor] = {}
         if config.replay_value > 0 and played is not None:
             extra["replay_value_loss"] = self._replay_value_loss(played)
             critic_loss = critic_loss + config.replay_value * extra["replay_value_loss"]
+        step_metrics = self._step(actor_loss, critic_loss)
         return {
-            **self._step(actor_loss, critic_loss),
+            **step_metrics,
             "actor_loss": actor_loss.detach(),
             "critic_loss": critic_loss.detach(),
             "actor_entropy": entropy.detach().mean(),
@@ -150,20 +152,21 @@ class BehaviorLearner:
             with torch.no_grad():
                 values = networks.critic.value(played.features)
                 slow_values = networks.slow_critic.value(played.features[:, :-1])
-            past = (played.reward, played.is_first, played.is_terminal)
-            returns, has_return = played_returns(*past, values, config.gamma, config.lambd)
+            returns, has_return = played_returns(
+                played.reward, played.is_first, played.is_terminal, values, config.gamma, config.lambd
+            )
             return (has_return * networks.critic.nll(played.features[:, :-1], returns, slow_values)).mean()
 
     def _dream(self, start: State, generator: Generator | None) -> Dream:
         """Dream from `start`, with the gradients that the actor's objective needs."""
         if self.config.gradient == "dynamics":
-            return self._differentiable_dream(start, generator)
+            return self._rollout(start, generator)
         with torch.no_grad():
-            dream = self._differentiable_dream(start, generator)
+            dream = self._rollout(start, generator)
         policy = self.actor_critic.actor(dream.features[:, :-1])  # evaluated again with gradients, all steps at once
         return dream._replace(policy=policy)
 
-    def _differentiable_dream(self, start: State, generator: Generator | None) -> Dream:
+    def _rollout(self, start: State, generator: Generator | None) -> Dream:
         """Return a dream whose transitions, rewards and values are differentiable with respect to the actions."""
         horizon, latent = self.config.horizon, start.latent
         noise = self.model.prior.draw_noise((horizon, *latent.shape), latent, generator)
@@ -171,7 +174,7 @@ class BehaviorLearner:
         action_noise = kind.draw_noise((horizon, len(latent), self.model.config.action_dim), latent, generator)
         features, raws, *parameters = self.roll(start, noise, action_noise)
         rewards = self.model.reward_head.predict(features[:, 1:])
-        bonus = self.exploration.intrinsic_reward(features, raws) if self.exploration is not None else None
+        bonus = self.exploration.intrinsic_reward(features, raws.clamp(-1, 1))
         if bonus is not None:
             rewards = rewards + bonus
         continues = self.model.continue_head.predict(features[:, 1:])

@@ -5,15 +5,19 @@ A method is a subclass of `Exploration`, registered in EXPLORATIONS under the na
 
 from collections.abc import Callable
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
 from agent.config.settings import BehaviorConfig
 from agent.learning.policies import Policy
 from world_model.registry import Registry
 
 
-class Exploration:
-    """The base class of exploration methods, which leaves the policy's samples unchanged and adds no reward.
+class Exploration(nn.Module):
+    """The base of all methods: it executes the policy's samples unchanged and adds no reward.
+
+    A method that learns holds its networks as submodules, which the agent moves to its device, and one Adam in
+    `optimizer`; both are saved in checkpoints.
 
     Args:
         config: settings of the behaviour.
@@ -22,7 +26,10 @@ class Exploration:
         is_discrete: whether actions are one-hot vectors.
     """
 
+    optimizer: Optimizer | None = None
+
     def __init__(self, config: BehaviorConfig, feature_dim: int, action_dim: int, is_discrete: bool) -> None:
+        super().__init__()
         self.config = config
 
     def act(self, policy: Policy, action: Tensor, generator: Generator | None = None) -> Tensor:
@@ -32,20 +39,14 @@ class Exploration:
     def intrinsic_reward(self, features: Tensor, actions: Tensor) -> Tensor | None:
         """Return a reward to add to the model's in a dream: features [N, H + 1, F], actions [N, H, A] -> [N, H].
 
-        None adds nothing. With `behavior.gradient` "dynamics", its gradient reaches the actor through the features.
+        None adds nothing. Parameters are frozen here; with `behavior.gradient` "dynamics" the gradient reaches the
+        actor through the features.
         """
         return None
 
     def learn(self, features: Tensor, actions: Tensor, is_first: Tensor) -> dict[str, Tensor]:
         """Learn, once per update: features [B, T, F] without gradient, actions [B, T, A]; return metrics."""
         return {}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the state that a resumed run needs, by name."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore `state_dict`."""
 
 
 class ActionNoise(Exploration):

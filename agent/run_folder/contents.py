@@ -119,6 +119,8 @@ def check_agent(state: dict[str, Any], agent: Agent) -> None:
         "model_optimizer": agent.model_learner.optimizer,
         "behavior_optimizer": agent.behavior_learner.optimizer,
     }
+    if agent.exploration.optimizer is not None:
+        optimizers["exploration_optimizer"] = agent.exploration.optimizer
     expected = dict.fromkeys(form, object) | {
         name: form[name] for name in ("model", "actor_critic", "average", "exploration") if name in form
     }

@@ -141,7 +141,7 @@ def _flags(metrics: Mapping[str, Tensor], losses: Collection[str]) -> tuple[list
 def _broken_weights(agent: Agent) -> Iterator[str]:
     """Yield the names of weights, averages, buffers and optimizer moments that are not finite."""
     optimizers = {"model": agent.model_learner.optimizer, "behavior": agent.behavior_learner.optimizer}
-    modules = {"world model": agent.model, "actor and critic": agent.actor_critic}
+    modules = {"world model": agent.model, "actor and critic": agent.actor_critic, "exploration": agent.exploration}
     weights = {place: module.state_dict() for place, module in modules.items()}
     weights["weights' average"] = agent.average.state_dict()
     for place, tensors in weights.items():

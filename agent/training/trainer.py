@@ -45,10 +45,10 @@ CHECKPOINT_SHARE = 0.02  # largest share of the run's time for regular checkpoin
 class Trainer:
     """One training run in a folder. Its loop, with clocks and display left out, is
 
-        step = driver.tick(policy)                  # one row per environment
-        replay.add(step)
-        for _ in range(ratio(agent_steps)):         # train_ratio / (batch_size * batch_length) per decision
-            agent.update(replay.sample(batch_size, batch_length))
+        collector.collect(agent, replay)            # one row per environment
+        due.add_row(...)                            # train_ratio / (batch_size * batch_length) updates per decision
+        while due.updates > 0:
+            guard.update(agent, replay.sample(batch_size, batch_length))
 
     Checkpoints are written regularly, at every evaluation and at every stop. They hold everything that the rest of the
     run depends on, including the episodes in progress: on a CPU a resumed run is identical bit for bit to one that was
@@ -65,17 +65,17 @@ class Trainer:
     ) -> None:
         self.config, self.logdir = config, Path(logdir)
         self.lock = RunLock(self.logdir)
-        with ExitStack() as undone:
-            undone.callback(self.lock.release)
+        with ExitStack() as cleanup:
+            cleanup.callback(self.lock.release)
             if self.logdir.is_dir():
                 self.lock.acquire()
             payload = load_run(self.logdir) if resume else None
             if payload is None or payload["counters"]["updates"] == 0:
                 check_learnable(config)
             self.collector = Collector(config, payload["collector"] if payload is not None else None)
-            undone.callback(self.collector.driver.close)
+            cleanup.callback(self.collector.driver.close)
             self._build(payload)
-            undone.pop_all()
+            cleanup.pop_all()
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self.deadline = Deadline(max_minutes)
         self.display = Display(config.env_frames, quiet)
@@ -163,7 +163,7 @@ class Trainer:
 
     @contextmanager
     def _indivisible(self) -> Iterator[None]:
-        """Mark the run as inside a step, whose intermediate state a checkpoint cannot hold."""
+        """Mark the run as inside a step, whose intermediate state a checkpoint cannot hold; after an error it stays so."""
         self.is_whole = False
         yield
         self.is_whole = True
@@ -293,14 +293,16 @@ class Trainer:
         if self._stopping():
             raise Stopped
 
-    # ---------------------------------------------------------------- trouble
+    # ---------------------------------------------------------------- recovery
 
     def _go_back(self, trouble: str) -> None:
         """Return to the newest checkpoint before the failure, once, with lower learning rates."""
         payload = back_to_sound(self.logdir / "checkpoints")
         if is_slower(self.config):
             factor = self.config.optimizer.lr_factor
-            self.fail(f"{trouble}, with optimizer.lr_factor {factor:g} already; see {self.logdir / 'faults'}; lower it")
+            self.fail(
+                f"{trouble}, with optimizer.lr_factor {factor:g} already; see {self.logdir / 'faults'}; try a lower one"
+            )
             self.is_saved = True  # the newest checkpoint is from before the failure
             return
         mirrors = self.logger.detach()

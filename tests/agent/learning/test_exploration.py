@@ -34,17 +34,18 @@ def methods(monkeypatch: pytest.MonkeyPatch):
 
 
 class Novelty(Exploration):
-    """Random network distillation: frames whose features a network cannot foresee yet are paid for."""
+    """Random network distillation: frames whose features a network cannot predict yet are rewarded."""
 
     def __init__(self, config, feature_dim, action_dim, is_discrete):
         super().__init__(config, feature_dim, action_dim, is_discrete)
-        self.nets = nn.ModuleDict({name: nn.Linear(feature_dim, 16) for name in ("target", "guess")})
-        self.optimizer = torch.optim.SGD(self.nets["guess"].parameters(), lr=0.1)
+        self.target, self.guess = nn.Linear(feature_dim, 16), nn.Linear(feature_dim, 16)
+        self.optimizer = torch.optim.Adam(self.guess.parameters(), lr=0.01)
 
     def error(self, features):
-        return (self.nets["guess"](features) - self.nets["target"](features).detach()).square().mean(-1)
+        return (self.guess(features) - self.target(features).detach()).square().mean(-1)
 
     def intrinsic_reward(self, features, actions):
+        assert actions.abs().max() <= 1
         return self.error(features[:, 1:])
 
     def learn(self, features, actions, is_first):
@@ -54,23 +55,30 @@ class Novelty(Exploration):
         self.optimizer.step()
         return {"novelty": loss.detach()}
 
-    def state_dict(self):
-        return self.nets.state_dict()
-
-    def load_state_dict(self, state):
-        self.nets.load_state_dict(state)
-
 
 def test_a_method_of_ones_own_learns_pays_and_comes_back_from_a_checkpoint(methods, tmp_path):
     methods.register("novelty", Novelty)
     changes = {"behavior.exploration": "novelty", "env_frames": 70, "replay.prefill_frames": 52}
     trainer = Trainer(make_config("debug", "counting", changes), tmp_path, quiet=True)
     trainer.run()
-    saved = load_newest(tmp_path / "checkpoints")[0]["agent"]["exploration"]
-    found = load(tmp_path, "cpu").exploration.state_dict()
-    assert set(found) == set(saved) == {f"{net}.{part}" for net in ("target", "guess") for part in ("weight", "bias")}
+    saved = load_newest(tmp_path / "checkpoints")[0]["agent"]
+    assert set(saved["exploration"]) == {f"{net}.{part}" for net in ("target", "guess") for part in ("weight", "bias")}
+    found = load(tmp_path, "cpu").exploration
     for name, value in trainer.agent.exploration.state_dict().items():
-        assert torch.equal(found[name], value)
+        assert torch.equal(found.state_dict()[name], value)
+    moments = saved["exploration_optimizer"]["state"]
+    assert moments[0]["step"] == trainer.agent.updates
+    assert torch.equal(found.optimizer.state_dict()["state"][0]["exp_avg"], moments[0]["exp_avg"])
+
+
+def test_dreams_leave_the_methods_networks_alone(methods):
+    methods.register("novelty", Novelty)
+    agent = make_agent(behavior__exploration="novelty", behavior__gradient="dynamics")
+    agent.exploration.learn = lambda *_: {}
+    before = {name: value.clone() for name, value in agent.exploration.state_dict().items()}
+    agent.update(make_chunk(4, 8))
+    assert all(parameter.grad is None for parameter in agent.exploration.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in agent.exploration.state_dict().items())
 
 
 def test_novelty_falls_where_it_was_seen_and_is_part_of_the_dreams_reward(methods):
