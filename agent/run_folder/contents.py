@@ -115,7 +115,7 @@ def check_equal(value: Any, expected: Any, where: str) -> None:
 def check_agent(state: dict[str, Any], agent: Agent) -> None:
     """Raise ValueError unless `state` has the form of this agent's `state_dict`."""
     form = agent.state_dict()
-    optimizers = {
+    optimizers: dict[str, torch.optim.Optimizer] = {
         "model_optimizer": agent.model_learner.optimizer,
         "behavior_optimizer": agent.behavior_learner.optimizer,
     }

@@ -163,7 +163,7 @@ class Trainer:
 
     @contextmanager
     def _indivisible(self) -> Iterator[None]:
-        """Mark the run as inside a step, whose intermediate state a checkpoint cannot hold; after an error it stays so."""
+        """Mark the run as inside a step, which no checkpoint can hold; after an error the mark stays."""
         self.is_whole = False
         yield
         self.is_whole = True
@@ -300,9 +300,8 @@ class Trainer:
         payload = back_to_sound(self.logdir / "checkpoints")
         if is_slower(self.config):
             factor = self.config.optimizer.lr_factor
-            self.fail(
-                f"{trouble}, with optimizer.lr_factor {factor:g} already; see {self.logdir / 'faults'}; try a lower one"
-            )
+            tried = f"with optimizer.lr_factor {factor:g} already"
+            self.fail(f"{trouble}, {tried}; see {self.logdir / 'faults'}; try a lower one")
             self.is_saved = True  # the newest checkpoint is from before the failure
             return
         mirrors = self.logger.detach()
