@@ -111,7 +111,7 @@ class SmallMemory(Agent):
 def test_a_batch_that_does_not_fit_is_halved_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("agent.training.trainer.Agent", SmallMemory)
     assert train(tmp_path, "--replay.batch_size=4") == 0
-    assert "holds no update of 4 x 8 frames; replay.batch_size is 2 from now on" in capsys.readouterr().out
+    assert "is too small for updates of 4 x 8 frames; replay.batch_size is 2 from now on" in capsys.readouterr().out
     assert load_config(tmp_path / "config.yaml").replay.batch_size == 2
     payload = newest(tmp_path)
     frames = 2 * 8 * payload["agent"]["updates"]

@@ -210,7 +210,7 @@ def test_losses_without_gradient_and_repeated_parameters() -> None:
 def test_bad_input_is_one_line() -> None:
     point = nn.Parameter(torch.ones(2))
     rgb = RGB()
-    with pytest.raises(ValueError, match=r"^get_share_params: gave no"):
+    with pytest.raises(ValueError, match=r"^get_share_params: got no"):
         rgb.backward([point.sum()])
     rgb.get_share_params = lambda: [point]
     with pytest.raises(ValueError, match=r"^task_losses\[0\]: got shape \[2\]"):

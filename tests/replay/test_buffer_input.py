@@ -65,7 +65,7 @@ def test_rows_out_of_order_are_refused() -> None:
 
 
 def test_bad_arguments_are_one_line() -> None:
-    with pytest.raises(ValueError, match=r"^capacity_steps: got None"):
+    with pytest.raises(ValueError, match=r"^capacity_steps, capacity_bytes: got neither"):
         ReplayBuffer(action_dim=2)
     with pytest.raises(ValueError, match=r"^capacity_steps: got 0"):
         make_buffer(0)

@@ -178,7 +178,7 @@ def test_a_payload_of_another_size_than_declared_is_refused(tmp_path: Path) -> N
     bomb = zstandard.ZstdCompressor().compress(bytes(10**8))
     liar = header | {"payload_bytes": len(bomb)}
     cases = {
-        "its own size": (liar, bomb),
+        "its size differs": (liar, bomb),
         "payload: got": (header, payload + b"more"),
         "payload: ": (header, b"x" * len(payload)),
     }
