@@ -149,7 +149,7 @@ def test_what_writes_videos_is_tried(monkeypatch, tmp_path):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "missing"))
     finding = checks.check_encoder(100)
     assert finding.verdict == "note"  # no run needs a video
-    assert finding.text.startswith("Pillow writes gif files, as [Errno 2] No such file or directory: ")
+    assert finding.text.startswith("Pillow writes gif files, because [Errno 2] No such file or directory: ")
     assert "pip install" in finding.advice
     monkeypatch.setattr(checks, "ENCODER_PROBE", "raise SystemError('broken')")
     assert checks.check_encoder(100).verdict == "note"

@@ -114,7 +114,7 @@ def test_what_is_no_such_environment_is_one_line(lights, env, line, tmp_path):
 
 
 def test_a_model_is_told_to_be_loaded_as_an_agent():
-    with pytest.raises(ValueError, match=r"^agent: got AIME, expected an Agent; agent.load\(path\) makes one"):
+    with pytest.raises(ValueError, match=r"^agent: got AIME, expected an Agent; agent.load\(path\) loads one"):
         evaluate(model_of(), 1)
 
 

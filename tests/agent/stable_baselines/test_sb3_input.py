@@ -44,7 +44,7 @@ def with_actions(space):
     (lambda: CountingEnv, "^env: got <class 'envs.counting.CountingEnv'>, expected a gymnasium.Env"),
     (lambda: with_actions(gymnasium.spaces.MultiBinary(3)), r"env: got actions MultiBinary\(3\), expected a Box"),
     (lambda: with_actions(Box(-np.inf, np.inf, (2,))), r"env: got actions Box\(-inf, inf, .* expected a Box with"),
-    (lambda: "Pendulum-v1", r"env: got observations Box.*'gym:<id>' draws"),
+    (lambda: "Pendulum-v1", r"env: got observations Box.*'gym:<id>' renders"),
     (lambda: "Pendulun-v1", "the nearest one is .*Pendulum-v1"),
     (lambda: "gym:Pendulun-v1", "the nearest one is 'gym:Pendulum-v1'"),
 ])  # fmt: skip
