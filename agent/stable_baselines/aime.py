@@ -41,7 +41,7 @@ from agent.stable_baselines.envs import (
     task_of,
 )
 from agent.stable_baselines.rollout import Rollout, torch_threads
-from agent.training.threads import choose_threads
+from agent.training.threads import choose_threads, one_update
 from envs.registered import make_registered
 from envs.tasks import GYM_PREFIX
 from replay import ReplayBuffer
@@ -179,7 +179,7 @@ class AIME(BaseAlgorithm):
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        with torch_threads(choose_threads(self.config).count):
+        with torch_threads(choose_threads(self.config, one_update).count):
             callback.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps and self._tick(self._rollout, callback, log_interval):
                 for _ in range(self._rollout.due()):

@@ -54,7 +54,7 @@ def one_update(config: Config) -> Callable[[], Any]:
     return lambda: agent.update(chunk)
 
 
-def choose_threads(config: Config, make_update: Callable[[Config], Callable[[], Any]] = one_update) -> Threads:
+def choose_threads(config: Config, make_update: Callable[[Config], Callable[[], Any]]) -> Threads:
     """Return the config's `threads`; if 0, OMP_NUM_THREADS, else the fastest number up to torch's current one.
 
     make_update: returns the function to time, an update of the config's algorithm.
@@ -161,7 +161,7 @@ def overload() -> str:
     """Return a line if more programs are ready to run than there are cores, else an empty one."""
     load = current_load()
     is_full = load.programs > load.cores
-    return f"{load}; updates will be slow, and the ETA unreliable" if is_full else ""
+    return f"{load}: other programs are busy; updates will be slow, and the ETA unreliable" if is_full else ""
 
 
 class Pace:

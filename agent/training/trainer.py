@@ -35,7 +35,7 @@ from agent.training.guard import Guard
 from agent.training.health import Health, expected_ranges
 from agent.training.recovery import SLOWER, back_to_sound, halved, is_slower, protected, slower
 from agent.training.stopping import Stopped
-from agent.training.threads import Pace, choose_threads
+from agent.training.threads import Pace, choose_threads, one_update
 from envs import Step
 from envs.driver import EnvironmentFailure
 
@@ -91,7 +91,7 @@ class Trainer:
 
     def _build(self, payload: dict[str, Any] | None) -> None:
         """Build everything but the environments: new, or from a checkpoint's payload."""
-        self.threads = choose_threads(self.config)
+        self.threads = choose_threads(self.config, one_update)
         torch.set_num_threads(self.threads.count)
         self.config = replace(self.config, threads=self.threads.count)  # kept by a resumed run
         config, driver = self.config, self.collector.driver

@@ -18,7 +18,7 @@ from agent.config.files import save_config
 from agent.config.settings import Config
 from agent.run_folder.checkpoint import load_newest
 from agent.run_folder.logger import read_metrics
-from agent.training.threads import choose_threads
+from agent.training.threads import choose_threads, one_update
 from envs.tasks import SUITE_TASKS, base_task
 
 PROGRAM = Path(__file__).resolve().parents[2] / "run_agent.py"
@@ -63,7 +63,7 @@ def verify_resume(config: Config, folder: Path, stops: int, seed: int, tell: Cal
 
     Every second interruption is a kill -9, the others are SIGTERM. RuntimeError if a run fails.
     """
-    config = replace(config, threads=choose_threads(config).count)  # two measurements might differ
+    config = replace(config, threads=choose_threads(config, one_update).count)  # two measurements might differ
     straight, stopped = folder / "straight", folder / "stopped"
     for logdir in (straight, stopped):
         logdir.mkdir(parents=True)

@@ -8,6 +8,7 @@ import torch
 from agent.config.files import load_config
 from agent.config.presets import make_config
 from agent.run_folder.checkpoint import load_newest
+from agent.stable_baselines.baselines import one_pass
 from agent.training import threads
 from agent.training.threads import Pace, Threads, choose_threads, fastest
 from agent.training.trainer import Trainer
@@ -15,6 +16,11 @@ from run_agent import main
 
 CONFIG = make_config("cpu", "reaching")
 DEBUG = ["train", "--preset", "debug", "--env.num_envs", "1", "--train.video_frames", "0", "--replay.prefill_frames=30"]
+
+
+def choose(config):
+    """The choice of a run of ours, by updates of `threads.one_update` as it is now."""
+    return choose_threads(config, threads.one_update)
 
 
 @pytest.fixture(autouse=True)
@@ -60,32 +66,32 @@ def machine(monkeypatch):
 def test_the_fastest_number_is_taken(machine, seconds, count, tried):
     timed = machine(seconds)
     before = torch.get_num_threads()
-    found = choose_threads(CONFIG)
+    found = choose(CONFIG)
     assert (found.count, set(timed)) == (count, tried)
     assert found.update_seconds == pytest.approx(seconds[count])
     assert str(found).startswith(f"{count} (measured: 1 thread {1000 * seconds[1]:.0f} ms")
     assert torch.get_num_threads() == before
     timed.clear()
-    assert choose_threads(replace(CONFIG, seed=3)) == found  # measured once
+    assert choose(replace(CONFIG, seed=3)) == found  # measured once
     assert timed == []
 
 
 def test_threads_that_wait_for_a_core_are_not_tried(machine):
     timed = machine({1: 0.2}, crowded=(2, 4))
-    assert str(choose_threads(CONFIG)) == "1 (measured: 1 thread 200 ms per update, slower: 2, 4)"
+    assert str(choose(CONFIG)) == "1 (measured: 1 thread 200 ms per update, slower: 2, 4)"
     assert set(timed) == {1}
 
 
 def test_what_is_asked_for_is_taken_unmeasured(machine, monkeypatch):
     timed = machine({1: 0.2}, crowded=(2, 4))
-    assert str(choose_threads(replace(CONFIG, threads=3))) == "3"
+    assert str(choose(replace(CONFIG, threads=3))) == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert str(choose_threads(CONFIG)) == "2 (OMP_NUM_THREADS)"
-    assert str(choose_threads(replace(CONFIG, threads=2))) == "2"
-    assert str(choose_threads(replace(CONFIG, threads=3))) == "3 (not OMP_NUM_THREADS=2, which --threads 0 uses)"
+    assert str(choose(CONFIG)) == "2 (OMP_NUM_THREADS)"
+    assert str(choose(replace(CONFIG, threads=2))) == "2"
+    assert str(choose(replace(CONFIG, threads=3))) == "3 (not OMP_NUM_THREADS=2, which --threads 0 uses)"
     assert timed == []
     monkeypatch.setenv("OMP_NUM_THREADS", "many")  # which OpenMP takes for none
-    assert choose_threads(CONFIG).count == 1
+    assert choose(CONFIG).count == 1
 
 
 @pytest.mark.parametrize("algo", ["aime", "sac", "ppo"])
@@ -93,7 +99,9 @@ def test_an_update_of_every_algorithm_is_measured(monkeypatch, algo):
     monkeypatch.setattr(threads, "choices", lambda _: [1, 2])
     speeds = iter([100.0, 100.0, 1.0])  # alone, with one thread that is not asked, with two that wait
     monkeypatch.setattr(threads, "operations_per_second", lambda: next(speeds) if torch.get_num_threads() == 1 else 1.0)
-    found = choose_threads(make_config("debug", "reaching", {"algo": algo}))
+    found = choose_threads(
+        make_config("debug", "reaching", {"algo": algo}), threads.one_update if algo == "aime" else one_pass
+    )
     assert found.count == 1
     assert 0 < found.update_seconds < 60
 
