@@ -55,10 +55,15 @@ class GymPixels(PixelEnv):
     """
 
     def __init__(
-        self, source: str | GymEnv | Callable[[], GymEnv], seed: int = 0, action_repeat: int = 1, size: int = 64,
-        observation_key: str | None = None, render_mode: str | None = "rgb_array",
+        self,
+        source: str | GymEnv | Callable[[], GymEnv],
+        seed: int = 0,
+        action_repeat: int = 1,
+        size: int = 64,
+        observation_key: str | None = None,
+        render_mode: str | None = "rgb_array",
         kwargs: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         is_made = not isinstance(source, gymnasium.Env)
         self._env, self.task = _open(source, kwargs)
         if isinstance(source, str) and observation_key is None:

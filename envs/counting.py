@@ -28,12 +28,20 @@ class CountingEnv(PixelEnv):
     """
 
     def __init__(
-        self, seed: int = 0, action_repeat: int = 1, size: int = 64, worker: int = 0, length: int = 10,
-        action_dim: int = 2, is_terminating: bool = False, render_mode: str | None = "rgb_array",
-    ) -> None:  # fmt: skip
+        self,
+        seed: int = 0,
+        action_repeat: int = 1,
+        size: int = 64,
+        worker: int = 0,
+        length: int = 10,
+        action_dim: int = 2,
+        is_terminating: bool = False,
+        render_mode: str | None = "rgb_array",
+    ) -> None:
         checked_count("size", size, 2)
-        super().__init__("counting", checked_count("action_dim", action_dim, 1), 10.0, seed, action_repeat, size,
-                         render_mode)  # fmt: skip
+        super().__init__(
+            "counting", checked_count("action_dim", action_dim, 1), 10.0, seed, action_repeat, size, render_mode
+        )
         self.length = checked_count("length", length, 1)
         self._worker = checked_count("worker", worker, 0)
         for name, value in (("length", length), ("worker", worker)):

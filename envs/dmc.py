@@ -37,10 +37,16 @@ class DMCPixels(PixelEnv):
     """
 
     def __init__(
-        self, task: str, seed: int = 0, action_repeat: int = 2, size: int = 64, render: str = "standard",
-        camera_id: int | str | None = None, render_mode: str | None = "rgb_array",
+        self,
+        task: str,
+        seed: int = 0,
+        action_repeat: int = 2,
+        size: int = 64,
+        render: str = "standard",
+        camera_id: int | str | None = None,
+        render_mode: str | None = "rgb_array",
         kwargs: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if base_task(checked_task(task)) not in SUITE_TASKS:
             raise ValueError(f"task: got {task!r}, expected a task of the DeepMind Control suite")
         domain, name = SUITE_TASKS[base_task(task)]

@@ -66,9 +66,14 @@ class Driver:
     """
 
     def __init__(
-        self, vector_env: VectorEnv, seed: int | None = None, timeout: float = 300.0, remake: Remake | None = None,
-        state: dict[str, Any] | None = None, first_episode: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        vector_env: VectorEnv,
+        seed: int | None = None,
+        timeout: float = 300.0,
+        remake: Remake | None = None,
+        state: dict[str, Any] | None = None,
+        first_episode: int = 0,
+    ) -> None:
         mode = vector_env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
             raise ValueError(f"vector_env: got autoreset mode {mode}, expected {AutoresetMode.NEXT_STEP}")
@@ -233,9 +238,13 @@ class Driver:
         self._send(self._sent.action)
 
     def _as_step(
-        self, image: NDArray[np.uint8], reward: NDArray[np.float64], is_first: NDArray[np.bool_],
-        terminal: NDArray[np.bool_] | None, truncated: NDArray[np.bool_] | None = None,
-    ) -> Step:  # fmt: skip
+        self,
+        image: NDArray[np.uint8],
+        reward: NDArray[np.float64],
+        is_first: NDArray[np.bool_],
+        terminal: NDArray[np.bool_] | None,
+        truncated: NDArray[np.bool_] | None = None,
+    ) -> Step:
         none = np.zeros(self.num_envs, bool)
         terminal = terminal if terminal is not None else none
         return Step(

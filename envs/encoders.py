@@ -62,9 +62,12 @@ class Ffmpeg:
             target = str(path.absolute())  # "12:30/a.mp4" and "-a.mp4" would be read as a protocol and an option
             command = [get_ffmpeg_exe(), "-y", *source, *options, target]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
                 process_group=0,  # so that Ctrl-C reaches only this process
-            )  # fmt: skip
+            )
         except (OSError, RuntimeError) as error:
             self._errors.close()
             raise EncodingError(one_line(error)) from None

@@ -31,10 +31,16 @@ def register_tasks() -> None:
 
 
 def make_env(
-    task: str, seed: int = 0, action_repeat: int | None = None, size: int = 64, render: str = "standard",
-    worker: int = 0, camera: int | str | None = None,
-    kwargs: Mapping[str, Any] | None = None, **options: Any,
-) -> PixelEnv:  # fmt: skip
+    task: str,
+    seed: int = 0,
+    action_repeat: int | None = None,
+    size: int = 64,
+    render: str = "standard",
+    worker: int = 0,
+    camera: int | str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> PixelEnv:
     """Make one environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
 
     Args:
@@ -73,10 +79,16 @@ def make_env(
 
 
 def make_vector_env(
-    task: str, num_envs: int = 1, seed: int = 0, action_repeat: int | None = None, size: int = 64,
-    render: str = "standard", starts: Sequence[EpisodeStart] | None = None,
-    on_start: Callable[[], None] | None = None, **options: Any,
-) -> SyncVectorEnv | AsyncVectorEnv:  # fmt: skip
+    task: str,
+    num_envs: int = 1,
+    seed: int = 0,
+    action_repeat: int | None = None,
+    size: int = 64,
+    render: str = "standard",
+    starts: Sequence[EpisodeStart] | None = None,
+    on_start: Callable[[], None] | None = None,
+    **options: Any,
+) -> SyncVectorEnv | AsyncVectorEnv:
     """Make `num_envs` environments of one task, each with its own seed, that reset on the step after an episode's end.
 
     One environment runs in this process; several run in one process each, started through a forkserver, so a script

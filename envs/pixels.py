@@ -46,9 +46,15 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     camera: int | str | None = None
 
     def __init__(
-        self, task: str, action_dim: int, frame_rate: float, seed: int, action_repeat: int, size: int,
+        self,
+        task: str,
+        action_dim: int,
+        frame_rate: float,
+        seed: int,
+        action_repeat: int,
+        size: int,
         render_mode: str | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode: got {render_mode!r}, expected 'rgb_array' or None")
         self.task = task

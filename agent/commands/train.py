@@ -65,9 +65,12 @@ def prepare(arguments: list[str]) -> Job:
 
 
 def _training(
-    config: "Config", payload: dict[str, Any] | None, logdir: Path, options: argparse.Namespace,
+    config: "Config",
+    payload: dict[str, Any] | None,
+    logdir: Path,
+    options: argparse.Namespace,
     tell: Callable[[str], None],
-) -> Job:  # fmt: skip
+) -> Job:
     """Build the trainer, which checks task, rendering and replay budget, and return the job that runs it."""
     resume = payload is not None
     if payload is not None:
