@@ -90,7 +90,7 @@ def test_an_evaluation_stands_though_its_video_or_its_end_fails(tmp_path, straig
     ("fault", "names", "line"),
     [
         ("missing", ["000000060.gif", "000000076.gif"], "000000060.gif is written by Pillow ("),
-        ("no libx264", ["000000060.mp4", "000000076.mp4"], "000000060.mp4 is written by libopenh264 (libx264 broke"),
+        ("no libx264", ["000000060.mp4", "000000076.mp4"], "000000060.mp4 is written by libopenh264 (libx264 failed"),
         ("killed", [], "no video: libx264 failed (SIGKILL)"),
     ],
 )

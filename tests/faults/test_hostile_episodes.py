@@ -81,9 +81,14 @@ HARM = {  # what is done, rows that are left, files in quarantine, what is said
         lambda f: path(f, 1).write_bytes(encode(make_episode(10, 1, frame=(4, 4, 3)), {})),
         40,
         1,
-        "another episode",
+        "not the episode that the checkpoint lists",
     ),
-    "another episode": (lambda f: path(f, 1).write_bytes(encode(make_episode(10, 9), {})), 40, 1, "another episode"),
+    "another episode": (
+        lambda f: path(f, 1).write_bytes(encode(make_episode(10, 9), {})),
+        40,
+        1,
+        "not the episode that the checkpoint lists",
+    ),
 }
 
 
