@@ -152,7 +152,7 @@ def test_a_state_of_before_running_rows_were_sampled_is_taken(tmp_path: Path) ->
     assert resumed.num_running.tolist() == [4, 4]
     smaller = make_buffer(6, num_envs=2)
     with pytest.raises(
-        ValueError, match=r"^unfinished\[0\]: got a running episode of 4 rows, .* at most 3 .*new ones begin"
+        ValueError, match=r"^unfinished\[0\]: got a running episode of 4 rows .*, expected at most 3 .*new ones begin"
     ):
         smaller.load_state_dict(state)
 
