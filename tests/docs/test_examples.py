@@ -18,6 +18,7 @@ BUDGETS = {  # file -> arguments that make it short, and what it has to say, the
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUDGETS)
 def test_example(name, tmp_path):
     arguments, expected = BUDGETS[name]

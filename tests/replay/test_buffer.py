@@ -108,6 +108,7 @@ def memory_of_a_full_ring(memmap_folder: Path | None) -> int:
     return own_memory() - before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
 def test_a_ring_in_a_file_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     frames = RING_ROWS * 64 * 64 * 3

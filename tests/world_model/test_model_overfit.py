@@ -14,6 +14,7 @@ def blobs(batch: int, steps: int) -> Tensor:
     return interpolate(coarse, size=(64, 64), mode="bicubic").clamp(0, 1).unflatten(0, (batch, steps))
 
 
+@pytest.mark.slow
 def test_one_chunk_is_learned_by_heart() -> None:
     model, sample = make_model(), make_sample(batch=2, steps=3)
     sample = sample._replace(observations=blobs(2, 3))

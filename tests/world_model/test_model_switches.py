@@ -83,6 +83,7 @@ def test_the_task_losses_are_the_weighted_terms_each_in_one_task() -> None:
     assert per_step - not_losses == weights.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "names"), [("decoder_config", ["recon_loss"]), ("perceiver_config", ["vq_recon", "next_token_ce"])]
 )

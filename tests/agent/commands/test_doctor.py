@@ -115,6 +115,7 @@ sys.stdin.read()
     assert (found["drawing"].verdict, found["drawing"].advice) == ("note", "keep --env.num_envs at 1")
 
 
+@pytest.mark.slow
 def test_the_frames_of_a_task_are_counted():
     standard, fast = checks.check_profiles("cartpole_swingup", 2, "", Allowance(200))
     assert (standard.name, fast.name) == ("standard frames", "fast frames")
@@ -207,6 +208,7 @@ def test_the_command_has_the_best_number_of_threads_where_one_was_asked_for(caps
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"train --task counting {ending}")
 
 
+@pytest.mark.slow
 def test_doctor_times_the_threads_that_are_asked_for(capsys, quick):
     assert main(["doctor", "--preset", "debug", "--seconds", "200", "--threads", "97"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if " threads " in line and "is best" in line]

@@ -12,6 +12,7 @@ from tests.agent.learning.small_agent import make_agent, make_chunk
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own compiler
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_updates_are_the_eager_ones_to_rounding() -> None:
     """Two updates, the second of weights that the first has moved."""

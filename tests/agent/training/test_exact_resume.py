@@ -99,6 +99,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
     assert_same_run(straight[num_envs], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switch",
     [

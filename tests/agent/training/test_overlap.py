@@ -48,7 +48,7 @@ def assert_equal(left, right):
         assert torch.equal(value, right[name]), name
 
 
-@pytest.mark.parametrize("change", ["overlap", "memmap"])
+@pytest.mark.parametrize("change", ["overlap", pytest.param("memmap", marks=pytest.mark.slow)])
 def test_a_run_is_the_same_bit_for_bit(tmp_path, monkeypatch, change):
     make_envs, memmap = (one_after_the_other, False) if change == "overlap" else (make_workers, True)
     first, is_async, lines = run(tmp_path / "first", monkeypatch)

@@ -85,6 +85,7 @@ def rows_of(markdown: str) -> list[dict[str, str]]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_a_run_is_trained_by_stages_and_goes_on(tmp_path, here, capfd):
     arguments = [*RUN, *here, "--name", "mini", "--set", "train.video_frames=0", "--stages"]
@@ -141,6 +142,7 @@ def test_sac_stops_at_the_limit_and_goes_on(tmp_path, here):
     assert (result["config"]["algo"], result["config"]["sac"]["batch_size"]) == ("sac", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_final_updates_come_at_the_last_stage_alone_and_are_made_up_for(tmp_path, here, monkeypatch):
     options = ["--name", "mini", "--set", "train.video_frames=0", "train.final_updates=9", "--stages", "200", "304"]

@@ -65,6 +65,7 @@ def checkout(tmp_path: Path) -> Path:
 SMALL = ["--peer", "dreamerv3-torch", "--preset", "debug", "--batch", "2", "--length", "4", "--threads", "1"]
 
 
+@pytest.mark.slow
 def test_peers_compares_processes_that_take_turns(checkout, tmp_path, capsys):
     path = tmp_path / "out.json"
     arguments = [*SMALL, "--size", "10m", "--repeats", "1", "--device", "cpu", "--checkout", str(checkout)]

@@ -147,6 +147,7 @@ def test_a_pillar_that_is_off_has_no_row():
     assert [row["gradients"] for row in report["gradients"]] == ["plain sum"]
 
 
+@pytest.mark.slow
 def test_pillars_measures_the_presets_row_of_the_task(tmp_path):
     path = tmp_path / "out.json"
     names = {}

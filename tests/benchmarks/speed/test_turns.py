@@ -61,6 +61,7 @@ def test_ticks_are_what_a_driver_yields():
     assert found[0].image.shape == (2, 64, 64, 3)
 
 
+@pytest.mark.slow
 def test_environments_reports_every_figure(tmp_path):
     path = tmp_path / "out.json"
     arguments = ["--workers", "2", "--ticks", "3", "--repeats", "1", "--json", str(path)]
@@ -71,6 +72,7 @@ def test_environments_reports_every_figure(tmp_path):
         assert results[f"{name}_over_bare"] == pytest.approx(results[f"{name}_frames_per_second"] / bare)
 
 
+@pytest.mark.slow
 def test_loops_side_by_side_all_run_at_every_turn():
     """Every process answers each turn once, and none is left behind."""
     with environments.SideBySide(2, "cartpole_balance", 2, "fast", ticks=1) as crowd:
