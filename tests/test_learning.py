@@ -8,6 +8,7 @@ from envs.reaching import best_return
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # five minutes of one core
 def test_reaching_is_solved_from_pixels(tmp_path):
     """Uniformly random actions get a tenth of the optimum."""
     overrides = {"threads": 1, "train.eval_every": 10_000, "train.eval_episodes": 1, "train.video_frames": 0}
