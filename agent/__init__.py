@@ -1,7 +1,7 @@
 """The agent: world-model learner, behaviour learned in dreams, and the loop that ties them to environments and replay.
 
-Heavy modules are imported on first use: reading a configuration does not import torch, and only `AIME` imports
-stable_baselines3.
+Heavy modules are imported on first use: reading a configuration does not import torch, and only `AIME` and
+`load` of a baseline's run import stable_baselines3.
 """
 
 import importlib

@@ -231,6 +231,7 @@ class Agent:
         try:
             self.model.load_state_dict(state["model"])
             self.actor_critic.load_state_dict(state["actor_critic"])
+            self.exploration.load_state_dict(state.get("exploration", {}))
         except RuntimeError as error:  # torch lists every key; the first ones are enough
             found = one_line(error, 200)
             raise ValueError(f"checkpoint: its weights do not fit this version's model ({found} ...)") from None
@@ -238,7 +239,6 @@ class Agent:
         self.model_learner.optimizer.load_state_dict(state["model_optimizer"])
         self.behavior_learner.optimizer.load_state_dict(state["behavior_optimizer"])
         self.average.load_state_dict(state.get("average", {}))
-        self.exploration.load_state_dict(state.get("exploration", {}))
         if self.exploration.optimizer is not None:
             self.exploration.optimizer.load_state_dict(state["exploration_optimizer"])
         self.model_learner.rgb.load_state_dict(state["rgb"])

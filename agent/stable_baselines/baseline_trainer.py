@@ -155,8 +155,7 @@ class BaselineTrainer:
         found = self._evaluator(self.agent, self.env_frames)
         if found is not None:
             self._recent["eval_return"] = found.scores.mean
-            row = {"eval_return": found.scores.mean, "eval_return_std": found.scores.std}
-            self.logger.write(self._counters(), row)
+            self.logger.write(self._counters(), found.metrics)
 
     def _checkpoint(self) -> None:
         save(self.agent, self.logdir, self._counters())

@@ -31,6 +31,11 @@ class Evaluated(NamedTuple):
     scores: Evaluation
     frames: list[NDArray[np.uint8]]
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The scores under the names of the metrics."""
+        return {"eval_return": self.scores.mean, "eval_return_std": self.scores.std}
+
 
 class Evaluator:
     """The evaluation of a run's player. A failure skips this evaluation or video with one line and never ends the run.

@@ -247,8 +247,7 @@ class Trainer:
                 found = self.evaluator(self.agent, self.env_frames, self.leave_if_stopping)
             if found is not None:
                 self.recent["eval_return"] = found.scores.mean
-                row = {"eval_return": found.scores.mean, "eval_return_std": found.scores.std}
-                self.logger.write(self.counters(), row)
+                self.logger.write(self.counters(), found.metrics)
                 if found.frames:
                     with dispensable("video in TensorBoard", self.note, self.logdir):
                         self.logger.video("evaluation", np.stack(found.frames), fps=20)
