@@ -35,7 +35,7 @@ Every value is checked where a config is made: on the command line, in a file, i
 `dataclasses.replace` and `AIME(...)`. Whole floats (`1.5e2`) and numpy's scalars become the plain numbers that they
 are; another type, `inf` and `nan` are refused in one line, `env_frames: got 1.5, expected a whole number`.
 
-Keys marked * may change when a run goes on; another difference ends with a line that names the key, and status 2.
+Keys marked * may change when a run is resumed; another difference ends with a line that names the key, and status 2.
 Units are told apart in [runs.md](runs.md): env_frames, agent_steps, updates.
 """
 
