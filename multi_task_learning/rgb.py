@@ -11,6 +11,8 @@ from multi_task_learning.baselines import BASELINES, combine, make_baseline
 from multi_task_learning.lazy import Frozen, complete, freeze
 from multi_task_learning.rgb_aggregator import RGBAggregator, Scale
 from multi_task_learning.task_gradients import (
+    are_finite,
+    checked_losses,
     count_entries,
     fill_matrix,
     flatten,
@@ -80,7 +82,7 @@ class RGB:
 
         Raises ValueError for losses that are not scalar tensors, a wrong task_num, missing get_share_params or rep.
         """
-        losses = self._checked(task_losses)
+        losses = checked_losses(task_losses, self.task_num)
         params = trainable(self.get_share_params()) if self.get_share_params is not None else []
         if not params:
             raise ValueError("get_share_params: got no trainable parameter, expected e.g. lambda: model.parameters()")
@@ -129,23 +131,11 @@ class RGB:
         self._calls = int(state["calls"])
         self.skipped, self.last_metrics = state["skipped"].clone(), dict(state["metrics"])
 
-    def _checked(self, task_losses: Sequence[Tensor]) -> list[Tensor]:
-        losses = list(task_losses)
-        for index, loss in enumerate(losses):
-            if not isinstance(loss, Tensor) or loss.ndim != 0:
-                came = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-                raise ValueError(f"task_losses[{index}]: got {came}, expected a scalar tensor")
-        if not losses:
-            raise ValueError("task_losses: got none, expected at least one scalar tensor")
-        if self.task_num is not None and self.task_num != len(losses):
-            raise ValueError(f"task_losses: got {len(losses)} tasks, expected task_num = {self.task_num}")
-        return losses
-
     def _solve(self, losses: list[Tensor], params: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
         """Run one backward pass per task; return (gradient [P], finite per task [n])."""
         matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(params)), device)
         owners = fill_matrix(losses, params, matrix, keep_graph=False)
-        finite = _are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
+        finite = are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
         plain = []
         for _, start, stop in plain_runs(owners, params):
             columns = matrix[:, start:stop]
@@ -170,7 +160,7 @@ class RGB:
         vector = self._vector = _reused(self._vector, (count_entries(params),), device)
         flatten(gradient(total, params, retain_graph=False), params, vector)
         is_good = torch.isfinite(torch.linalg.vector_norm(vector))
-        finite = _are_finite(losses, device)
+        finite = are_finite(losses, device)
         # a non-finite gradient of finite losses cannot be attributed to one task here, so all are marked
         return vector, finite & (is_good | ~finite.all())
 
@@ -190,7 +180,7 @@ class RGB:
         self.rep = None  # it keeps the graph alive
         matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(reps)), device)
         owners = fill_matrix(losses, reps, matrix, keep_graph=True)
-        finite = _are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
+        finite = are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
         change = self._aggregate(matrix, finite, owners) - matrix.sum(dim=0)
         total = torch.stack(losses).sum()
         outputs, seeds = [total, *reps], [torch.ones_like(total), *unflatten(change, reps)]
@@ -220,10 +210,6 @@ class RGB:
         if self.every > 1:
             self._frozen = freeze(balanced, owners, self._frozen)
         return balanced.vector
-
-
-def _are_finite(losses: list[Tensor], device: torch.device) -> Tensor:
-    return torch.stack([torch.isfinite(loss.detach()).to(device) for loss in losses])
 
 
 def _reused(kept: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:

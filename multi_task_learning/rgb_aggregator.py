@@ -56,12 +56,7 @@ class RGBAggregator(Aggregator, Stateful):
         super().__init__()
         if not 0.0 <= mu < 1.0:
             raise ValueError(f"mu: got {mu}, expected a number in [0, 1)")
-        if not 0.0 <= lambd < float("inf"):
-            raise ValueError(f"lambd: got {lambd}, expected a finite number >= 0")
-        if not isinstance(alpha_steps, int) or alpha_steps < 0:
-            raise ValueError(f"alpha_steps: got {alpha_steps}, expected an integer >= 0")
-        if not 0.0 < lr_inner < float("inf"):
-            raise ValueError(f"lr_inner: got {lr_inner}, expected a finite number > 0")
+        rotation.check_solver(lambd, alpha_steps, lr_inner)
         if scale not in get_args(Scale):
             raise ValueError(f"scale: got {scale!r}, expected one of {', '.join(get_args(Scale))}")
         self.mu, self.lambd, self.alpha_steps, self.lr_inner, self.scale = mu, lambd, alpha_steps, lr_inner, scale

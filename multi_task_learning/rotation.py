@@ -20,6 +20,16 @@ MIN_AGREEMENT = 1e-3  # length of the mean unit gradient below which it defines 
 MIN_SINE_ANGLE = 1e-3  # closer to 0 or π, the plane of the rotation is not defined
 
 
+def check_solver(lambd: float, steps: int, learning_rate: float) -> None:
+    """Raise ValueError for settings of `solve_angles` out of range, under the names that users set."""
+    if not 0.0 <= lambd < float("inf"):
+        raise ValueError(f"lambd: got {lambd}, expected a finite number >= 0")
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"alpha_steps: got {steps}, expected an integer >= 0")
+    if not 0.0 < learning_rate < float("inf"):
+        raise ValueError(f"lr_inner: got {learning_rate}, expected a finite number > 0")
+
+
 def inverse_norms(norms: Tensor) -> Tensor:
     """Return 1/‖g_i‖ [n] of norms [n], 0 for tasks without a gradient."""
     return torch.where(norms < MIN_NORM, torch.zeros_like(norms), 1.0 / norms.clamp_min(MIN_NORM))
@@ -62,11 +72,20 @@ def is_direction(vector: Tensor) -> Tensor:
 
 def unit_gram(matrix: Tensor, inverse: Tensor, consensus: Tensor) -> Tensor:
     """Return the Gram matrix [n+1, n+1] of {ḡ_1 .. ḡ_n, d}; rows and columns of inactive tasks are 0."""
-    tasks = (inverse[:, None] * (matrix @ matrix.T)) * inverse  # [n, n]; in this order no product over- or underflows
     towards = inverse * (matrix @ consensus)  # [n]
+    return add_consensus(cosines(matrix @ matrix.T, inverse), towards, is_direction(consensus))
+
+
+def cosines(products: Tensor, inverse: Tensor) -> Tensor:
+    """Return ḡ_i·ḡ_j [n, n] for the products g_i·g_j [n, n]; rows and columns of inactive tasks are 0."""
+    tasks = (inverse[:, None] * products) * inverse  # [n, n]; in this order no product over- or underflows
     tasks = torch.triu(tasks, 1)
-    tasks = tasks + tasks.T + torch.diag((inverse > 0).to(matrix.dtype))
-    corner = is_direction(consensus).to(matrix.dtype)
+    return tasks + tasks.T + torch.diag((inverse > 0).to(products.dtype))
+
+
+def add_consensus(tasks: Tensor, towards: Tensor, has_consensus: Tensor) -> Tensor:
+    """Return the Gram matrix [n+1, n+1] of unit vectors for the tasks' [n, n], ḡ_i·d [n] and whether d exists."""
+    corner = has_consensus.to(tasks.dtype)
     upper = torch.cat([tasks, towards[:, None]], dim=1)  # [n, n+1]
     gram = torch.cat([upper, torch.cat([towards, corner[None]])[None]])  # [n+1, n+1]
     return gram.clamp(-1.0, 1.0)

@@ -16,6 +16,25 @@ def trainable(params: Iterable[Tensor]) -> list[Tensor]:
     return [param for param in dict.fromkeys(params) if param.requires_grad]
 
 
+def checked_losses(task_losses: Sequence[Tensor], task_num: int | None) -> list[Tensor]:
+    """Return the task losses as a list; ValueError unless they are scalar tensors, `task_num` of them if it is set."""
+    losses = list(task_losses)
+    for index, loss in enumerate(losses):
+        if not isinstance(loss, Tensor) or loss.ndim != 0:
+            came = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"task_losses[{index}]: got {came}, expected a scalar tensor")
+    if not losses:
+        raise ValueError("task_losses: got none, expected at least one scalar tensor")
+    if task_num is not None and task_num != len(losses):
+        raise ValueError(f"task_losses: got {len(losses)} tasks, expected task_num = {task_num}")
+    return losses
+
+
+def are_finite(losses: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return whether each loss is finite, as bools [n]."""
+    return torch.stack([torch.isfinite(loss.detach()).to(device) for loss in losses])
+
+
 def count_entries(tensors: Sequence[Tensor]) -> int:
     """Return the total number of entries of all tensors, the width of the matrix."""
     return sum(tensor.numel() for tensor in tensors)

@@ -8,6 +8,8 @@ from typing import Literal
 
 from world_model.settings import Settings
 
+Method = Literal["rgb", "balanced", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"]
+
 
 class Block(Settings):
     """A block of the model's settings, whose whole numbers are at least 1."""
@@ -98,13 +100,17 @@ class HeadConfig(Block):
 class RGBConfig(Block):
     """Pillar 5: gradient balancing. The learner, not the model, builds RGB (or a plain sum) from these."""
 
-    method: Literal["rgb", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"] = "rgb"  # combination of gradients
+    method: Method = "rgb"  # how the tasks' gradients are combined; balanced: a sum weighted by their averaged geometry
     mu: float = 0.9  # decay of the consensus; 0: the current batch only
     lambd: float = 1.0  # cost of rotating a gradient
     alpha_steps: int = 3  # steps of the solver for the angles
     lr_inner: float = 0.2  # learning rate of that solver
     scale: Literal["sum", "unit", "per_task"] = "sum"  # per_task: each gradient keeps its norm; else equal weights
     every: int = 1  # solve every m-th update, and reuse the coefficients in between
+    gram_decay: float = 0.95  # balanced: decay of the moving average of the tasks' norms and cosines
+    min_weight: float = 1 / 3  # balanced: smallest weight of a task, relative to the reconstruction's
+    max_weight: float = 30.0  # balanced: largest weight of a task, relative to the reconstruction's
+    reward_share: float = 0.1  # balanced: aimed norm of the reward's gradient, as a share of the reconstruction's
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,11 @@ class WorldModelConfig(Block):
         num_bins = self.head_config.num_bins
         if num_bins < 2:
             raise ValueError(f"head_config.num_bins: got {num_bins}, expected at least 2")
+
+    @property
+    def gradient_method(self) -> str:
+        """How the tasks' gradients are combined, a value of `rgb_config.method`."""
+        return self.rgb_config.method if self.use_rgb else "sum"
 
     @property
     def feature_dim(self) -> int:

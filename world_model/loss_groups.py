@@ -41,6 +41,13 @@ OF_PART = {
 }
 OF_TARGET = {"rewards": ("reward_nll",), "is_terminal": ("continue_nll",)}
 
+# The task losses of method "balanced": these terms, and in the first group all others, users' own losses included
+BALANCED: Mapping[str, tuple[str, ...]] = {
+    "total_reconstruction": (),
+    "total_kl": ("kl_z", "hierarchical_kl", "cluster_entropy"),
+    "total_reward": ("reward_nll", "continue_nll"),
+}
+
 
 def terms(groups: Groups) -> list[str]:
     """Return the names of all losses in groups, in order."""
@@ -54,3 +61,13 @@ def select(names: Collection[str], extra: Groups) -> Groups:
         for total, group in GROUPS.items()
     }
     return {total: group for total, group in chosen.items() if group}
+
+
+def regroup(groups: Groups) -> Groups:
+    """Return the same losses with the same weights in the groups of `BALANCED`; empty groups are omitted."""
+    totals = {term: total for total, named in BALANCED.items() for term in named}
+    regrouped: dict[str, dict[str, tuple[float | str, ...]]] = {total: {} for total in BALANCED}
+    for group in groups.values():
+        for term, factors in group.items():
+            regrouped[totals.get(term, "total_reconstruction")][term] = factors
+    return {total: group for total, group in regrouped.items() if group}

@@ -86,6 +86,11 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
                 names.update(OF_TARGET[target])
         return select(names, self.extra_groups)
 
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that the gradients of all losses reach: trunk, posterior and dynamics."""
+        names = ("trunk", "posterior", "dynamics")
+        return [parameter for name in names for parameter in self.get_submodule(name).parameters()]
+
     # ---------------------------------------------------------------- the one step function, in its two halves
 
     def _infer(

@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 
 from agent.config.schedules import value_at
 from agent.config.settings import LossConfig, OptimizerConfig
-from multi_task_learning import RGB, LossAggregator, task_names
+from multi_task_learning import RGB, BalancedSum, LossAggregator, task_names
 from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.loss_groups import Groups, regroup
 from world_model.monitors import measure
 from world_model.output import ModelOutput
 
@@ -28,13 +29,11 @@ class ModelLearner:
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.model, self.losses, self.clip, self.autocast = model, losses, optimizer.model_clip, autocast
-        self.aggregator = LossAggregator(model.loss_groups())
-        settings = asdict(model.config.rgb_config)
-        if not model.config.use_rgb:
-            settings["method"] = "sum"
-        if settings["method"] != "rgb":
-            settings["every"] = 1  # only RGB has a lazy mode
-        self.rgb = RGB(**settings)
+        groups = model.loss_groups()
+        if model.config.gradient_method == "balanced":
+            groups = regroup(groups)
+        self.aggregator = LossAggregator(groups)
+        self.rgb = _make_balancing(model, groups)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.rgb.get_share_params = lambda: iter(self.parameters)
         self.optimizer = torch.optim.Adam(self.parameters, lr=optimizer.model_lr, fused=True)
@@ -87,10 +86,30 @@ class ModelLearner:
         found = self.rgb.last_metrics
         metrics = {"rgb_skipped": found["skipped"]}
         metrics |= {f"rgb_nonfinite/{total}": x.float() for total, x in zip(totals, found["nonfinite"], strict=True)}
-        for name in ("task_grad_norm", "theta", "alpha"):
+        for name in ("task_grad_norm", "theta", "alpha", "weight"):
             for task, value in enumerate(found.get(name, ())):
                 metrics[f"rgb_{name}/{task}"] = value
         if "task_cosine" in found:
             for i, j in itertools.combinations(range(len(found["task_cosine"])), 2):
                 metrics[f"rgb_cosine/{i}{j}"] = found["task_cosine"][i, j]
         return metrics
+
+
+def _make_balancing(model: DPGMMVariationalRecurrentAutoencoder, groups: Groups) -> RGB | BalancedSum:
+    """Make what combines the gradients of the task losses in `groups`, from the model's settings."""
+    settings, method = model.config.rgb_config, model.config.gradient_method
+    if method == "balanced":
+        balanced = BalancedSum(
+            [settings.reward_share if total == "total_reward" else None for total in groups],
+            settings.gram_decay,
+            settings.min_weight,
+            settings.max_weight,
+            settings.lambd,
+            settings.alpha_steps,
+            settings.lr_inner,
+            settings.every,
+        )
+        balanced.get_anchors = model.shared_parameters
+        return balanced
+    every = settings.every if method == "rgb" else 1  # only RGB has a lazy mode
+    return RGB(method, settings.mu, settings.lambd, settings.alpha_steps, settings.lr_inner, settings.scale, every)

@@ -20,6 +20,7 @@ from agent.config.settings import Config
 from agent.learning.agent import Agent
 from agent.run_folder.schema import Array, Count, Each, Maybe, Table, check
 from envs.wording import one_line
+from multi_task_learning import BalancedSum
 from replay.entries import check_unfinished
 from world_model.settings import from_mapping
 
@@ -127,7 +128,10 @@ def check_agent(state: dict[str, Any], agent: Agent) -> None:
     check(state, expected, "agent")
     for name, optimizer in optimizers.items():
         _check_optimizer(state[name], optimizer, f"agent.{name}")
-    _check_rgb(state["rgb"], agent)
+    if isinstance(agent.model_learner.rgb, BalancedSum):
+        _check_balanced_sum(state["rgb"], agent)
+    else:
+        _check_rgb(state["rgb"], agent)
     check(state["generators"], dict.fromkeys(form["generators"], Array(torch.uint8, (None,))), "agent.generators")
     for name, saved in state["generators"].items():
         if saved.shape == form["generators"][name].shape:
@@ -195,6 +199,18 @@ def _check_rgb(state: Any, agent: Agent) -> None:
             check(aggregator[name], Array(float32, (size,)), f"agent.rgb.aggregator.{name}")
     frozen = {"weights": Array(float32, (tasks,)), "consensus_weight": Array(float32, ())}
     check(state["frozen"], Maybe(frozen | {"owners": Each(int, len(parameters))}), "agent.rgb.frozen")
+
+
+def _check_balanced_sum(state: Any, agent: Agent) -> None:
+    vector, count = Array(torch.float32, (None,)), Array(torch.int64, ())
+    keys = {"gram": Array(torch.float32, (None, None)), "alpha": vector, "weights": vector}
+    others = {"seen": count, "calls": Count(), "skipped": count, "metrics": Table(Tensor)}
+    check(state, keys | others, "agent.rgb")
+    tasks = len(agent.model_learner.aggregator.groups) if len(state["weights"]) else 0  # none before the first update
+    for name, expected in keys.items():
+        check(state[name], Array(torch.float32, (tasks,) * len(expected.shape)), f"agent.rgb.{name}")
+        if not bool(state[name].isfinite().all()):  # a moving average would keep them for ever
+            raise ValueError(f"agent.rgb.{name}: got numbers that are not finite, expected finite ones")
 
 
 def _check_collector(state: dict[str, Any], agent: Agent) -> None:

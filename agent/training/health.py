@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.config.settings import Config
-from world_model.loss_groups import GROUPS
+from world_model.loss_groups import BALANCED, GROUPS
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def expected_ranges(config: Config) -> dict[str, Range]:
 def _learning_ranges(config: Config) -> dict[str, Range]:
     """Return the ranges of the gradients, the latent and the policy."""
     prior = config.world_model.prior_config
+    totals = BALANCED if config.world_model.gradient_method == "balanced" else GROUPS
     pull = "prior_config.representation_scale" if prior.kl_balance else "losses.beta"
     return {
         **{
@@ -48,7 +49,7 @@ def _learning_ranges(config: Config) -> dict[str, Range]:
                 settled=0,
                 patience=1,
             )
-            for total in GROUPS
+            for total in totals
         },
         "behavior_skipped": Range(
             high=0.0,

@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import mean, median
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -158,9 +158,9 @@ def typical(blocks: Sequence[Sequence[Costs]]) -> Costs:
 
 def make_learner(model: DPGMMVariationalRecurrentAutoencoder, config: Config, method: str, every: int) -> ModelLearner:
     """The preset's learner, its way of joining the three gradients replaced."""
-    learner = ModelLearner(model, config.losses, config.optimizer)
-    learner.rgb.method, learner.rgb.every = method, every
-    return learner
+    settings = replace(model.config.rgb_config, method=method, every=every)
+    model.config = replace(model.config, use_rgb=True, rgb_config=settings)
+    return ModelLearner(model, config.losses, config.optimizer)
 
 
 def random_chunk(config: Config, batch: int, length: int, device: torch.device) -> list[Tensor]:
@@ -216,6 +216,9 @@ def measure(config: Config, batch: int, length: int, threads: int, repeats: int)
         lazy = balance.every if balance.every > 1 else DEFAULT_EVERY
         learners["RGB, every update"] = make_learner(model, config, "rgb", 1)
         learners[f"RGB, every {lazy} updates"] = make_learner(model, config, "rgb", lazy)
+    elif config.world_model.gradient_method == "balanced":
+        name = f"balanced sum, every {balance.every} updates"
+        learners[name] = make_learner(model, config, "balanced", balance.every)
     with sdpa_kernel(SDPBackend.MATH), FlopMeter() as counter:  # the CPU's own attention kernel has no formula
         counted = [block(learner, chunk, lambda: counter.total / 1e9) for learner in learners.values()]
     gflops = {name: typical([one]) for name, one in zip(learners, counted, strict=True)}
