@@ -14,11 +14,11 @@ class BalancedSum:
     """The gradient of Σ w_i L_i for n task losses, written to `.grad` of all parameters.
 
     At every m-th call (`every`) one more backward pass per task, over the anchors alone (parameters that all tasks
-    share), gives the Gram matrix of the tasks' gradients g_i. Norms n_i and unit gradients ĝ_i are those of its moving
+    share), gives the Gram matrix of the tasks' gradients g_i. Norms n_i and unit gradients ḡ_i are those of its moving
     average, rows r_i and angles those of `rotation`:
 
         t_i = n_i, or share_i n_0 kept within [min_weight n_i, max_weight n_i]       the aimed norms
-        d = Σ t_i ĝ_i / ‖Σ t_i ĝ_i‖                                                  the consensus
+        d = Σ t_i ḡ_i / ‖Σ t_i ḡ_i‖                                                  the consensus
         Σ w_i g_i = Σ t_i r_i                                                        defines w_i
         w_i / w_0 kept within [min_weight, max_weight]                               the weights used
 
@@ -122,6 +122,8 @@ class BalancedSum:
         return self.weights
 
     def _fit_state(self, num_tasks: int, device: torch.device) -> None:
+        if len(self.shares) not in (0, num_tasks):
+            raise ValueError(f"shares: got {len(self.shares)}, expected one for each of {num_tasks} tasks")
         if len(self.weights) == 0:
             self.gram = torch.zeros(num_tasks, num_tasks)
             self.alpha, self.weights = torch.zeros(num_tasks), torch.ones(num_tasks)
@@ -129,8 +131,6 @@ class BalancedSum:
             raise ValueError(
                 f"task_losses: got {num_tasks} tasks, expected {len(self.weights)} as before (or call reset())"
             )
-        if len(self.shares) not in (0, num_tasks):
-            raise ValueError(f"shares: got {len(self.shares)}, expected one for each of {num_tasks} tasks")
         for name in ("gram", "seen", "alpha", "weights", "skipped"):
             setattr(self, name, getattr(self, name).to(device))
 
@@ -161,21 +161,20 @@ class BalancedSum:
         for task, share in enumerate(self.shares):
             if share is not None:
                 factors[task] = (share * norms[0] * inverse[task]).clamp(self.min_weight, self.max_weight)
-        aimed = factors * norms * active
-        votes = aimed / aimed.sum().clamp_min(rotation.MIN_NORM)  # d = Σ votes_i ĝ_i / length
+        aimed = factors * norms
+        votes = aimed / aimed.sum().clamp_min(rotation.MIN_NORM)  # d = Σ votes_i ḡ_i / length
         cosines = rotation.cosines(self.gram, inverse)
         length = (votes @ cosines @ votes).clamp_min(0.0).sqrt()
         has_consensus = length > rotation.MIN_AGREEMENT
         length = length.clamp_min(rotation.MIN_AGREEMENT)
-        units = rotation.add_consensus(cosines, has_consensus * (cosines @ votes) / length, has_consensus)
+        units = rotation.add_consensus(cosines, cosines @ votes / length, has_consensus)
         theta, rotates = rotation.angles(units), active & has_consensus
         alpha = rotation.solve_angles(self.alpha, theta, units, rotates, self.alpha_steps, self.lr_inner, self.lambd)
         rows = rotation.coefficients(alpha, theta)
         weights = factors * (rows.diagonal() + (votes * rows[:, -1]).sum() / length)
-        weights = weights / torch.where(active[0], weights[0], torch.ones_like(length))
-        weights = torch.where(active, weights, torch.ones_like(weights)).clamp(self.min_weight, self.max_weight)
+        weights = torch.where(active, weights / weights[0], torch.ones_like(weights))
         self.last_metrics |= {"task_grad_norm": norms, "task_cosine": cosines, "theta": theta}
-        return alpha, weights
+        return alpha, weights.clamp(self.min_weight, self.max_weight)
 
 
 def _backward(total: Tensor, params: list[Tensor]) -> list[Tensor]:

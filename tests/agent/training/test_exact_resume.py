@@ -107,6 +107,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
         {"world_model.attention_config.enabled": False},
         {"world_model.max_components": 1},
         {"world_model.use_rgb": False},
+        {"world_model.rgb_config.method": "balanced"},
         {"optimizer.average_decay": 0.0},
     ],
     ids=lambda switch: "=".join(map(str, *switch.items())),
