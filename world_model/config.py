@@ -56,7 +56,7 @@ class EncoderConfig(Block):
 
     base_channels: int = 32  # channels of the trunk's first convolution, a multiple of 8
     residual: bool = True  # whether the trunk ends with a residual pair of convolutions
-    stem_stride: Literal[2, 4] = 2  # stride of the trunk's first conv; 4 is faster and coarser; the decoder mirrors it
+    stem_stride: Literal[2, 4, 8] = 2  # stride of the trunk's first conv; 4, 8: faster, coarser; the decoder mirrors it
     embedding_dim: int = 512  # width of a frame's embedding in the posterior
     hidden_dim: int = 512  # width of the hidden layer of posterior and context predictor
     min_std: float = 0.05  # smallest standard deviation of the posterior

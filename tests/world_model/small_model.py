@@ -38,6 +38,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "two LSTM layers": {"n_lstm_layers": 2},
     "Xavier LSTM": {"use_orthogonal": False},
     "coarse stem": {"encoder_config": {"stem_stride": 4}},
+    "coarsest stem": {"encoder_config": {"stem_stride": 8}},
     "posterior maps in half": {"attention_config": {"prior_share": 0.5}},
     "half the frames": {"decoder_config": {"train_fraction": 0.5}, "perceiver_config": {"train_fraction": 0.5}},
     "all off": {

@@ -123,7 +123,7 @@ def test_a_dream_has_a_length() -> None:
         ({"prior_config": {"free_nats": -1.0}}, "prior_config.free_nats: got -1.0, expected 0 or more"),
         ({"prior_config": {"unimix": 1.0}}, "unimix: got 1.0, expected"),
         ({"perceiver_config": {"num_heads": 3}}, "width: got 256, expected a multiple of 2 * num_heads = 6"),
-        ({"encoder_config": {"stem_stride": 3}}, "encoder_config.stem_stride: got 3, expected one of 2, 4"),
+        ({"encoder_config": {"stem_stride": 3}}, "encoder_config.stem_stride: got 3, expected one of 2, 4, 8"),
         ({"attention_config": {"prior_share": 2.0}}, "attention_config.prior_share: got 2.0, expected"),
         ({"attention_config": {"map_mix": 0.0}}, "map_mix: got 0.0, expected a number in (0, 1)"),
     ],

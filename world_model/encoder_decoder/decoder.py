@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from world_model.trunk import BLOCK
+
 
 class Decoder(nn.Module):
     """A network: features f = [g, z] [N, F], maps A [N, S, 8, 8] (each slot sums to 1) -> frames [N, 3, 64, 64].
 
     Frames are normalised (`FrameNorm`). Maps enter scaled by 64 (uniform = 1) at the 8x8 stage. There is no skip
     connection from the encoder. The layers mirror the trunk: stem_stride 2 ends in two transposed convs (16 -> 32 ->
-    64), 4 in one sub-pixel conv (16 -> 64).
+    64), 4 in one sub-pixel conv (16 -> 64), and 8 in the transposed conv (8 -> 16) whose channels are those pixels.
     """
 
     def __init__(self, feature_dim: int, num_slots: int, base_channels: int = 32, stem_stride: int = 2) -> None:
@@ -24,21 +26,29 @@ class Decoder(nn.Module):
             nn.GroupNorm(8, 4 * base),
             nn.SiLU(),
         )
-        if stem_stride == 2:
-            last: list[nn.Module] = [
+        block = 3 * BLOCK**2
+        cells = 4 * base + num_slots
+        if stem_stride == 8:
+            layers: list[nn.Module] = [
+                nn.ConvTranspose2d(cells, block, 4, stride=2, padding=1),  # 8 -> 16
+                nn.PixelShuffle(BLOCK),  # 16 -> 64
+            ]
+        else:
+            layers = [
+                nn.ConvTranspose2d(cells, 2 * base, 4, stride=2, padding=1),  # 8 -> 16
+                nn.GroupNorm(8, 2 * base),
+                nn.SiLU(),
+            ]
+        if stem_stride == 4:
+            layers += [nn.Conv2d(2 * base, block, 3, padding=1), nn.PixelShuffle(BLOCK)]  # 16 -> 64
+        elif stem_stride == 2:
+            layers += [
                 nn.ConvTranspose2d(2 * base, base, 4, stride=2, padding=1),  # 16 -> 32
                 nn.GroupNorm(8, base),
                 nn.SiLU(),
                 nn.ConvTranspose2d(base, 3, 4, stride=2, padding=1),  # 32 -> 64
             ]
-        else:
-            last = [nn.Conv2d(2 * base, 48, 3, padding=1), nn.PixelShuffle(4)]  # 16 -> 64
-        self.to_pixels = nn.Sequential(
-            nn.ConvTranspose2d(4 * base + num_slots, 2 * base, 4, stride=2, padding=1),  # 8 -> 16
-            nn.GroupNorm(8, 2 * base),
-            nn.SiLU(),
-            *last,
-        )
+        self.to_pixels = nn.Sequential(*layers)
 
     def forward(self, features: Tensor, maps: Tensor) -> Tensor:
         cells = self.to_cells(self.project(features))  # [N, 4b, 8, 8]
