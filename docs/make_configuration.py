@@ -20,6 +20,13 @@ from agent.config.schedules import Schedule
 from agent.config.settings import MAY_CHANGE, Config
 from world_model.settings import from_mapping
 
+PER_FRAME = """What these presets say in env_frames, so that it is the same at every action repeat:
+
+- `train.train_ratio` = `train_ratio` x `env.action_repeat`: each env_frame is trained on as often.
+- `behavior.gamma` = 1 - `discount_rate` x `env.action_repeat`: returns look 1 / `discount_rate` env_frames ahead.
+
+So `--env.action_repeat 4` brings its own train ratio and discount: with `cpu` 64 and 0.99, where 2 has 32 and 0.995. A
+row or an option that sets one of the two itself wins, as `gym:*` and `reaching` do."""
 COMMAND = "python -m docs.make_configuration > docs/configuration.md"
 INTRODUCTION = f"""# Configuration: every key
 
@@ -27,9 +34,10 @@ Made by `{COMMAND}` from the code; edit the comments there.
 
 A key is an option of `train`: `--replay.batch_size 8`, or `--replay.batch_size=8`. The values of a run come from, later
 ones winning: the default, the preset (`--preset`), the preset's rows for the task (below), the size (`--size`), the
-command line. `config.yaml` in a run's folder holds what came out. A preset's cell is empty where it keeps the default.
-A list or a mapping is typed as YAML: `--losses.beta "[[0, 0.0], [5000, 1.0]]"`, `--env.kwargs "{{frameskip: 5}}"`.
-Whole numbers may be written `100_000` or `1e5`.
+command line. Where neither a row nor the command line sets train ratio or discount, they follow from the action repeat
+([below](#per-env_frame)). `config.yaml` in a run's folder holds what came out. A preset's cell is empty where it keeps
+the default. A list or a mapping is typed as YAML: `--losses.beta "[[0, 0.0], [5000, 1.0]]"`,
+`--env.kwargs "{{frameskip: 5}}"`. Whole numbers may be written `100_000` or `1e5`.
 
 Every value is checked where a config is made: on the command line, in a file, in `make_config`, `Config(...)`,
 `dataclasses.replace` and `AIME(...)`. Whole floats (`1.5e2`) and numpy's scalars become the plain numbers that they
@@ -45,10 +53,11 @@ def reference() -> str:
     presets = {name: _preset_values(name) for name in preset_names()}
     parts = [INTRODUCTION, _section(Config, "", "The run", presets)]
     parts += [_section(kind, f"{key}.", f"`{key}`", presets) for key, kind in _blocks(Config)]
-    parts.append(
-        _overrides("Rows for a task", "Over a preset's own values where the task fits the pattern.", _per_task())
-    )
-    sizes = {name: dict(flatten(values)) for name, values in yaml.safe_load(SIZE_FILE.read_bytes()).items()}
+    rows = {f"{name}: {pattern}": row for name in presets for pattern, row in _block(name, "per_task").items()}
+    parts.append(_overrides("Rows for a task", "Over a preset's own values where the task fits the pattern.", rows))
+    per_frame = {name: block for name in presets if (block := _block(name, "per_frame"))}
+    parts.append(_overrides("Per env_frame", PER_FRAME, per_frame))
+    sizes = yaml.safe_load(SIZE_FILE.read_bytes())
     parts.append(_overrides("Sizes", "`--size NAME` puts these widths over any preset, all pillars on.", sizes))
     return "\n".join(parts)
 
@@ -80,13 +89,9 @@ def _preset_values(name: str) -> dict[str, Any]:
     return dict(flatten(values | {"task": load_preset(name)["task"]}))
 
 
-def _per_task() -> dict[str, dict[str, Any]]:
-    """ "preset: pattern" -> what the preset sets for these tasks."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in preset_names():
-        rows = yaml.safe_load((PRESET_FOLDER / f"{name}.yaml").read_bytes()).get("per_task", {})
-        found |= {f"{name}: {pattern}": dict(flatten(values)) for pattern, values in rows.items()}
-    return found
+def _block(name: str, block: str) -> dict[str, Any]:
+    """A preset's block beside its settings, `per_task` or `per_frame`; empty where it has none."""
+    return yaml.safe_load((PRESET_FOLDER / f"{name}.yaml").read_bytes()).get(block, {})
 
 
 def _section(kind: type, prefix: str, title: str, presets: dict[str, dict[str, Any]]) -> str:
@@ -108,7 +113,7 @@ def _section(kind: type, prefix: str, title: str, presets: dict[str, dict[str, A
 def _overrides(title: str, text: str, columns: dict[str, dict[str, Any]]) -> str:
     """A table with a row for each of `columns` and what it sets."""
     rows = [
-        [f"`{name}`", ", ".join(f"`{key}` {_cell(value)}" for key, value in values.items())]
+        [f"`{name}`", ", ".join(f"`{key}` {_cell(value)}" for key, value in flatten(values))]
         for name, values in columns.items()
     ]
     return f"## {title}\n\n{text}\n\n{_table(['for', 'sets'], rows)}"

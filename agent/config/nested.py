@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any, get_origin
 
 from agent.config.settings import MAY_CHANGE, Config
-from world_model.settings import Settings, declared
+from world_model.settings import Settings, check_key, declared
 
 MAPPINGS = tuple(key for key, hint in declared(Config).items() if get_origin(hint) is dict)
 
@@ -37,10 +37,11 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return `base` updated with nested or dotted `changes`; a block that is None changes nothing.
 
-    A setting that is itself a mapping is replaced as a whole.
+    A setting that is itself a mapping is replaced as a whole. ValueError for a key that is no string.
     """
     merged = dict(base)
     for key, value in changes.items():
+        check_key(key, prefix)
         first, _, rest = key.partition(".")
         if rest:
             value = nest(rest, value)

@@ -81,7 +81,7 @@ class BehaviorConfig(Settings):
     num_layers: int = 3  # hidden layers of actor and critic
     num_bins: int = 255  # two-hot bins of the critic over symlog returns in [-20, 20]
     horizon: int = 15  # H, steps of a dream
-    gamma: float = 0.997  # discount per agent_step
+    gamma: float = 0.997  # discount per agent_step; a preset's follows from the action repeat (Per env_frame, below)
     lambd: float = 0.95  # lambda of the lambda-return
     gradient: Literal["dynamics", "reinforce"] = "reinforce"  # the actor's: through the dream, or of log-probabilities
     entropy: float = 3e-4  # weight of the policy's entropy
@@ -99,7 +99,7 @@ class BehaviorConfig(Settings):
 class TrainConfig(Settings):
     """Settings of the training loop's clocks."""
 
-    train_ratio: float = 512.0  # replayed rows per agent_step
+    train_ratio: float = 512.0  # replayed rows per agent_step; a preset's follows from the action repeat, like gamma
     final_updates: int = 0  # further updates after the last frame, before the final evaluation
     log_every: int = 100  # updates between lines of metrics
     eval_every: int = 10_000  # env_frames between evaluations

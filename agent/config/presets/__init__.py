@@ -1,4 +1,12 @@
-"""Presets: the settings that fit a machine, with rows for single tasks; and sizes, which override any preset."""
+"""Presets: the settings that fit a machine, with rows for single tasks; and sizes, which override any preset.
+
+Beside its settings a preset may have two blocks. `per_task` has rows of settings for the tasks that fit a pattern.
+`per_frame` {train_ratio, discount_rate} says in env_frames how much is trained and how far returns look ahead, and the
+action repeat of the run makes settings of it, for whichever of the two no row and no override sets:
+
+    train.train_ratio = train_ratio x env.action_repeat
+    behavior.gamma = 1 - discount_rate x env.action_repeat      (returns look 1 / discount_rate env_frames ahead)
+"""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -6,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.files import parse_value, read_yaml
-from agent.config.nested import merge, nest
-from agent.config.settings import Config
-from world_model.settings import as_declared, check_key, declared, from_mapping, unknown_key
+from agent.config.nested import flatten, merge
+from agent.config.settings import Config, EnvConfig
+from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
 PRESET_FOLDER = Path(__file__).parent
 SIZE_FILE = PRESET_FOLDER / "sizes.yaml"
@@ -31,23 +39,39 @@ def load_size(name: str) -> dict[str, Any]:
     return sizes[name]
 
 
-def load_preset(name: str, task: str | None = None, size: str | None = None) -> dict[str, Any]:
+def load_preset(
+    name: str, task: str | None = None, size: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return a preset's nested settings for a task: its own, then those of matching `per_task` patterns and of `size`.
 
+    Nested or dotted `overrides` win over them; `per_frame` adds what then follows from the action repeat.
     ValueError, with the nearest known name, for an unknown preset or size.
     """
     file = ALIASES.get(name, name)
     if file not in preset_names():
         raise ValueError(unknown_key(name, preset_names(), "preset"))
     values: dict[str, Any] = read_yaml(PRESET_FOLDER / f"{file}.yaml")
-    per_task = values.pop("per_task", {})
+    per_task, per_frame = values.pop("per_task", {}), values.pop("per_frame", None)
     task = task if task is not None else values.get("task", Config.task)
-    for pattern, overrides in per_task.items():
+    for pattern, row in per_task.items():
         if fnmatch.fnmatch(task.partition("?")[0], pattern):  # without the environment's arguments
-            values = merge(values, overrides)
+            values = merge(values, row)
     if size is not None:
         values = merge(values, load_size(size))
-    return values | {"preset": name, "task": task, "size": size}
+    values = merge(values | {"preset": name, "task": task, "size": size}, overrides or {})
+    return values if per_frame is None else _with_repeat(values, **per_frame)
+
+
+def _with_repeat(values: dict[str, Any], train_ratio: float, discount_rate: float) -> dict[str, Any]:
+    """Return nested settings with the train ratio and the discount of their action repeat, where they have none."""
+    env = values.get("env")
+    repeat = from_mapping(EnvConfig, {} if env is None else env, "env.").action_repeat
+    gamma = 1 - discount_rate * repeat
+    resolved = merge({"train": {"train_ratio": train_ratio * repeat}, "behavior": {"gamma": gamma}}, values)
+    if gamma <= 0 and dict(flatten(resolved)).get("behavior.gamma") == gamma:
+        bound = f"below {1 / discount_rate:g}, as far as returns look ahead"
+        raise ValueError(f"env.action_repeat: got {repeat}, expected a number {bound}, or a behavior.gamma beside it")
+    return resolved
 
 
 def make_config(preset: str, task: str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -55,13 +79,9 @@ def make_config(preset: str, task: str | None = None, overrides: Mapping[str, An
 
     A "size" among the overrides is applied before the others.
     """
-    overrides = overrides or {}
-    size = as_declared("size", overrides.get("size"), str | None)
-    values = load_preset(as_declared("preset", preset, str), as_declared("task", task, str | None), size)
-    for key, value in overrides.items():
-        check_key(key)
-        values = merge(values, nest(key, value))
-    return from_mapping(Config, values)
+    size = as_declared("size", (overrides or {}).get("size"), str | None)
+    preset, task = as_declared("preset", preset, str), as_declared("task", task, str | None)
+    return from_mapping(Config, load_preset(preset, task, size, overrides))
 
 
 def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = None, size: str | None = None) -> Config:
