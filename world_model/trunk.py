@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Generator, Tensor, nn
 
+from world_model.layers import ToBlocks
 from world_model.losses import choose_frames, gram_loss, spread
 
 BLOCK = 4  # pixels per side of the blocks that a stem of stride 8 reads
@@ -48,7 +49,7 @@ class ConvTrunk(nn.Module):
             4: [(2 * base, 4), (4 * base, 2)],
             8: [(4 * base, 2)],
         }[stem_stride]
-        layers: list[nn.Module] = [nn.PixelUnshuffle(BLOCK)] if stem_stride == 8 else []
+        layers: list[nn.Module] = [ToBlocks(BLOCK)] if stem_stride == 8 else []
         in_channels = 3 * BLOCK**2 if stem_stride == 8 else 3
         for out_channels, stride in steps:
             conv = nn.Conv2d(in_channels, out_channels, 2 * stride, stride, padding=stride // 2)

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from world_model.encoder_decoder.decoder import Decoder
+from world_model.layers import FromBlocks, ToBlocks
 from world_model.trunk import ConvTrunk
 
 
@@ -15,6 +16,13 @@ def test_trunk_and_decoder_agree_on_their_shapes(stem_stride: int) -> None:
     assert features.shape == (2, 32, 8, 8)
     decoder = Decoder(feature_dim=5, num_slots=3, base_channels=8, stem_stride=stem_stride)
     assert decoder(torch.randn(2, 5), torch.full((2, 3, 8, 8), 1 / 64)).shape == frames.shape
+
+
+def test_blocks_are_those_of_torch() -> None:
+    frames = torch.randn(2, 3, 8, 12)
+    blocks = ToBlocks(4)(frames)
+    torch.testing.assert_close(blocks, functional.pixel_unshuffle(frames, 4), rtol=0, atol=0)
+    torch.testing.assert_close(FromBlocks(4)(blocks), frames, rtol=0, atol=0)
 
 
 def test_a_stem_of_stride_8_is_one_conv_of_kernel_16_over_the_pixels() -> None:

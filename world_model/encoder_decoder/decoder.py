@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from world_model.layers import FromBlocks
 from world_model.trunk import BLOCK
 
 
@@ -31,7 +32,7 @@ class Decoder(nn.Module):
         if stem_stride == 8:
             layers: list[nn.Module] = [
                 nn.ConvTranspose2d(cells, block, 4, stride=2, padding=1),  # 8 -> 16
-                nn.PixelShuffle(BLOCK),  # 16 -> 64
+                FromBlocks(BLOCK),  # 16 -> 64
             ]
         else:
             layers = [
@@ -40,7 +41,7 @@ class Decoder(nn.Module):
                 nn.SiLU(),
             ]
         if stem_stride == 4:
-            layers += [nn.Conv2d(2 * base, block, 3, padding=1), nn.PixelShuffle(BLOCK)]  # 16 -> 64
+            layers += [nn.Conv2d(2 * base, block, 3, padding=1), FromBlocks(BLOCK)]  # 16 -> 64
         elif stem_stride == 2:
             layers += [
                 nn.ConvTranspose2d(2 * base, base, 4, stride=2, padding=1),  # 16 -> 32
