@@ -19,11 +19,12 @@ from torch import Generator, Tensor, nn
 from multi_task_learning import LossAggregator
 from world_model import losses, terms
 from world_model.attention_schema import AttentionOutput, AttentionSchema
-from world_model.checks import check_chunk, check_frames
+from world_model.checks import FRAME, check_chunk, check_frames
 from world_model.config import WorldModelConfig
 from world_model.distributions import standard_normal
 from world_model.encoder_decoder import Decoder, Posterior
 from world_model.frame_norm import FrameNorm
+from world_model.frame_stack import push, stack_chunk
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
 from world_model.loss_groups import ALWAYS, OF_PART, OF_TARGET, Groups, select
@@ -55,7 +56,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.extra_groups = extra_groups(config.extra_losses)
 
         self.frame_norm = FrameNorm()
-        self.trunk = ConvTrunk(encoder.base_channels, encoder.residual, encoder.stem_stride)
+        self.trunk = ConvTrunk(encoder.base_channels, encoder.residual, encoder.stem_stride, encoder.frame_stack)
         channels = self.trunk.out_channels
         self.perceiver: CausalPerceiver | None = None
         if perceiver.enabled:  # pillar 1
@@ -127,7 +128,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """Return the memory of `batch` environments before their first frame. ValueError below 1."""
         check_sizes(batch=batch)
         hidden, cell = self.dynamics.initial(batch)
-        return Memory(hidden, cell, None if self.perceiver is None else self.perceiver.initial_cache(batch))
+        cache = None if self.perceiver is None else self.perceiver.initial_cache(batch)
+        earlier = self.config.encoder_config.frame_stack - 1
+        return Memory(hidden, cell, cache, tuple(hidden.new_zeros(batch, *FRAME) for _ in range(earlier)))
 
     def observe_step(
         self,
@@ -142,14 +145,15 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         Once the action is chosen, `hidden, cell = advance(state, action)` belong into the memory for the next call.
         """
         check_frames(frames, is_first, len(memory.hidden), self.frame_norm.mean.dtype)
-        features = self.trunk(self.frame_norm(frames))
+        places = push(frames, is_first, memory.frames)
+        features = self.trunk(torch.cat([self.frame_norm(place) for place in places], 1))
         context, cache = features.new_zeros(len(frames), self.context_dim), memory.cache
         if self.perceiver is not None and cache is not None:
             context, cache = self.perceiver.step(features, is_first, cache)
         noise = standard_normal((len(frames), self.config.latent_dim), features, generator, sample)
         projected = self.posterior.project(features, context)
         state, _, _ = self._infer(memory.hidden, memory.cell, projected, context, is_first, noise)
-        return state, memory._replace(cache=cache)
+        return state, memory._replace(cache=cache, frames=places[:-1])
 
     # ---------------------------------------------------------------- inferring a chunk
 
@@ -167,9 +171,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """
         is_first = check_chunk(observations, actions, self.config.action_dim, self.frame_norm.mean.dtype, is_first)
         batch, steps = is_first.shape
-        frames = observations.flatten(0, 1)
-        self.frame_norm.initialise(frames)
-        features = self.trunk(self.frame_norm(frames)).unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
+        self.frame_norm.initialise(observations.flatten(0, 1))
+        stacked = self._stacked(observations, is_first)
+        features = self.trunk(stacked.flatten(0, 1)).unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
         perceived = None if self.perceiver is None else self.perceiver(features, is_first, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected = self.posterior.project(features, context)
@@ -177,6 +181,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         states, next_carry, mean, std = self.scan(projected, context, is_first, noise, actions)
         drawn = states._replace(latent=mean + std * noise.transpose(0, 1))
         return Observed(features, perceived, context, states, drawn, next_carry, mean, std)
+
+    def _stacked(self, observations: Tensor, is_first: Tensor) -> Tensor:
+        """Return the trunk's inputs [B, T, 3 * frame_stack, 64, 64] for the frames of a chunk."""
+        return stack_chunk(self.frame_norm(observations), is_first, self.config.encoder_config.frame_stack)
 
     def scan(
         self, projected: Tensor, context: Tensor, is_first: Tensor, noise: Tensor, actions: Tensor
@@ -234,7 +242,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if predicted_context is not None:
             found["context_nll"] = losses.context_nll(observed.context, predicted_context)
         if self.teacher is not None:
-            found["gram_enc_loss"] = self.teacher.loss(observed.features, self.frame_norm(observations), generator)
+            stacked = self._stacked(observations, is_first)
+            found["gram_enc_loss"] = self.teacher.loss(observed.features, stacked, generator)
         found |= self._target_losses(inputs, observed.drawn.features)
 
         output = ModelOutput(inputs, observed, prior, attention, maps, frames, predicted_context, found, scalars)

@@ -37,11 +37,12 @@ class State(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The state of acting between frames: the LSTM after the last action, and the Perceiver's window."""
+    """The state of acting between frames: the LSTM after the last action, the Perceiver's window, and the last frames."""
 
     hidden: Tensor  # [N, L, H]
     cell: Tensor  # [N, L, H]
     cache: Cache | None  # the Perceiver's keys and values; None if pillar 1 is off
+    frames: tuple[Tensor, ...] = ()  # earlier frames [N, 3, 64, 64] of the trunk's stack, newest first
 
 
 class Inputs(NamedTuple):

@@ -34,14 +34,16 @@ class ResidualPair(nn.Module):
 
 
 class ConvTrunk(nn.Module):
-    """A network from single frames [N, 3, 64, 64] (centred at 0) to features F [N, 4 * base_channels, 8, 8].
+    """A network from frames [N, 3 * frame_stack, 64, 64] (centred at 0) to features F [N, 4 * base_channels, 8, 8].
 
     stem_stride 2: three convs of stride 2, 64 -> 32 -> 16 -> 8. stem_stride 4: one conv of kernel 8 replaces the first
     two, 64 -> 16 -> 8, which takes little more than half the time on a CPU. stem_stride 8: one conv of kernel 16, for
     60 % of that time; it reads blocks of 4x4 pixels as channels, which convolves the same sums faster.
     """
 
-    def __init__(self, base_channels: int = 32, residual: bool = True, stem_stride: int = 2) -> None:
+    def __init__(
+        self, base_channels: int = 32, residual: bool = True, stem_stride: int = 2, frame_stack: int = 1
+    ) -> None:
         super().__init__()
         base = base_channels
         steps = {
@@ -50,7 +52,7 @@ class ConvTrunk(nn.Module):
             8: [(4 * base, 2)],
         }[stem_stride]
         layers: list[nn.Module] = [ToBlocks(BLOCK)] if stem_stride == 8 else []
-        in_channels = 3 * BLOCK**2 if stem_stride == 8 else 3
+        in_channels = 3 * frame_stack * (BLOCK**2 if stem_stride == 8 else 1)
         for out_channels, stride in steps:
             conv = nn.Conv2d(in_channels, out_channels, 2 * stride, stride, padding=stride // 2)
             nn.init.kaiming_normal_(conv.weight)
@@ -75,7 +77,7 @@ class SlowTrunk(nn.Module):
         self.fraction, self.decay = fraction, decay
 
     def loss(self, features: Tensor, inputs: Tensor, generator: Generator | None = None) -> Tensor:
-        """Return `gram_loss` [B, T] on some frames: features [B, T, C, 8, 8] of trunk inputs [B, T, 3, 64, 64]."""
+        """Return `gram_loss` [B, T] on some frames: features [B, T, C, 8, 8] of trunk inputs [B, T, ·, 64, 64]."""
         shape = features.shape[:2]
         chosen = choose_frames(shape, self.fraction, generator, features.device)
         with torch.no_grad():

@@ -12,8 +12,9 @@ from world_model.trunk import ConvTrunk
 @pytest.mark.parametrize("stem_stride", [2, 4, 8])
 def test_trunk_and_decoder_agree_on_their_shapes(stem_stride: int) -> None:
     frames = torch.randn(2, 3, 64, 64)
-    features = ConvTrunk(8, residual=False, stem_stride=stem_stride)(frames)
-    assert features.shape == (2, 32, 8, 8)
+    for frame_stack in (1, 2):
+        trunk = ConvTrunk(8, residual=False, stem_stride=stem_stride, frame_stack=frame_stack)
+        assert trunk(frames.repeat(1, frame_stack, 1, 1)).shape == (2, 32, 8, 8)
     decoder = Decoder(feature_dim=5, num_slots=3, base_channels=8, stem_stride=stem_stride)
     assert decoder(torch.randn(2, 5), torch.full((2, 3, 8, 8), 1 / 64)).shape == frames.shape
 
