@@ -12,11 +12,13 @@ def check_chunk(
     action_dim: int,
     dtype: torch.dtype,
     is_first: Tensor | None,
+    is_continued: bool = False,
     **targets: Tensor | None,
 ) -> Tensor:
     """Check a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], the others [B, T], is_first bool. ValueError.
 
-    Return the chunk's resets, bool [B, T]; the first index always counts as one. `dtype` is that of the weights.
+    Return the chunk's resets, bool [B, T]; unless `is_continued`, the first index always counts as one. `dtype` is that
+    of the weights.
     """
     shape = observations.shape[:2]
     if observations.ndim != 5 or observations.shape[2:] != FRAME or 0 in shape:
@@ -34,7 +36,7 @@ def check_chunk(
     if rewards is not None and rewards.dtype == torch.bool:
         raise ValueError(f"rewards: got {rewards.dtype}, expected numbers")
     starts = torch.zeros(shape, dtype=torch.bool, device=observations.device)
-    starts[:, 0] = True
+    starts[:, 0] = not is_continued
     return starts if is_first is None else starts | is_first
 
 

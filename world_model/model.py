@@ -24,7 +24,7 @@ from world_model.config import WorldModelConfig
 from world_model.distributions import standard_normal
 from world_model.encoder_decoder import Decoder, Posterior
 from world_model.frame_norm import FrameNorm
-from world_model.frame_stack import push, stack_chunk
+from world_model.frame_stack import last_frames, push, stack_chunk
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
 from world_model.loss_groups import ALWAYS, OF_PART, OF_TARGET, Groups, select
@@ -164,33 +164,58 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         is_first: Tensor | None = None,
         generator: Generator | None = None,
         sample: bool = True,
+        start: Memory | None = None,
     ) -> Observed:
         """Infer the latents of a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], is_first [B, T].
 
-        The first index always counts as a reset. `sample=False` takes every latent at its mean.
+        start: the memory before the first frame, as from `warm_up`; without it the first index counts as a reset (for
+        pillar 1 always). `sample=False` takes every latent at its mean.
         """
-        is_first = check_chunk(observations, actions, self.config.action_dim, self.frame_norm.mean.dtype, is_first)
+        dtype = self.frame_norm.mean.dtype
+        is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, start is not None)
         batch, steps = is_first.shape
         self.frame_norm.initialise(observations.flatten(0, 1))
-        stacked = self._stacked(observations, is_first)
+        stacked = self._stacked(observations, is_first, start)
         features = self.trunk(stacked.flatten(0, 1)).unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
-        perceived = None if self.perceiver is None else self.perceiver(features, is_first, generator)
+        perceived = None
+        if self.perceiver is not None:
+            alone = torch.arange(steps, device=is_first.device) == 0
+            perceived = self.perceiver(features, is_first | alone, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected = self.posterior.project(features, context)
         noise = standard_normal((steps, batch, self.config.latent_dim), features, generator, sample)
-        states, next_carry, mean, std = self.scan(projected, context, is_first, noise, actions)
+        carry = self.dynamics.initial(batch) if start is None else (start.hidden, start.cell)
+        states, next_carry, mean, std = self.scan(*carry, projected, context, is_first, noise, actions)
         drawn = states._replace(latent=mean + std * noise.transpose(0, 1))
         return Observed(features, perceived, context, states, drawn, next_carry, mean, std)
 
-    def _stacked(self, observations: Tensor, is_first: Tensor) -> Tensor:
+    @torch.no_grad()
+    def warm_up(
+        self, observations: Tensor, actions: Tensor, is_first: Tensor, generator: Generator | None = None
+    ) -> Memory:
+        """Return the memory after a chunk, the start for `observe` and `forward` on the rows that follow it."""
+        observed = self.observe(observations, actions, is_first, generator)
+        hidden, cell = self.advance(observed.states.map(lambda x: x[:, -1]), actions[:, -1])
+        frames = last_frames(observations, is_first, self.config.encoder_config.frame_stack)
+        return Memory(hidden, cell, None, frames)
+
+    def _stacked(self, observations: Tensor, is_first: Tensor, start: Memory | None) -> Tensor:
         """Return the trunk's inputs [B, T, 3 * frame_stack, 64, 64] for the frames of a chunk."""
-        return stack_chunk(self.frame_norm(observations), is_first, self.config.encoder_config.frame_stack)
+        earlier = () if start is None else tuple(self.frame_norm(frame) for frame in start.frames)
+        count = self.config.encoder_config.frame_stack
+        return stack_chunk(self.frame_norm(observations), is_first, count, earlier)
 
     def scan(
-        self, projected: Tensor, context: Tensor, is_first: Tensor, noise: Tensor, actions: Tensor
+        self,
+        hidden: Tensor,
+        cell: Tensor,
+        projected: Tensor,
+        context: Tensor,
+        is_first: Tensor,
+        noise: Tensor,
+        actions: Tensor,
     ) -> tuple[State, Tensor, Tensor, Tensor]:
         """Run the sequential part of `observe` with noise [T, B, D]: states, next carries, means, stds [B, T, ·]."""
-        hidden, cell = self.dynamics.initial(len(actions))
         states, means, stds, carries = [], [], [], []
         for t in range(actions.shape[1]):
             state, mean, std = self._infer(hidden, cell, projected[:, t], context[:, t], is_first[:, t], noise[t])
@@ -213,16 +238,18 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         is_terminal: Tensor | None = None,
         generator: Generator | None = None,
         sample: bool = True,
+        start: Memory | None = None,
     ) -> ModelOutput:
         """Return distributions, predictions and all per-step losses [B, T] of a chunk.
 
-        Shapes as in `observe`, rewards and is_terminal [B, T]; without those two, their losses are absent. In train
-        mode the codebook is updated at the end.
+        Shapes and `start` as in `observe`, rewards and is_terminal [B, T]; without those two, their losses are absent.
+        In train mode the codebook is updated at the end.
         """
         dtype, targets = self.frame_norm.mean.dtype, {"rewards": rewards, "is_terminal": is_terminal}
-        is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, **targets)
+        is_continued = start is not None
+        is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, is_continued, **targets)
         inputs = Inputs(observations, actions, is_first, rewards, is_terminal)
-        observed = self.observe(observations, actions, is_first, generator, sample)
+        observed = self.observe(observations, actions, is_first, generator, sample, start)
 
         attention, maps, found = self._attend(inputs, observed, generator)
         share = self._share(self.config.decoder_config.train_fraction)
@@ -242,7 +269,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if predicted_context is not None:
             found["context_nll"] = losses.context_nll(observed.context, predicted_context)
         if self.teacher is not None:
-            stacked = self._stacked(observations, is_first)
+            stacked = self._stacked(observations, is_first, start)
             found["gram_enc_loss"] = self.teacher.loss(observed.features, stacked, generator)
         found |= self._target_losses(inputs, observed.drawn.features)
 

@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The state of acting between frames: the LSTM after the last action, the Perceiver's window, and the last frames."""
+    """The state of acting between frames: the LSTM after the last action, the Perceiver's window, the last frames."""
 
     hidden: Tensor  # [N, L, H]
     cell: Tensor  # [N, L, H]

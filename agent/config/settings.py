@@ -42,7 +42,18 @@ class ReplayConfig(Settings):
     memmap: bool = False  # keep the rows in a file of the run's folder, for replays larger than memory
     batch_size: int = 16  # B, chunks per update
     batch_length: int = 64  # T, rows per chunk
+    burn_in: int = 0  # rows before every chunk from which the carry at its start is inferred, without gradient
     prefill_frames: int = 5000  # env_frames of random actions before the first update
+
+    @property
+    def sample_length(self) -> int:
+        """The rows of a sample: those of a chunk and of its burn-in."""
+        return self.burn_in + self.batch_length
+
+    @property
+    def sample_keys(self) -> str:
+        """The settings that add up to `sample_length`, for messages."""
+        return "batch_length + burn_in" if self.burn_in else "batch_length"
 
 
 @dataclass(frozen=True)
@@ -199,9 +210,14 @@ class Config(Settings):
                 raise ValueError(f"{name}: got {value}, expected a positive number")
         if self.replay.capacity_gb is not None and self.replay.capacity_gb <= 0:
             raise ValueError(f"replay.capacity_gb: got {self.replay.capacity_gb}, expected a positive number")
-        lengths = (self.replay.batch_length, self.replay.capacity_steps)
+        if not 0 <= self.replay.burn_in <= self.replay.batch_length:
+            lengths = (self.replay.burn_in, self.replay.batch_length)
+            raise ValueError(f"replay.burn_in, batch_length: got {lengths}, expected 0 <= burn_in <= batch_length")
+        lengths = (self.replay.sample_length, self.replay.capacity_steps)
         if lengths[0] > lengths[1]:
-            raise ValueError(f"replay.batch_length, capacity_steps: got {lengths}, expected room for a chunk")
+            raise ValueError(
+                f"replay.{self.replay.sample_keys}, capacity_steps: got {lengths}, expected room for a chunk"
+            )
         for name in ("gamma", "lambd", "start_fraction"):
             if not 0 < getattr(self.behavior, name) <= 1:
                 raise ValueError(f"behavior.{name}: got {getattr(self.behavior, name)}, expected (0, 1]")

@@ -147,12 +147,13 @@ class Agent:
     def update(self, chunk: Chunk, behavior: bool = True) -> dict[str, Tensor]:
         """Take one gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device.
 
-        Without `behavior` only the world model learns.
+        Its first `replay.burn_in` rows are not learned from. Without `behavior` only the world model learns.
         """
         self._set_learning_rates()
         chunk = chunk.to(self.device)
         generator = self.generators["learn"]
         frames = to_frames(chunk.image)
+        frames, chunk, memory = self._burn_in(frames, chunk)
         output, metrics = self.model_learner.update(
             frames,
             chunk.action,
@@ -162,6 +163,7 @@ class Agent:
             generator,
             self.updates,
             monitor=(self.updates + 1) % self.config.train.log_every == 0,
+            start=memory,
         )
         if behavior:
             states = output.observed.states
@@ -172,6 +174,17 @@ class Agent:
         self.updates += 1
         self.average.update(self.updates)
         return metrics
+
+    def _burn_in(self, frames: Tensor, chunk: Chunk) -> tuple[Tensor, Chunk, Memory | None]:
+        """Infer the memory after the rows of the burn-in; return the frames and rows after them, and the memory."""
+        rows = self.config.replay.burn_in
+        if rows == 0:
+            return frames, chunk, None
+        before = (frames[:, :rows], chunk.action[:, :rows], chunk.is_first[:, :rows])
+        self.model.train()
+        with self.autocast():
+            memory = self.model.warm_up(*before, self.generators["learn"])
+        return frames[:, rows:], Chunk(*(field[:, rows:] for field in chunk)), memory
 
     def compile(self) -> None:
         """Compile the two loops over time for the shapes of the next update; if that fails they run eagerly."""

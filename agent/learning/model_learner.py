@@ -16,6 +16,7 @@ from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.loss_groups import Groups, regroup
 from world_model.monitors import measure
 from world_model.output import ModelOutput
+from world_model.state import Memory
 
 
 class ModelLearner:
@@ -48,15 +49,16 @@ class ModelLearner:
         generator: Generator | None = None,
         updates: int = 0,
         monitor: bool = False,
+        start: Memory | None = None,
     ) -> tuple[ModelOutput, dict[str, Tensor]]:
         """Take one gradient step on a chunk and return (output, metrics).
 
         frames: [B, T, 3, 64, 64]; the other tensors as in Chunk. updates: number of earlier updates, for scheduled
-        weights. monitor: also measure the health monitors.
+        weights. monitor: also measure the health monitors. start: the memory before the chunk, if it has a burn-in.
         """
         self.model.train()
         with self.autocast():
-            output = self.model(frames, actions, is_first, rewards, is_terminal, generator)
+            output = self.model(frames, actions, is_first, rewards, is_terminal, generator, start=start)
         monitors: dict[str, Tensor] = {}
         if monitor:  # a separate, fixed generator: logging does not change the run
             noise = Generator(frames.device).manual_seed(0)

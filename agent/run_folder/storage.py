@@ -68,10 +68,11 @@ def open_storage(config: Config, logdir: Path, action_dim: int, pin_memory: bool
 
 def capacity_rows(config: Config, action_dim: int) -> int:
     """Return the rows of the replay, the smaller of its two bounds. ValueError if a chunk does not fit."""
-    rows, length = config.replay.capacity_steps, config.replay.batch_length
+    rows, length = config.replay.capacity_steps, config.replay.sample_length
     if config.replay.capacity_gb is not None:
         rows = min(rows, int(config.replay.capacity_gb * 2**30) // row_bytes((64, 64, 3), action_dim))
     if rows < length:
         fitting = f"{config.replay.capacity_gb:g}, room for {rows} rows"
-        raise ValueError(f"replay.capacity_gb: got {fitting}, expected at least replay.batch_length ({length}) of them")
+        expected = f"expected at least replay.{config.replay.sample_keys} ({length}) of them"
+        raise ValueError(f"replay.capacity_gb: got {fitting}, {expected}")
     return rows

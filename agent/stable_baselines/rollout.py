@@ -143,7 +143,7 @@ class Rollout:
     def sample(self) -> Chunk:
         """Sample a chunk for one update."""
         settings = self._agent.config.replay
-        return self.replay.sample(settings.batch_size, settings.batch_length)
+        return self.replay.sample(settings.batch_size, settings.sample_length)
 
 
 @contextmanager

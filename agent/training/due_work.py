@@ -93,7 +93,7 @@ def _later_updates(payload: dict[str, Any], config: Config) -> int:
 
 def can_update(config: Config, agent_steps: int, replay: ReplayBuffer) -> bool:
     """Return whether the prefill is over and a chunk can be sampled."""
-    return not _is_prefill(config, agent_steps) and replay.can_sample(config.replay.batch_length)
+    return not _is_prefill(config, agent_steps) and replay.can_sample(config.replay.sample_length)
 
 
 def check_learnable(config: Config) -> None:
@@ -110,12 +110,12 @@ def check_learnable(config: Config) -> None:
 
 def why_no_update(config: Config, agent_steps: int, replay: ReplayBuffer) -> str:
     """Explain in one line, naming the settings, why a run has made no update after `agent_steps`."""
-    length, prefill = config.replay.batch_length, config.replay.prefill_frames
+    length, prefill = config.replay.sample_length, config.replay.prefill_frames
     if _is_prefill(config, agent_steps):
         frames = agent_steps * config.env.action_repeat
         return f"no update was made: {frames:,} env_frames were played, but replay.prefill_frames is {prefill:,}"
     if not replay.can_sample(length):
-        return f"no update was made: the replay holds no sequence of replay.batch_length ({length}) rows"
+        return f"no update was made: the replay holds no sequence of replay.{config.replay.sample_keys} ({length}) rows"
     ratio = f"train.train_ratio {config.train.train_ratio:g}"
     return f"no update was made: with {ratio} none is due in {agent_steps:,} agent_steps"
 

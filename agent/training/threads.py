@@ -50,7 +50,7 @@ def environment_threads() -> int | None:
 def one_update(config: Config) -> Callable[[], Any]:
     """Return a function that makes one update of a throwaway agent on noise."""
     dim, replay = config.world_model.action_dim, config.replay
-    agent, chunk = Agent(config, dim), random_chunk(replay.batch_size, replay.batch_length, dim)
+    agent, chunk = Agent(config, dim), random_chunk(replay.batch_size, replay.sample_length, dim)
     return lambda: agent.update(chunk)
 
 

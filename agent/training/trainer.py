@@ -224,7 +224,7 @@ class Trainer:
         replay, begun = self.config.replay, time.monotonic()
         self.is_saved = False
         try:
-            metrics = self.guard.update(self.agent, self.replay.sample(replay.batch_size, replay.batch_length))
+            metrics = self.guard.update(self.agent, self.replay.sample(replay.batch_size, replay.sample_length))
         except torch.cuda.OutOfMemoryError:
             metrics = None
         if metrics is None:  # outside the handler, where no traceback keeps the update's tensors alive

@@ -70,7 +70,7 @@ def train(config: Config, episodes: Sequence[Episode], updates: int) -> Agent:
     for episode in episodes:
         buffer.add_episode(episode)
     for _ in range(updates):
-        agent.update(buffer.sample(config.replay.batch_size, config.replay.batch_length), behavior=False)
+        agent.update(buffer.sample(config.replay.batch_size, config.replay.sample_length), behavior=False)
     return agent
 
 
@@ -96,7 +96,7 @@ def measure(given: argparse.Namespace) -> Report:
     """Train and judge every arm with every seed -> {"run", "results"}."""
     base = load_config(given.logdir / "config.yaml")
     runs = [(arm, seed, arm_config(base, arm, given.set, seed)) for arm in given.arms for seed in given.seeds]
-    length = max(config.replay.batch_length for *_, config in runs)
+    length = max(config.replay.sample_length for *_, config in runs)
     training, held_out = load_episodes(given.logdir, given.held_out, length)
     rows = []
     for arm, seed, config in runs:

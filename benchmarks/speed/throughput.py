@@ -102,7 +102,7 @@ def measure_replay(config: Config, buffer: ReplayBuffer, seconds: float) -> dict
 
         return work
 
-    preset = (config.replay.batch_size, config.replay.batch_length)
+    preset = (config.replay.batch_size, config.replay.sample_length)
     return {
         "replay_batches_per_second": median_rate(sampling(*preset), seconds),
         "replay_batches_per_second_16x64": median_rate(sampling(*LONG_BATCH), seconds),
@@ -178,10 +178,10 @@ def measure(given: argparse.Namespace) -> Report:
         if config.compile:
             agent.compile()
         results = measure_driver(config, driver, agent, given.seconds)
-    rows = max(min(REPLAY_ROWS, config.replay.capacity_steps), *LONG_BATCH, config.replay.batch_length)
+    rows = max(min(REPLAY_ROWS, config.replay.capacity_steps), *LONG_BATCH, config.replay.sample_length)
     buffer = filled_replay(rows, agent.action_dim)
     results |= measure_replay(config, buffer, given.seconds)
-    chunk = buffer.sample(config.replay.batch_size, config.replay.batch_length)
+    chunk = buffer.sample(config.replay.batch_size, config.replay.sample_length)
     results |= measure_updates(config, agent, chunk, given.seconds)
     settings = {"task": config.task, "device": str(agent.device)}
     settings |= {"env": asdict(config.env), "replay": asdict(config.replay)}

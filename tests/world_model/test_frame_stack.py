@@ -2,7 +2,7 @@
 
 import torch
 
-from world_model.frame_stack import push, stack_chunk
+from world_model.frame_stack import last_frames, push, stack_chunk
 
 
 def test_every_frame_is_stacked_on_its_predecessors_of_the_same_episode() -> None:
@@ -28,3 +28,13 @@ def test_steps_are_stacked_as_chunks_are() -> None:
 def test_a_stack_of_one_is_the_frame() -> None:
     frames = torch.randn(2, 3, 3, 4, 4)
     assert stack_chunk(frames, torch.ones(2, 3, dtype=torch.bool), 1) is frames
+
+
+def test_the_last_frames_continue_a_chunk() -> None:
+    torch.manual_seed(0)
+    frames, is_first = torch.randn(2, 7, 3, 4, 4), torch.zeros(2, 7, dtype=torch.bool)
+    is_first[0, 3] = True
+    for count in (1, 2, 4):
+        earlier = last_frames(frames[:, :5], is_first[:, :5], count)
+        found = stack_chunk(frames[:, 5:], is_first[:, 5:], count, earlier)
+        torch.testing.assert_close(found, stack_chunk(frames, is_first, count)[:, 5:], rtol=0, atol=0)

@@ -27,29 +27,25 @@ class Decoder(nn.Module):
             nn.GroupNorm(8, 4 * base),
             nn.SiLU(),
         )
-        block = 3 * BLOCK**2
-        cells = 4 * base + num_slots
-        if stem_stride == 8:
-            layers: list[nn.Module] = [
-                nn.ConvTranspose2d(cells, block, 4, stride=2, padding=1),  # 8 -> 16
-                FromBlocks(BLOCK),  # 16 -> 64
-            ]
-        else:
-            layers = [
-                nn.ConvTranspose2d(cells, 2 * base, 4, stride=2, padding=1),  # 8 -> 16
-                nn.GroupNorm(8, 2 * base),
-                nn.SiLU(),
-            ]
-        if stem_stride == 4:
-            layers += [nn.Conv2d(2 * base, block, 3, padding=1), FromBlocks(BLOCK)]  # 16 -> 64
-        elif stem_stride == 2:
-            layers += [
-                nn.ConvTranspose2d(2 * base, base, 4, stride=2, padding=1),  # 16 -> 32
+        block, width = 3 * BLOCK**2, 2 * base
+        last: list[nn.Module]
+        if stem_stride == 2:
+            last = [
+                nn.ConvTranspose2d(width, base, 4, stride=2, padding=1),  # 16 -> 32
                 nn.GroupNorm(8, base),
                 nn.SiLU(),
                 nn.ConvTranspose2d(base, 3, 4, stride=2, padding=1),  # 32 -> 64
             ]
-        self.to_pixels = nn.Sequential(*layers)
+        elif stem_stride == 4:
+            last = [nn.Conv2d(width, block, 3, padding=1), FromBlocks(BLOCK)]  # 16 -> 64
+        else:
+            last, width = [FromBlocks(BLOCK)], block
+        activation = [] if stem_stride == 8 else [nn.GroupNorm(8, width), nn.SiLU()]
+        self.to_pixels = nn.Sequential(
+            nn.ConvTranspose2d(4 * base + num_slots, width, 4, stride=2, padding=1),  # 8 -> 16
+            *activation,
+            *last,
+        )
 
     def forward(self, features: Tensor, maps: Tensor) -> Tensor:
         cells = self.to_cells(self.project(features))  # [N, 4b, 8, 8]

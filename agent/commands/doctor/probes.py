@@ -57,7 +57,7 @@ def probe_learning(preset: str, task: str, action_dim: int, seconds: float, thre
     config = make_config(preset, task)
     _print_budget(config, action_dim)
     agent = Agent(config, action_dim)
-    chunk = random_chunk(config.replay.batch_size, config.replay.batch_length, action_dim)
+    chunk = random_chunk(config.replay.batch_size, config.replay.sample_length, action_dim)
     balance = config.world_model.rgb_config
     block = balance.every if config.world_model.use_rgb else 1  # one update in `every` rotates gradients
     frames = np.zeros((config.env.num_envs, 64, 64, 3), np.uint8)
