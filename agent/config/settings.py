@@ -96,6 +96,7 @@ class BehaviorConfig(Settings):
     lambd: float = 0.95  # lambda of the lambda-return
     gradient: Literal["dynamics", "reinforce"] = "reinforce"  # the actor's: through the dream, or of log-probabilities
     entropy: float = 3e-4  # weight of the policy's entropy
+    target_std: Schedule = 0.0  # mean std of the policy that the entropy's weight follows; 0: the weight is `entropy`
     min_std: float = 0.1  # smallest standard deviation of the policy
     start_std: float = 0.9  # standard deviation of an untrained policy
     exploration: str = "noise"  # exploration method, a name in agent.learning.exploration.EXPLORATIONS
@@ -104,6 +105,11 @@ class BehaviorConfig(Settings):
     replay_value: float = 0.0  # weight of the critic's loss on replayed experience (DreamerV3: 0.3)
     slow_critic_decay: float = 0.98  # decay of the moving average of the critic's weights that regularises the critic
     start_fraction: float = 1.0  # fraction of the B * T posterior states that dreams start from
+
+    @property
+    def has_target_std(self) -> bool:
+        """Whether the policy's std has a target."""
+        return self.target_std != 0
 
 
 @dataclass(frozen=True)
@@ -230,8 +236,20 @@ class Config(Settings):
         if not 0 < self.behavior.min_std < self.behavior.start_std < 1:
             stds = (self.behavior.min_std, self.behavior.start_std)
             raise ValueError(f"behavior.min_std, start_std: got {stds}, expected 0 < min_std < start_std < 1")
+        self._check_target_std()
         if not 0 <= self.optimizer.average_decay < 1:
             raise ValueError(f"optimizer.average_decay: got {self.optimizer.average_decay}, expected [0, 1)")
+
+    def _check_target_std(self) -> None:
+        """Raise ValueError if the target of the policy's std is no schedule, or outside of the policy's range."""
+        check_schedule("behavior.target_std", self.behavior.target_std)
+        if not self.behavior.has_target_std:
+            return
+        target, least = self.behavior.target_std, self.behavior.min_std
+        values = [value for _, value in target] if isinstance(target, list) else [target]
+        if not all(least < value < 1 for value in values):
+            expected = f"expected values above min_std ({least:g}) and below 1"
+            raise ValueError(f"behavior.target_std, min_std: got {target} and {least:g}, {expected}")
 
 
 # Keys that may change when a run is resumed.

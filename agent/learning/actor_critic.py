@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.config.settings import BehaviorConfig
+from agent.learning.entropy import EntropyBonus
 from agent.learning.policies import Categorical, Gaussian, Policy
 from agent.learning.returns import ReturnScale
 from world_model.distributions import at_least_float32, twohot_log_prob, twohot_mean
@@ -79,7 +80,7 @@ class Critic(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Actor, critic, the critic's slow copy and the running return scale."""
+    """Actor, critic, the critic's slow copy, the running return scale and the entropy's weight."""
 
     def __init__(self, feature_dim: int, action_dim: int, config: BehaviorConfig, is_discrete: bool = False) -> None:
         super().__init__()
@@ -88,6 +89,7 @@ class ActorCritic(nn.Module):
         self.critic = Critic(feature_dim, config)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.return_scale = ReturnScale(config.return_decay)
+        self.entropy_bonus = EntropyBonus(config, is_discrete)
         self.decay = config.slow_critic_decay
 
     @torch.no_grad()

@@ -169,7 +169,7 @@ class Agent:
             states = output.observed.states
             start, root_continue = self._dream_starts(states, chunk.is_terminal)
             played = ReplayTargets(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
-            metrics |= self.behavior_learner.update(start, root_continue, generator, played)
+            metrics |= self.behavior_learner.update(start, root_continue, generator, played, self.updates)
             metrics |= self.exploration.learn(played.features, chunk.action, chunk.is_first)
         self.updates += 1
         self.average.update(self.updates)

@@ -82,10 +82,12 @@ class BehaviorLearner:
         root_continue: Tensor,
         generator: Generator | None = None,
         played: ReplayTargets | None = None,
+        updates: int = 0,
     ) -> dict[str, Tensor]:
         """Take one gradient step from dream starts [N, ...] with their real continue flags [N]; return metrics.
 
-        With `replay_value` the critic is also fitted to the returns of `played`.
+        updates: number of earlier updates, for a scheduled target std. With `replay_value` the critic is also fitted to
+        the returns of `played`.
         """
         config, networks = self.config, self.actor_critic
         with self.autocast(), frozen(self.model, networks.critic, self.exploration):
@@ -98,8 +100,7 @@ class BehaviorLearner:
         else:
             advantage = (returns - dream.values[:, :-1]) / scale
             objective = dream.policy.log_prob(dream.raw_actions) * advantage.detach()
-        entropy = dream.policy.entropy()
-        actor_loss = -(weights * (objective + config.entropy * entropy)).mean()
+        actor_loss = -(weights * (objective + networks.entropy_bonus(dream.policy))).mean()
         features = dream.features[:, :-1].detach()
         with self.autocast():
             with torch.no_grad():
@@ -110,11 +111,12 @@ class BehaviorLearner:
             extra["replay_value_loss"] = self._replay_value_loss(played)
             critic_loss = critic_loss + config.replay_value * extra["replay_value_loss"]
         step_metrics = self._step(actor_loss, critic_loss)
+        step_metrics |= networks.entropy_bonus.follow(dream.policy, updates)
         return {
             **step_metrics,
             "actor_loss": actor_loss.detach(),
             "critic_loss": critic_loss.detach(),
-            "actor_entropy": entropy.detach().mean(),
+            "actor_entropy": dream.policy.entropy().detach().mean(),
             **{name: value.detach() for name, value in dream.policy.metrics().items()},
             "dream_return": returns.detach().mean(),
             "dream_reward": dream.rewards.detach().mean(),
