@@ -6,6 +6,8 @@ LayerNorm replaces Dreamer's RMSNorm: on a CPU it is one fused kernel, a seventh
 import torch
 from torch import Tensor, nn
 
+BLOCK = 4  # pixels per side of the blocks that coarse stems and decoders read and write as channels
+
 
 def check_sizes(**sizes: int) -> None:
     """Raise ValueError, naming the first of `sizes` that is below 1."""

@@ -5,10 +5,8 @@ import copy
 import torch
 from torch import Generator, Tensor, nn
 
-from world_model.layers import ToBlocks
+from world_model.layers import BLOCK, ToBlocks
 from world_model.losses import choose_frames, gram_loss, spread
-
-BLOCK = 4  # pixels per side of the blocks that a stem of stride 8 reads
 
 
 class ResidualPair(nn.Module):

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from world_model.layers import FromBlocks
-from world_model.trunk import BLOCK
+from world_model.layers import BLOCK, FromBlocks
 
 
 class Decoder(nn.Module):
