@@ -179,8 +179,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         features = self.trunk(stacked.flatten(0, 1)).unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
         perceived = None
         if self.perceiver is not None:
-            alone = torch.arange(steps, device=is_first.device) == 0
-            perceived = self.perceiver(features, is_first | alone, generator)
+            window_starts = is_first.clone()
+            window_starts[:, 0] = True
+            perceived = self.perceiver(features, window_starts, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected = self.posterior.project(features, context)
         noise = standard_normal((steps, batch, self.config.latent_dim), features, generator, sample)

@@ -35,8 +35,8 @@ class ConvTrunk(nn.Module):
     """A network from frames [N, 3 * frame_stack, 64, 64] (centred at 0) to features F [N, 4 * base_channels, 8, 8].
 
     stem_stride 2: three convs of stride 2, 64 -> 32 -> 16 -> 8. stem_stride 4: one conv of kernel 8 replaces the first
-    two, 64 -> 16 -> 8, which takes little more than half the time on a CPU. stem_stride 8: one conv of kernel 16, for
-    60 % of that time; it reads blocks of 4x4 pixels as channels, which convolves the same sums faster.
+    two, 64 -> 16 -> 8, which takes little more than half the time on a CPU. stem_stride 8: one conv of kernel 16,
+    which is faster still (docs/speed.md); it reads blocks of 4x4 pixels as channels, the same sums in a faster order.
     """
 
     def __init__(

@@ -100,7 +100,8 @@ class BehaviorLearner:
         else:
             advantage = (returns - dream.values[:, :-1]) / scale
             objective = dream.policy.log_prob(dream.raw_actions) * advantage.detach()
-        actor_loss = -(weights * (objective + networks.entropy_bonus(dream.policy))).mean()
+        entropy = dream.policy.entropy()
+        actor_loss = -(weights * (objective + networks.entropy_bonus(dream.policy, entropy))).mean()
         features = dream.features[:, :-1].detach()
         with self.autocast():
             with torch.no_grad():
@@ -116,7 +117,7 @@ class BehaviorLearner:
             **step_metrics,
             "actor_loss": actor_loss.detach(),
             "critic_loss": critic_loss.detach(),
-            "actor_entropy": dream.policy.entropy().detach().mean(),
+            "actor_entropy": entropy.detach().mean(),
             **{name: value.detach() for name, value in dream.policy.metrics().items()},
             "dream_return": returns.detach().mean(),
             "dream_reward": dream.rewards.detach().mean(),

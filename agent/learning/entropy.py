@@ -36,9 +36,8 @@ class EntropyBonus(nn.Module):
                 raise ValueError(f"behavior.target_std: got {config.target_std}, expected 0 for discrete actions")
             self.register_buffer("log_weight", torch.tensor(math.log(max(config.entropy, LEAST_START))))
 
-    def forward(self, policy: Policy) -> Tensor:
-        """Return the bonus [...] of a policy over [..., A]."""
-        entropy = policy.entropy()
+    def forward(self, policy: Policy, entropy: Tensor) -> Tensor:
+        """Return the bonus [...] of a policy over [..., A] whose entropy is H [...]."""
         if not self.has_target:
             return self.entropy * entropy
         spread = _log_std(policy).sum(-1)

@@ -22,7 +22,7 @@ def policy(std: float, mean: float = 0.0) -> Gaussian:
 def test_without_a_target_it_is_the_weighted_entropy_and_has_no_state() -> None:
     made = bonus(entropy=0.01)
     expected = 0.01 * 2 * (math.log(0.5) + 0.5 * math.log(2 * math.pi * math.e))
-    torch.testing.assert_close(made(policy(0.5)), torch.full((4,), expected))
+    torch.testing.assert_close(made(policy(0.5), policy(0.5).entropy()), torch.full((4,), expected))
     assert made.follow(policy(0.5), 0) == {}
     assert not made.state_dict()
 
@@ -32,7 +32,8 @@ def test_the_spread_has_the_moving_weight_and_the_rest_the_constant_one() -> Non
     made.log_weight.fill_(math.log(0.2))
     rest = 2 * (0.5 * math.log(2 * math.pi * math.e) + math.log(1 - 0.25))
     expected = 0.2 * 2 * math.log(0.5) + 0.01 * rest
-    torch.testing.assert_close(made(policy(0.5, 0.5)), torch.full((4,), expected), rtol=1e-4, atol=1e-5)
+    found = made(policy(0.5, 0.5), policy(0.5, 0.5).entropy())
+    torch.testing.assert_close(found, torch.full((4,), expected), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("std", "direction"), [(0.2, 1), (0.8, -1), (0.4, 0)])
@@ -64,7 +65,7 @@ def test_the_std_settles_at_the_target_against_a_pull() -> None:
     optimizer = torch.optim.SGD([raw], lr=0.05)
     for update in range(4000):
         current = Gaussian(torch.zeros(1, 1), raw.exp())
-        loss = (0.05 * (raw + 3).square() - made(current)).sum()
+        loss = (0.05 * (raw + 3).square() - made(current, current.entropy())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
