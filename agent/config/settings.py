@@ -11,6 +11,8 @@ from agent.config.schedules import Schedule, check_schedule
 from world_model.config import WorldModelConfig
 from world_model.settings import Settings
 
+MOST_SHIFT = 32  # pixels, half a frame
+
 
 @dataclass(frozen=True)
 class EnvConfig(Settings):
@@ -43,6 +45,7 @@ class ReplayConfig(Settings):
     batch_size: int = 16  # B, chunks per update
     batch_length: int = 64  # T, rows per chunk
     burn_in: int = 0  # rows before every chunk from which the carry at its start is inferred, without gradient
+    shift: int = 0  # pixels by which a chunk's frames are shifted at random, all alike, in updates (DrQ: 4)
     prefill_frames: int = 5000  # env_frames of random actions before the first update
 
     @property
@@ -219,6 +222,8 @@ class Config(Settings):
         if not 0 <= self.replay.burn_in <= self.replay.batch_length:
             lengths = (self.replay.burn_in, self.replay.batch_length)
             raise ValueError(f"replay.burn_in, batch_length: got {lengths}, expected 0 <= burn_in <= batch_length")
+        if not 0 <= self.replay.shift <= MOST_SHIFT:
+            raise ValueError(f"replay.shift: got {self.replay.shift}, expected 0 to {MOST_SHIFT} pixels")
         lengths = (self.replay.sample_length, self.replay.capacity_steps)
         if lengths[0] > lengths[1]:
             raise ValueError(

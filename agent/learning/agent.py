@@ -13,7 +13,7 @@ from agent.learning.behavior_learner import BehaviorLearner, ReplayTargets
 from agent.learning.compiling import Compiled
 from agent.learning.errors import NotFinite
 from agent.learning.exploration import EXPLORATIONS
-from agent.learning.frames import to_frames, to_images
+from agent.learning.frames import shift_chunks, to_frames, to_images
 from agent.learning.model_learner import ModelLearner
 from agent.learning.weight_average import WeightAverage
 from envs.wording import one_line
@@ -147,11 +147,14 @@ class Agent:
     def update(self, chunk: Chunk, behavior: bool = True) -> dict[str, Tensor]:
         """Take one gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device.
 
-        Its first `replay.burn_in` rows are not learned from. Without `behavior` only the world model learns.
+        Its first `replay.burn_in` rows are not learned from, and its frames are shifted by `replay.shift`. Without
+        `behavior` only the world model learns.
         """
         self._set_learning_rates()
         chunk = chunk.to(self.device)
         generator = self.generators["learn"]
+        if self.config.replay.shift:
+            chunk = chunk._replace(image=shift_chunks(chunk.image, self.config.replay.shift, generator))
         frames = to_frames(chunk.image)
         frames, chunk, memory = self._burn_in(frames, chunk)
         output, metrics = self.model_learner.update(
@@ -167,7 +170,7 @@ class Agent:
         )
         if behavior:
             states = output.observed.states
-            start, root_continue = self._dream_starts(states, chunk.is_terminal)
+            start, root_continue = self.dream_starts(states, chunk.is_terminal)
             played = ReplayTargets(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)
             metrics |= self.behavior_learner.update(start, root_continue, generator, played, self.updates)
             metrics |= self.exploration.learn(played.features, chunk.action, chunk.is_first)
@@ -191,7 +194,7 @@ class Agent:
         self.model.scan = Compiled(self.model.scan, "scan over a chunk")  # type: ignore[assignment]
         self.behavior_learner.roll = Compiled(self.behavior_learner.roll, "dream")  # type: ignore[assignment]
 
-    def _dream_starts(self, states: State, is_terminal: Tensor) -> tuple[State, Tensor]:
+    def dream_starts(self, states: State, is_terminal: Tensor) -> tuple[State, Tensor]:
         """Return a random part [N, ...] of the posterior states [B, T, ...], detached, and its continue flags [N]."""
         start = states.map(lambda x: x.detach().flatten(0, 1))
         root_continue = 1.0 - is_terminal.flatten().float()

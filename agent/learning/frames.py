@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
 from envs.images import resize_area, to_rgb
 
@@ -32,3 +33,17 @@ def to_images(observation: Any) -> tuple[NDArray[np.uint8], bool]:
 def to_frames(images: Tensor) -> Tensor:
     """Convert pixels to network inputs, everywhere: uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [0, 1]."""
     return images.movedim(-1, -3).contiguous().float().div_(255.0)
+
+
+def shift_chunks(images: Tensor, pixels: int, generator: Generator | None = None) -> Tensor:
+    """Shift the frames of every chunk by up to `pixels` down or up and right or left, all frames of a chunk alike.
+
+    images uint8 [B, T, H, W, C] -> the same shape; edge pixels are repeated (DrQ's random shift, arXiv 2004.13649).
+    """
+    batch, _, height, width, channels = images.shape
+    offsets = torch.randint(-pixels, pixels + 1, (2, batch, 1), generator=generator, device=images.device)
+    rows = (torch.arange(height, device=images.device) + offsets[0]).clamp(0, height - 1)  # [B, H]
+    columns = (torch.arange(width, device=images.device) + offsets[1]).clamp(0, width - 1)  # [B, W]
+    places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # [B, H * W]
+    flat = images.flatten(2, 3)
+    return flat.gather(2, places[:, None, :, None].expand(*flat.shape[:3], channels)).view_as(images)

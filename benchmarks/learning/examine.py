@@ -4,9 +4,9 @@
         [--dream_noise 1.0] [--json out.json] [--pictures folder]
 
 The agent plays held-out episodes; every figure is of them, none of training data. "policy" figures: the mean reward k
-steps after a frame, as it came and as dreams under the same policy have it. Pictures: open_loop.jpg, dream.jpg (50
-steps under the policy from 32 starts, every tenth), attention.jpg (where attention is on), components.jpg
-(of a mixture).
+steps after a frame, as it came and as dreams under the same policy have it, and the critic's mean value beside the
+discounted return that came. Pictures: open_loop.jpg, dream.jpg (50 steps under the policy from 32 starts, every
+tenth), attention.jpg (where attention is on), components.jpg (of a mixture).
 """
 
 import argparse
@@ -31,6 +31,7 @@ from agent.learning.agent import Agent, Mode
 from agent.learning.frames import to_frames
 from agent.video.dreams import inferred, open_loop, psnr
 from benchmarks.harness.command import Command, Report
+from benchmarks.learning.values import values_and_returns
 from envs import Step
 from world_model import monitors
 from world_model.losses import squared_error
@@ -210,6 +211,12 @@ def grid(rows: Sequence[Sequence[Picture]], gap: int = 2) -> Picture:
     return canvas
 
 
+def value_figures(agent: Agent, outputs: dict[str, Any], data: HeldOut) -> dict[str, float]:
+    """The critic's mean value in the first halves of the episodes, and the mean discounted return that came."""
+    value, came = values_and_returns(agent, outputs["states"].features, data.rewards, data.is_terminal)
+    return {"policy/value": float(value.mean()), "policy/return": float(came.mean())}
+
+
 @torch.no_grad()
 def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path | None = None) -> dict[str, float]:
     """All figures of held-out episodes that were played in a mode; the pictures go into a folder."""
@@ -218,7 +225,7 @@ def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path |
     output = agent.model(data.frames, data.actions, None, data.rewards, data.is_terminal, generator, sample=False)
     outputs = output.as_dict()
     found = reconstruction_figures(agent, outputs, data.frames) | open_loop_figures(agent, outputs, data, generator)
-    found |= policy_figures(agent, outputs, data, mode, generator)
+    found |= policy_figures(agent, outputs, data, mode, generator) | value_figures(agent, outputs, data)
     measured = monitors.measure(agent.model, output, generator)
     found |= {name: float(value) for name, value in measured.items()}
     found |= {name: float(outputs[name].mean()) for name in SHOWN if name in outputs}

@@ -110,6 +110,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
         {"world_model.rgb_config.method": "balanced"},
         {"optimizer.average_decay": 0.0},
         {"replay.burn_in": 2},
+        {"replay.shift": 4},
         {"world_model.encoder_config.frame_stack": 2},
         {"behavior.target_std": 0.4},
     ],
