@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,19 +22,17 @@ from rich.table import Table
 from torch import Generator, Tensor
 
 from agent import load
-from agent.config.nested import flatten, merge
-from agent.config.presets import parse_overrides
 from agent.config.settings import Config
 from agent.evaluation import evaluate
 from agent.learning.actor_critic import ActorCritic
 from agent.learning.agent import Agent
 from agent.learning.behavior_learner import BehaviorLearner, ReplayTargets
 from agent.learning.frames import to_frames
-from benchmarks.harness.command import Command, Report, parse_settings
+from benchmarks.harness.command import Command, Report
+from benchmarks.learning.changes import parse_changes, with_changes
 from benchmarks.learning.values import values_and_returns
 from replay import EpisodeStore
 from replay.rows import Episode
-from world_model.settings import from_mapping
 from world_model.state import State
 
 ARMS = {"new": ("actor", "critic"), "kept": (), "new_actor": ("actor",), "new_critic": ("critic",)}
@@ -57,17 +55,6 @@ class Experience:
         rows = (begins + torch.arange(length)).to(self.reward.device)
         states = self.states.map(lambda x: x[rows])
         return states, ReplayTargets(states.features, self.reward[rows], self.is_first[rows], self.is_terminal[rows])
-
-
-def changed_config(base: Config, settings: Sequence[str]) -> Config:
-    """The run's config with --set ("key=value"). ValueError in one line for keys of anything but the behaviour."""
-    changes = parse_settings(settings, ("seed", "threads"))
-    for key in changes:
-        if not key.startswith(OF_THE_BEHAVIOR):
-            raise ValueError(f"set: got '{key}', expected a key of {', '.join(OF_THE_BEHAVIOR)}")
-    parsed = parse_overrides([f"--{key}={value}" for key, value in changes.items()], base.preset, base.task)
-    typed = dict(flatten(asdict(parsed)))
-    return from_mapping(Config, merge(asdict(base), {key: typed[key] for key in changes}))
 
 
 def load_episodes(logdir: Path, length: int) -> list[Episode]:
@@ -104,13 +91,15 @@ def equip(agent: Agent, config: Config, arm: str, seed: int) -> None:
         torch.random.default_generator.manual_seed(seed)
         features = agent.model.config.feature_dim
         new = ActorCritic(features, agent.action_dim, config.behavior, agent.is_discrete).to(agent.device)
-    if "actor" not in ARMS[arm]:
-        new.actor.load_state_dict(agent.actor_critic.actor.state_dict())
-    if "critic" not in ARMS[arm]:
-        for name in ("critic", "slow_critic", "return_scale"):
-            new.get_submodule(name).load_state_dict(agent.actor_critic.get_submodule(name).state_dict())
+    kept = {"actor": ("actor", "entropy_bonus"), "critic": ("critic", "slow_critic", "return_scale")}
+    for network, names in kept.items():
+        for name in names if network not in ARMS[arm] else ():
+            own = agent.actor_critic.get_submodule(name).state_dict()
+            new.get_submodule(name).load_state_dict(own, strict=name != "entropy_bonus")  # --set may give it a target
     agent.actor_critic = new
-    agent.behavior_learner = BehaviorLearner(agent.model, new, config.behavior, config.optimizer, agent.autocast)
+    agent.behavior_learner = BehaviorLearner(
+        agent.model, new, config.behavior, config.optimizer, agent.autocast, agent.exploration
+    )
 
 
 def train(agent: Agent, experience: Experience, updates: int, seed: int) -> dict[str, float]:
@@ -140,7 +129,7 @@ def measure(given: argparse.Namespace) -> Report:
     agent = load(given.logdir)
     if not isinstance(agent, Agent):
         raise ValueError(f"logdir: got '{given.logdir}', a baseline's run, expected one of our agent")
-    config = changed_config(agent.config, given.set)
+    config = with_changes(agent.config, parse_changes(given.set, OF_THE_BEHAVIOR))
     own, updates = agent.actor_critic, agent.updates
     noise = Generator(agent.device).manual_seed(0)
     parts = [infer(agent, x, noise) for x in load_episodes(given.logdir, config.replay.batch_length)]

@@ -13,7 +13,6 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +21,15 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.config.files import load_config
-from agent.config.nested import flatten, merge
-from agent.config.presets import parse_overrides
 from agent.config.settings import Config
 from agent.learning.agent import Agent
 from agent.learning.frames import to_frames
-from benchmarks.harness.command import Command, Report, parse_settings
+from benchmarks.harness.command import Command, Report
+from benchmarks.learning.changes import parse_changes, with_changes
 from benchmarks.learning.results import ARMS
 from replay import EpisodeStore, ReplayBuffer
 from replay.rows import Episode
 from world_model import monitors
-from world_model.settings import from_mapping
 
 LOSSES = ("recon_loss", "kl_bound", "reward_nll")
 SHOWN = (*LOSSES, "imag_gap_reward/1", "imag_gap_reward/5", "imag_gap_reward/15", "imag_gap_carry/5", "imag_gap_kl/5")
@@ -42,14 +39,7 @@ MODEL_ARMS = [name for name, changes in ARMS.items() if all(key.startswith(OF_TH
 
 def arm_config(base: Config, arm: str, settings: Sequence[str], seed: int) -> Config:
     """The run's config with --set ("key=value"), an arm's settings, which win, and a seed. ValueError in one line."""
-    changes = parse_settings(settings, ("seed", "threads"))
-    for key in changes:
-        if not key.startswith(OF_THE_MODEL):
-            raise ValueError(f"set: got '{key}', expected a key of {', '.join(OF_THE_MODEL)}")
-    changes |= ARMS[arm] | {"seed": str(seed)}
-    parsed = parse_overrides([f"--{key}={value}" for key, value in changes.items()], base.preset, base.task)
-    typed = dict(flatten(asdict(parsed)))
-    return from_mapping(Config, merge(asdict(base), {key: typed[key] for key in changes}))
+    return with_changes(base, parse_changes(settings, OF_THE_MODEL) | ARMS[arm] | {"seed": str(seed)})
 
 
 def load_episodes(logdir: Path, held_out: int, length: int) -> tuple[list[Episode], list[Episode]]:
