@@ -29,6 +29,7 @@ SEED_GROUPS: Groups = {  # the default of `LossAggregator()`; a model passes its
         "slot_recon": (1.0,),
         "context_nll": ("lambda_context",),
         "reward_nll": (1.0,),
+        "motion_nll": (1.0,),
         "continue_nll": (1.0,),
     },
 }

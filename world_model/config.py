@@ -56,6 +56,7 @@ class EncoderConfig(Block):
 
     base_channels: int = 32  # channels of the trunk's first convolution, a multiple of 8
     frame_stack: int = 1  # frames that the trunk sees at once: the current one and its predecessors
+    motion_dim: int | None = None  # width of what a second trunk sees of the frame's change; null: no such trunk
     residual: bool = True  # whether the trunk ends with a residual pair of convolutions
     stem_stride: Literal[2, 4, 8] = 2  # stride of the trunk's first conv; 4, 8: faster, coarser; the decoder mirrors it
     embedding_dim: int = 512  # width of a frame's embedding in the posterior

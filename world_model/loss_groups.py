@@ -28,6 +28,7 @@ GROUPS: Groups = {
         "slot_recon": (1.0,),
         "context_nll": ("lambda_context",),
         "reward_nll": (1.0,),
+        "motion_nll": (1.0,),
         "continue_nll": (1.0,),
     },
 }
@@ -39,13 +40,14 @@ OF_PART = {
     "attention": ("attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"),
     "teacher": ("gram_enc_loss",),
 }
+OF_PART_AND_REWARDS = {"motion": ("motion_nll",)}
 OF_TARGET = {"rewards": ("reward_nll",), "is_terminal": ("continue_nll",)}
 
 # The task losses of method "balanced": these terms, and in the first group all others, users' own losses included
 BALANCED: Mapping[str, tuple[str, ...]] = {
     "total_reconstruction": (),
     "total_kl": ("kl_z", "hierarchical_kl", "cluster_entropy"),
-    "total_reward": ("reward_nll", "continue_nll"),
+    "total_reward": ("reward_nll", "motion_nll", "continue_nll"),
 }
 
 

@@ -1,6 +1,7 @@
 """The wiring of the five pillars. One transition (`_infer`, `advance`) serves acting, training and dreaming.
 
 x_t -> trunk -> Perceiver IO -> c_t                        pillar 1   perceiver_io/
+x_t, x_t - x_{t-1} -> motion trunk -> posterior            with `encoder_config.motion_dim`
 [x_t, c_t, g_t] -> posterior -> z_t ; g_t -> mixture prior pillar 2   generative_prior/
 [z_t, ĉ_t, a_t] -> orthogonal LSTM -> g_{t+1}              pillar 3   temporal_dynamics/
 x_t, g_t -> slot attention -> A_t ; its prior in dreams    pillar 4   attention_schema/
@@ -27,7 +28,8 @@ from world_model.frame_norm import FrameNorm
 from world_model.frame_stack import last_frames, push, stack_chunk
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
-from world_model.loss_groups import ALWAYS, OF_PART, OF_TARGET, Groups, select
+from world_model.loss_groups import ALWAYS, OF_PART, OF_PART_AND_REWARDS, OF_TARGET, Groups, select
+from world_model.motion import MotionTrunk
 from world_model.output import ModelOutput
 from world_model.parts import extra_groups, extra_losses, make_dynamics, make_prior
 from world_model.perceiver_io import CausalPerceiver
@@ -75,12 +77,19 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.reward_head = RewardHead(config.feature_dim, config.head_config)
         self.continue_head = ContinueHead(config.feature_dim, config.head_config)
         self.teacher = SlowTrunk(self.trunk, encoder.gram_fraction) if encoder.gram_fraction > 0 else None
+        self.motion: MotionTrunk | None = None
+        if encoder.motion_dim is not None:
+            self.motion = MotionTrunk(encoder.motion_dim, config.action_dim, encoder.hidden_dim, config.head_config)
+        self.frames_seen = max(encoder.frame_stack, 1 if self.motion is None else 2)  # by any trunk at once
 
     def loss_groups(self, rewards: bool = True, is_terminal: bool = True) -> Groups:
         """Return the groups, terms and weights (pillar 5) of all losses, for the active parts and given targets."""
         names = {*ALWAYS, *self.prior.loss_names}
         for part, of_part in OF_PART.items():
             if getattr(self, part) is not None:
+                names.update(of_part)
+        for part, of_part in OF_PART_AND_REWARDS.items():
+            if rewards and getattr(self, part) is not None:
                 names.update(of_part)
         for target, is_given in (("rewards", rewards), ("is_terminal", is_terminal)):
             if is_given:
@@ -129,8 +138,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         check_sizes(batch=batch)
         hidden, cell = self.dynamics.initial(batch)
         cache = None if self.perceiver is None else self.perceiver.initial_cache(batch)
-        earlier = self.config.encoder_config.frame_stack - 1
-        return Memory(hidden, cell, cache, tuple(hidden.new_zeros(batch, *FRAME) for _ in range(earlier)))
+        earlier = range(self.frames_seen - 1)
+        return Memory(hidden, cell, cache, tuple(hidden.new_zeros(batch, *FRAME) for _ in earlier))
 
     def observe_step(
         self,
@@ -146,12 +155,15 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """
         check_frames(frames, is_first, len(memory.hidden), self.frame_norm.mean.dtype)
         places = push(frames, is_first, memory.frames)
-        features = self.trunk(torch.cat([self.frame_norm(place) for place in places], 1))
+        stacked = torch.cat([self.frame_norm(place) for place in places], 1)
+        features = self.trunk(self._first(stacked, self.config.encoder_config.frame_stack))
         context, cache = features.new_zeros(len(frames), self.context_dim), memory.cache
         if self.perceiver is not None and cache is not None:
             context, cache = self.perceiver.step(features, is_first, cache)
         noise = standard_normal((len(frames), self.config.latent_dim), features, generator, sample)
         projected = self.posterior.project(features, context)
+        if self.motion is not None:
+            projected = projected + self.motion.inform(self.motion(self._first(stacked, 2)))
         state, _, _ = self._infer(memory.hidden, memory.cell, projected, context, is_first, noise)
         return state, memory._replace(cache=cache, frames=places[:-1])
 
@@ -175,20 +187,24 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, start is not None)
         batch, steps = is_first.shape
         self.frame_norm.initialise(observations.flatten(0, 1))
-        stacked = self._stacked(observations, is_first, start)
-        features = self.trunk(stacked.flatten(0, 1)).unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
+        stacked = self._stacked(observations, is_first, start).flatten(0, 1)
+        features = self.trunk(self._first(stacked, self.config.encoder_config.frame_stack))
+        features = features.unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
         perceived = None
         if self.perceiver is not None:
             window_starts = is_first.clone()
             window_starts[:, 0] = True
             perceived = self.perceiver(features, window_starts, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
-        projected = self.posterior.project(features, context)
+        projected, motion = self.posterior.project(features, context), None
+        if self.motion is not None:
+            motion = self.motion(self._first(stacked, 2)).unflatten(0, (batch, steps))
+            projected = projected + self.motion.inform(motion)
         noise = standard_normal((steps, batch, self.config.latent_dim), features, generator, sample)
         carry = self.dynamics.initial(batch) if start is None else (start.hidden, start.cell)
         states, next_carry, mean, std = self.scan(*carry, projected, context, is_first, noise, actions)
         drawn = states._replace(latent=mean + std * noise.transpose(0, 1))
-        return Observed(features, perceived, context, states, drawn, next_carry, mean, std)
+        return Observed(features, perceived, context, states, drawn, next_carry, mean, std, motion)
 
     @torch.no_grad()
     def warm_up(
@@ -197,14 +213,18 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """Return the memory after a chunk, the start for `observe` and `forward` on the rows that follow it."""
         observed = self.observe(observations, actions, is_first, generator)
         hidden, cell = self.advance(observed.states.map(lambda x: x[:, -1]), actions[:, -1])
-        frames = last_frames(observations, is_first, self.config.encoder_config.frame_stack)
+        frames = last_frames(observations, is_first, self.frames_seen)
         return Memory(hidden, cell, None, frames)
 
     def _stacked(self, observations: Tensor, is_first: Tensor, start: Memory | None) -> Tensor:
-        """Return the trunk's inputs [B, T, 3 * frame_stack, 64, 64] for the frames of a chunk."""
+        """Return the frames of a chunk, each before its predecessors: [B, T, 3 * frames_seen, 64, 64]."""
         earlier = () if start is None else tuple(self.frame_norm(frame) for frame in start.frames)
-        count = self.config.encoder_config.frame_stack
-        return stack_chunk(self.frame_norm(observations), is_first, count, earlier)
+        return stack_chunk(self.frame_norm(observations), is_first, self.frames_seen, earlier)
+
+    @staticmethod
+    def _first(stacked: Tensor, count: int) -> Tensor:
+        """Return the newest `count` frames [N, 3 * count, 64, 64] of stacks [N, ·, 64, 64]."""
+        return stacked if stacked.shape[1] == 3 * count else stacked[:, : 3 * count]
 
     def scan(
         self,
@@ -270,9 +290,12 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if predicted_context is not None:
             found["context_nll"] = losses.context_nll(observed.context, predicted_context)
         if self.teacher is not None:
-            stacked = self._stacked(observations, is_first, start)
-            found["gram_enc_loss"] = self.teacher.loss(observed.features, stacked, generator)
+            stacked = self._stacked(observations, is_first, start).flatten(0, 1)
+            seen = self._first(stacked, self.config.encoder_config.frame_stack).unflatten(0, is_first.shape)
+            found["gram_enc_loss"] = self.teacher.loss(observed.features, seen, generator)
         found |= self._target_losses(inputs, observed.drawn.features)
+        if self.motion is not None and observed.motion is not None and rewards is not None:
+            found["motion_nll"] = self.motion.nll(observed.motion, actions, is_first, rewards)
 
         output = ModelOutput(inputs, observed, prior, attention, maps, frames, predicted_context, found, scalars)
         found |= extra_losses(self.config.extra_losses, output)

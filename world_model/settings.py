@@ -14,6 +14,7 @@ import numpy as np
 
 _MAX_LENGTH = 1000  # characters of a string, values of a list
 _MAX_INTEGER = 2**63
+_WHOLE: dict[Any, str] = {int: "a positive integer", int | None: "a positive integer or null"}
 _REFUSED = object()
 _NAMES = {  # singular, plural
     float: ("a finite number", "finite numbers"),
@@ -46,8 +47,9 @@ class Settings:
 def as_declared(name: str, value: Any, hint: Any, least: int | None = None) -> Any:
     """Return a value as plain Python of type `hint`, whole numbers of at least `least`; ValueError with its name."""
     plain = _plain(value, hint)
-    if plain is _REFUSED or (hint is int and least is not None and plain < least):
-        expected = "a positive integer" if hint is int and least == 1 else _describe(hint)
+    is_low = hint in _WHOLE and least is not None and isinstance(plain, int) and plain < least
+    if plain is _REFUSED or is_low:
+        expected = _WHOLE[hint] if hint in _WHOLE and least == 1 else _describe(hint)
         raise ValueError(f"{name}: got {short(value)}, expected {expected}")
     return plain
 

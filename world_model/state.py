@@ -66,6 +66,7 @@ class Observed(NamedTuple):
     next_carry: Tensor  # h_t, the LSTM's output after a_t
     mean: Tensor  # mean of q(z_t|x_t,c_t,g_t)
     std: Tensor  # its standard deviation
+    motion: Tensor | None = None  # what the motion's trunk sees, [B, T, M]
 
 
 def stack_states(states: list[State], dim: int) -> State:

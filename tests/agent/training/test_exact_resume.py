@@ -112,6 +112,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
         {"replay.burn_in": 2},
         {"replay.shift": 4},
         {"world_model.encoder_config.frame_stack": 2},
+        {"world_model.encoder_config.motion_dim": 8},
         {"behavior.target_std": 0.4},
     ],
     ids=lambda switch: "=".join(map(str, *switch.items())),
