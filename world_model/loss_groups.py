@@ -32,16 +32,16 @@ GROUPS: Groups = {
         "continue_nll": (1.0,),
     },
 }
-# Losses that are always present, or depend on a part of the model or on a target
+# Losses that are always present, and those that need a part of the model, a target, or both
 ALWAYS = ("recon_loss", "kl_z")
 OF_PART = {
     "perceiver": ("vq_recon", "vq_commit", "next_token_ce"),
     "context_predictor": ("context_nll",),
     "attention": ("attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"),
     "teacher": ("gram_enc_loss",),
+    "motion": ("motion_nll",),
 }
-OF_PART_AND_REWARDS = {"motion": ("motion_nll",)}
-OF_TARGET = {"rewards": ("reward_nll",), "is_terminal": ("continue_nll",)}
+OF_TARGET = {"rewards": ("reward_nll", "motion_nll"), "is_terminal": ("continue_nll",)}
 
 # The task losses of method "balanced": these terms, and in the first group all others, users' own losses included
 BALANCED: Mapping[str, tuple[str, ...]] = {

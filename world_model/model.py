@@ -28,7 +28,7 @@ from world_model.frame_norm import FrameNorm
 from world_model.frame_stack import last_frames, push, stack_chunk
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
-from world_model.loss_groups import ALWAYS, OF_PART, OF_PART_AND_REWARDS, OF_TARGET, Groups, select
+from world_model.loss_groups import ALWAYS, OF_PART, OF_TARGET, Groups, select
 from world_model.motion import MotionTrunk
 from world_model.output import ModelOutput
 from world_model.parts import extra_groups, extra_losses, make_dynamics, make_prior
@@ -84,16 +84,11 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
 
     def loss_groups(self, rewards: bool = True, is_terminal: bool = True) -> Groups:
         """Return the groups, terms and weights (pillar 5) of all losses, for the active parts and given targets."""
-        names = {*ALWAYS, *self.prior.loss_names}
-        for part, of_part in OF_PART.items():
-            if getattr(self, part) is not None:
-                names.update(of_part)
-        for part, of_part in OF_PART_AND_REWARDS.items():
-            if rewards and getattr(self, part) is not None:
-                names.update(of_part)
-        for target, is_given in (("rewards", rewards), ("is_terminal", is_terminal)):
-            if is_given:
-                names.update(OF_TARGET[target])
+        given = {part: getattr(self, part) is not None for part in OF_PART}
+        given |= {"rewards": rewards, "is_terminal": is_terminal}
+        needing = OF_PART | OF_TARGET
+        names = {*ALWAYS, *self.prior.loss_names}.union(*needing.values())
+        names = names.difference(*(needing[name] for name, is_given in given.items() if not is_given))
         return select(names, self.extra_groups)
 
     def shared_parameters(self) -> list[nn.Parameter]:
@@ -224,7 +219,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     @staticmethod
     def _first(stacked: Tensor, count: int) -> Tensor:
         """Return the newest `count` frames [N, 3 * count, 64, 64] of stacks [N, ·, 64, 64]."""
-        return stacked if stacked.shape[1] == 3 * count else stacked[:, : 3 * count]
+        return stacked[:, : 3 * count]
 
     def scan(
         self,

@@ -58,11 +58,14 @@ class Experience:
 
 
 def load_episodes(logdir: Path, length: int) -> list[Episode]:
-    """A run's episodes of `length` rows or more, oldest first. ValueError if there are none."""
+    """A run's episodes, oldest first. ValueError if they do not have `length` rows together."""
     store = EpisodeStore(logdir / "episodes")
-    episodes = [episode for episode in store.load_all() if len(episode.reward) >= length]
-    if not episodes:
-        raise ValueError(f"logdir: got no episode of {length} rows or more in '{store.folder}', expected some")
+    episodes = list(store.load_all())
+    rows = sum(len(episode.reward) for episode in episodes)
+    if rows < length:
+        raise ValueError(
+            f"logdir: got episodes of {rows} rows together in '{store.folder}', expected at least {length}"
+        )
     return episodes
 
 
@@ -84,11 +87,11 @@ def joined(parts: Sequence[Experience]) -> Experience:
     return Experience(states, reward, is_first, is_terminal)
 
 
-def equip(agent: Agent, config: Config, arm: str, seed: int) -> None:
+def equip(agent: Agent, config: Config, arm: str) -> None:
     """Give the agent other settings of its behaviour, new networks where the arm says so, and new optimizers."""
     agent.config = config
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.random.default_generator.manual_seed(config.seed)
         features = agent.model.config.feature_dim
         new = ActorCritic(features, agent.action_dim, config.behavior, agent.is_discrete).to(agent.device)
     kept = {"actor": ("actor", "entropy_bonus"), "critic": ("critic", "slow_critic", "return_scale")}
@@ -102,9 +105,9 @@ def equip(agent: Agent, config: Config, arm: str, seed: int) -> None:
     )
 
 
-def train(agent: Agent, experience: Experience, updates: int, seed: int) -> dict[str, float]:
+def train(agent: Agent, experience: Experience, updates: int) -> dict[str, float]:
     """Make `updates` of actor and critic in dreams from the experience -> the last one's metrics."""
-    replay = agent.config.replay
+    replay, seed = agent.config.replay, agent.config.seed
     generator, noise = Generator().manual_seed(seed), Generator(agent.device).manual_seed(seed)
     metrics: dict[str, Tensor] = {}
     for update in range(updates):
@@ -136,9 +139,10 @@ def measure(given: argparse.Namespace) -> Report:
     experience, rows = joined(parts), []
     for arm in given.arms:
         for seed in given.seeds:
-            begun, agent.actor_critic = time.monotonic(), own
-            equip(agent, replace(config, seed=seed), arm, seed)
-            figures = train(agent, experience, given.updates, seed) | value_figures(agent, parts[-JUDGED:])
+            begun = time.monotonic()
+            agent.actor_critic = own
+            equip(agent, replace(config, seed=seed), arm)
+            figures = train(agent, experience, given.updates) | value_figures(agent, parts[-JUDGED:])
             played = {mode: evaluate(agent, given.episodes, mode=mode).returns for mode in ("deterministic", "sample")}
             seconds = round(time.monotonic() - begun, 1)
             rows.append({"arm": arm, "seed": seed, "seconds": seconds, "returns": played, "figures": figures})

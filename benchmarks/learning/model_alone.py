@@ -33,7 +33,8 @@ from world_model import monitors
 
 LOSSES = ("recon_loss", "kl_bound", "reward_nll")
 SHOWN = (*LOSSES, "imag_gap_reward/1", "imag_gap_reward/5", "imag_gap_reward/15", "imag_gap_carry/5", "imag_gap_kl/5")
-OF_THE_MODEL = ("world_model.", "losses.", "optimizer.", "replay.batch_")  # settings that its learning depends on
+# settings that its learning depends on
+OF_THE_MODEL = ("world_model.", "losses.", "optimizer.", "replay.batch_", "replay.burn_in", "replay.shift")
 MODEL_ARMS = [name for name, changes in ARMS.items() if all(key.startswith(OF_THE_MODEL) for key in changes)]
 
 

@@ -1,6 +1,7 @@
 """behavior_alone: actors and critics trained in the dreams of a run's model, which stays as it is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_arms_stand_side_by_side_and_the_run_stays_as_it_is(finished_run: Path, 
 def test_an_arm_replaces_what_its_name_says(finished_run: Path, arm: str):
     agent = load(finished_run)
     own, model = agent.actor_critic, {name: x.clone() for name, x in agent.model.state_dict().items()}
-    behavior_alone.equip(agent, agent.config, arm, seed=9)
+    behavior_alone.equip(agent, replace(agent.config, seed=9), arm)
     new = agent.actor_critic
     is_same = {
         name: all(
@@ -42,7 +43,7 @@ def test_an_arm_replaces_what_its_name_says(finished_run: Path, arm: str):
     episodes = behavior_alone.load_episodes(finished_run, 8)
     parts = [behavior_alone.infer(agent, x, torch.Generator().manual_seed(0)) for x in episodes]
     actor = new.actor.net[0].weight.clone()
-    behavior_alone.train(agent, behavior_alone.joined(parts), 2, seed=0)
+    behavior_alone.train(agent, behavior_alone.joined(parts), 2)
     assert not torch.equal(new.actor.net[0].weight, actor)
     assert all(torch.equal(x, model[name]) for name, x in agent.model.state_dict().items())
 
@@ -73,6 +74,11 @@ def test_bad_input_is_one_line(finished_run: Path, options: list[str], line: str
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert line in error
+
+
+def test_too_few_rows_are_named(finished_run: Path):
+    with pytest.raises(ValueError, match=r"logdir: got episodes of \d+ rows together in .*, expected at least 9999"):
+        behavior_alone.load_episodes(finished_run, 9999)
 
 
 def test_a_run_that_is_not_there_is_one_line(tmp_path: Path, capsys):

@@ -43,8 +43,9 @@ def test_the_held_out_episodes_are_the_newest_and_not_trained_on(run: Path):
 
 def test_updates_teach_the_model(run: Path):
     config = model_alone.arm_config(
-        model_alone.load_config(run / "config.yaml"), "aime", ["optimizer.model_lr=1e-2"], 0
+        model_alone.load_config(run / "config.yaml"), "aime", ["optimizer.model_lr=1e-2", "replay.shift=1"], 0
     )
+    assert config.replay.shift == 1
     assert (config.world_model.latent_dim, config.optimizer.model_lr) == (5, 1e-2)  # the run's own, and what was set
     training, held_out = model_alone.load_episodes(run, 2, 8)
     losses = [model_alone.judge(model_alone.train(config, training, n), held_out)["recon_loss"] for n in (1, 60)]
