@@ -13,6 +13,7 @@ SEED_GROUPS: Groups = {  # the default of `LossAggregator()`; a model passes its
     "total_elbo": {
         "recon_loss": ("lambda_recon",),
         "kl_z": ("beta",),
+        "overshoot_kl": ("beta",),
         "hierarchical_kl": ("beta", "hier_scale"),
         "cluster_entropy": (-1.0, "entropy_weight"),
         "gram_enc_loss": ("lambda_gram",),
@@ -29,6 +30,7 @@ SEED_GROUPS: Groups = {  # the default of `LossAggregator()`; a model passes its
         "slot_recon": (1.0,),
         "context_nll": ("lambda_context",),
         "reward_nll": (1.0,),
+        "overshoot_nll": (1.0,),
         "motion_nll": (1.0,),
         "continue_nll": (1.0,),
     },

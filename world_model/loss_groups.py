@@ -12,6 +12,7 @@ GROUPS: Groups = {
     "total_elbo": {
         "recon_loss": ("lambda_recon",),
         "kl_z": ("beta",),
+        "overshoot_kl": ("beta",),
         "hierarchical_kl": ("beta", "hier_scale"),
         "cluster_entropy": (-1.0, "entropy_weight"),
         "gram_enc_loss": ("lambda_gram",),
@@ -28,11 +29,12 @@ GROUPS: Groups = {
         "slot_recon": (1.0,),
         "context_nll": ("lambda_context",),
         "reward_nll": (1.0,),
+        "overshoot_nll": (1.0,),
         "motion_nll": (1.0,),
         "continue_nll": (1.0,),
     },
 }
-# Losses that are always present, and those that need a part of the model, a target, or both
+# Losses that are always present, and those that need a part of the model, a setting, a target, or several
 ALWAYS = ("recon_loss", "kl_z")
 OF_PART = {
     "perceiver": ("vq_recon", "vq_commit", "next_token_ce"),
@@ -41,13 +43,14 @@ OF_PART = {
     "teacher": ("gram_enc_loss",),
     "motion": ("motion_nll",),
 }
-OF_TARGET = {"rewards": ("reward_nll", "motion_nll"), "is_terminal": ("continue_nll",)}
+OF_SETTING = {"overshoot": ("overshoot_kl", "overshoot_nll")}
+OF_TARGET = {"rewards": ("reward_nll", "overshoot_nll", "motion_nll"), "is_terminal": ("continue_nll",)}
 
 # The task losses of method "balanced": these terms, and in the first group all others, users' own losses included
 BALANCED: Mapping[str, tuple[str, ...]] = {
     "total_reconstruction": (),
-    "total_kl": ("kl_z", "hierarchical_kl", "cluster_entropy"),
-    "total_reward": ("reward_nll", "motion_nll", "continue_nll"),
+    "total_kl": ("kl_z", "overshoot_kl", "hierarchical_kl", "cluster_entropy"),
+    "total_reward": ("reward_nll", "overshoot_nll", "motion_nll", "continue_nll"),
 }
 
 

@@ -28,7 +28,7 @@ from world_model.frame_norm import FrameNorm
 from world_model.frame_stack import last_frames, push, stack_chunk
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
-from world_model.loss_groups import ALWAYS, OF_PART, OF_TARGET, Groups, select
+from world_model.loss_groups import ALWAYS, OF_PART, OF_SETTING, OF_TARGET, Groups, select
 from world_model.motion import MotionTrunk
 from world_model.output import ModelOutput
 from world_model.parts import extra_groups, extra_losses, make_dynamics, make_prior
@@ -85,8 +85,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     def loss_groups(self, rewards: bool = True, is_terminal: bool = True) -> Groups:
         """Return the groups, terms and weights (pillar 5) of all losses, for the active parts and given targets."""
         given = {part: getattr(self, part) is not None for part in OF_PART}
+        given |= {setting: getattr(self.config, setting) is not None for setting in OF_SETTING}
         given |= {"rewards": rewards, "is_terminal": is_terminal}
-        needing = OF_PART | OF_TARGET
+        needing = OF_PART | OF_SETTING | OF_TARGET
         names = {*ALWAYS, *self.prior.loss_names}.union(*needing.values())
         names = names.difference(*(needing[name] for name, is_given in given.items() if not is_given))
         return select(names, self.extra_groups)
@@ -289,6 +290,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             seen = self._first(stacked, self.config.encoder_config.frame_stack).unflatten(0, is_first.shape)
             found["gram_enc_loss"] = self.teacher.loss(observed.features, seen, generator)
         found |= self._target_losses(inputs, observed.drawn.features)
+        if self.config.overshoot is not None:
+            found |= self._overshoot(self.config.overshoot, inputs, observed, generator)
         if self.motion is not None and observed.motion is not None and rewards is not None:
             found["motion_nll"] = self.motion.nll(observed.motion, actions, is_first, rewards)
 
@@ -329,6 +332,24 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if inputs.is_terminal is not None:
             found["continue_nll"] = losses.continue_nll(self.continue_head(features), inputs.is_terminal)
         return found
+
+    def _overshoot(
+        self, steps: int, inputs: Inputs, observed: Observed, generator: Generator | None
+    ) -> dict[str, Tensor]:
+        """Dream a chunk's last `steps` rows under their real actions, and return the losses of what was dreamt.
+
+        Inference corrects the carry at every frame, a dream never does: only here does the transition learn from its
+        own errors. Latent overshooting (Hafner et al. 2019), of the whole dream and with rewards.
+        """
+        rows = inputs.is_first.shape[1]
+        if rows < 2:
+            raise ValueError(f"observations: got chunks of {rows} row, expected at least 2 with overshoot")
+        steps = min(steps, rows - 1)
+        following = iter(inputs.actions[:, -1 - steps : -1].unbind(1))
+        start = observed.states.map(lambda x: x[:, -1 - steps])
+        dream, _ = self.imagine(start, lambda _: next(following), steps, generator)
+        dreamed, free_nats = dream.map(lambda x: x[:, 1:]), self.config.prior_config.free_nats
+        return terms.overshoot_terms(self.prior, self.reward_head, free_nats, inputs, observed, dreamed)
 
     def forward_sequence(
         self,

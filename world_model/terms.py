@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from world_model import losses
 from world_model.attention_schema import AttentionOutput
 from world_model.config import PriorConfig
 from world_model.frame_norm import FrameNorm
+from world_model.heads import RewardHead
 from world_model.output import PriorOutput
 from world_model.perceiver_io import CausalPerceiver, PerceiverOutput
 from world_model.prior import Prior
@@ -50,6 +52,23 @@ def prior_terms(
     report = prior.report(params, responsibilities)
     sample = params.sample(prior.draw_noise(mean.shape, mean, generator))
     return PriorOutput(params, sample, bound, responsibilities, report), {"kl_z": kl_z, **report.losses}
+
+
+def overshoot_terms(
+    prior: Prior, reward_head: RewardHead, free_nats: float, inputs: Inputs, observed: Observed, dreamed: State
+) -> Losses:
+    """Compute the losses of a dream [B, k, ...] of a chunk's last k rows: its priors' KL, its rewards' NLL.
+
+    The posteriors are targets without gradient. Rows after a reset, which no dream can foretell, do not count.
+    """
+    steps = dreamed.latent.shape[1]
+    mean, std = observed.mean[:, -steps:].detach(), observed.std[:, -steps:].detach()
+    found = {"overshoot_kl": prior(dreamed.carry).kl(mean, std)[0].clamp_min(free_nats)}
+    if inputs.rewards is not None:
+        found["overshoot_nll"] = reward_head.nll(dreamed.features, inputs.rewards[:, -steps:])
+    before = (inputs.is_first.shape[1] - steps, 0)
+    valid = functional.pad(inputs.is_first[:, -steps:].cumsum(1) == 0, before)
+    return {name: losses.over_valid(functional.pad(loss, before), valid) for name, loss in found.items()}
 
 
 def decoder_maps(attention: AttentionOutput, prior_share: float, generator: Generator | None) -> Tensor:

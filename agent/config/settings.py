@@ -222,6 +222,9 @@ class Config(Settings):
         if not 0 <= self.replay.burn_in <= self.replay.batch_length:
             lengths = (self.replay.burn_in, self.replay.batch_length)
             raise ValueError(f"replay.burn_in, batch_length: got {lengths}, expected 0 <= burn_in <= batch_length")
+        lengths = (self.world_model.overshoot or 0, self.replay.batch_length)
+        if lengths[0] >= lengths[1]:
+            raise ValueError(f"world_model.overshoot, replay.batch_length: got {lengths}, expected overshoot < length")
         if not 0 <= self.replay.shift <= MOST_SHIFT:
             raise ValueError(f"replay.shift: got {self.replay.shift}, expected 0 to {MOST_SHIFT} pixels")
         lengths = (self.replay.sample_length, self.replay.capacity_steps)
