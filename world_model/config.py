@@ -86,6 +86,7 @@ class AttentionConfig(Block):
     prior_dim: int = 256  # width of the hidden layer of the top-down prior
     map_mix: float = 0.01  # share of the uniform map in every map, which bounds the KL
     prior_share: float = 1.0  # share of sequences decoded under prior maps in training, the others under posterior ones
+    train_fraction: float = 1.0  # share of sequences attended to in training (unbiased: the losses are rescaled)
     use_precision: bool = True  # False: plain Huber loss on the predicted movement
 
 
@@ -152,13 +153,16 @@ class WorldModelConfig(Block):
             raise ValueError(f"encoder_config.min_std, max_std: got {stds}, expected 0 < min_std < max_std")
         if not 0 <= encoder.gram_fraction <= 1:
             raise ValueError(f"encoder_config.gram_fraction: got {encoder.gram_fraction}, expected [0, 1]")
-        for name in ("perceiver_config", "decoder_config"):
+        for name in ("perceiver_config", "decoder_config", "attention_config"):
             fraction = getattr(self, name).train_fraction
             if not 0 < fraction <= 1:
                 raise ValueError(f"{name}.train_fraction: got {fraction}, expected (0, 1]")
         share = self.attention_config.prior_share
         if not 0 <= share <= 1:
             raise ValueError(f"attention_config.prior_share: got {share}, expected [0, 1]")
+        shares = (share, self.attention_config.train_fraction)
+        if max(shares) < 1:
+            raise ValueError(f"attention_config.prior_share, train_fraction: got {shares}, expected one of them at 1")
         for name in ("free_nats", "representation_scale", "representation_free_nats"):
             if getattr(prior, name) < 0:
                 raise ValueError(f"prior_config.{name}: got {getattr(prior, name)}, expected 0 or more")

@@ -20,16 +20,21 @@ def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
 
 def choose_frames(shape: torch.Size, fraction: float, generator: Generator | None, device: torch.device) -> Tensor:
     """Return a random `fraction` of the B * T frame indices, at least one, without repetition: [n]; all if it is 1."""
-    frames = shape[0] * shape[1]
+    return choose(shape[0] * shape[1], fraction, generator, device)
+
+
+def choose(count: int, fraction: float, generator: Generator | None, device: torch.device) -> Tensor:
+    """Return a random `fraction` of `count` indices, at least one, without repetition: [n]; all in order if it is 1."""
     if fraction == 1.0:
-        return torch.arange(frames, device=device)
-    return torch.randperm(frames, generator=generator, device=device)[: max(1, round(fraction * frames))]
+        return torch.arange(count, device=device)
+    return torch.randperm(count, generator=generator, device=device)[: max(1, round(fraction * count))]
 
 
 def spread(loss: Tensor, chosen: Tensor, shape: torch.Size) -> Tensor:
-    """Return losses [n] of the chosen frames as [B, T]: zero elsewhere, scaled so that the mean is kept."""
-    whole = loss.new_zeros(shape[0] * shape[1]).index_copy(0, chosen, loss)
-    return (whole * (whole.numel() / len(chosen))).view(shape)
+    """Return losses of the chosen frames [n], or sequences [n, T], as [B, T]: zero elsewhere, of the same mean."""
+    rows = shape.numel() // loss[0].numel()
+    whole = loss.new_zeros(rows, *loss.shape[1:]).index_copy(0, chosen, loss)
+    return (whole * (rows / len(chosen))).view(shape)
 
 
 def squared_error(target: Tensor, prediction: Tensor) -> Tensor:

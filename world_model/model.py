@@ -310,11 +310,15 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self, inputs: Inputs, observed: Observed, generator: Generator | None
     ) -> tuple[AttentionOutput | None, Tensor, dict[str, Tensor]]:
         """Run pillar 4: return its output (None if it is off), the decoder's maps, and its losses."""
-        drawn = observed.drawn
+        drawn, is_first = observed.drawn, inputs.is_first
         if self.attention is None:
             return None, self.prior_maps(drawn), {}
+        fraction = self._share(self.config.attention_config.train_fraction)
+        if fraction < 1.0:
+            attention, found = terms.attention_terms(self.attention, observed, is_first, fraction, generator)
+            return attention, self.prior_maps(drawn), found
         attention = self.attention(observed.features, drawn.carry, drawn.latent)
-        found = self.attention.losses(attention, inputs.is_first)
+        found = self.attention.losses(attention, is_first)
         prior_share = self._share(self.config.attention_config.prior_share)
         return attention, terms.decoder_maps(attention, prior_share, generator), found
 

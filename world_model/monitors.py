@@ -51,7 +51,12 @@ def context_ratio(context: Tensor, predicted: Tensor) -> Tensor:
 
 
 def attention_monitors(attention: AttentionOutput, is_first: Tensor) -> Monitors:
-    """Return the largest slot's share of the cells, and the predicted movement's error over that of no movement."""
+    """Return the largest slot's share of the cells, and the predicted movement's error over that of no movement.
+
+    is_first [B, T] is that of the whole chunk, of which the attention may have seen some sequences only.
+    """
+    if attention.sequences is not None:
+        is_first = is_first[attention.sequences]
     maps, predicted = attention.maps, attention.predicted_movement
     mass = attention.responsibilities.mean((-2, -1))  # [B, T, S]
     error, error_of_still = (

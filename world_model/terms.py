@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from world_model import losses
-from world_model.attention_schema import AttentionOutput
+from world_model.attention_schema import AttentionOutput, AttentionSchema
 from world_model.config import PriorConfig
 from world_model.frame_norm import FrameNorm
 from world_model.heads import RewardHead
@@ -69,6 +69,18 @@ def overshoot_terms(
     before = (inputs.is_first.shape[1] - steps, 0)
     valid = functional.pad(inputs.is_first[:, -steps:].cumsum(1) == 0, before)
     return {name: losses.over_valid(functional.pad(loss, before), valid) for name, loss in found.items()}
+
+
+def attention_terms(
+    schema: AttentionSchema, observed: Observed, is_first: Tensor, fraction: float, generator: Generator | None
+) -> tuple[AttentionOutput, Losses]:
+    """Compute pillar 4 on a random `fraction` of the sequences: its output for those, and its losses."""
+    chosen = losses.choose(len(is_first), fraction, generator, is_first.device)
+    seen = (observed.features, observed.drawn.carry, observed.drawn.latent)
+    attention = schema(*(x[chosen] for x in seen))
+    found = schema.losses(attention, is_first[chosen])
+    spread = {name: losses.spread(loss, chosen, is_first.shape) for name, loss in found.items()}
+    return attention._replace(sequences=chosen), spread
 
 
 def decoder_maps(attention: AttentionOutput, prior_share: float, generator: Generator | None) -> Tensor:

@@ -42,6 +42,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "frame stack": {"encoder_config": {"frame_stack": 3}},
     "motion": {"encoder_config": {"motion_dim": 8}},
     "overshoot": {"overshoot": 3},
+    "half the sequences attended to": {"attention_config": {"train_fraction": 0.5}},
     "posterior maps in half": {"attention_config": {"prior_share": 0.5}},
     "half the frames": {"decoder_config": {"train_fraction": 0.5}, "perceiver_config": {"train_fraction": 0.5}},
     "all off": {

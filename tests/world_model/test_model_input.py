@@ -125,6 +125,11 @@ def test_a_dream_has_a_length() -> None:
         ({"perceiver_config": {"num_heads": 3}}, "width: got 256, expected a multiple of 2 * num_heads = 6"),
         ({"encoder_config": {"stem_stride": 3}}, "encoder_config.stem_stride: got 3, expected one of 2, 4, 8"),
         ({"attention_config": {"prior_share": 2.0}}, "attention_config.prior_share: got 2.0, expected"),
+        ({"attention_config": {"train_fraction": 0.0}}, "attention_config.train_fraction: got 0.0, expected (0, 1]"),
+        (
+            {"attention_config": {"prior_share": 0.5, "train_fraction": 0.5}},
+            "attention_config.prior_share, train_fraction: got (0.5, 0.5), expected one of them at 1",
+        ),
         ({"attention_config": {"map_mix": 0.0}}, "map_mix: got 0.0, expected a number in (0, 1)"),
     ],
 )

@@ -19,6 +19,7 @@ class AttentionOutput(NamedTuple):
     predicted_movement: Tensor  # [B, T, S, 2], expected change of the centre since t-1
     log_precision: Tensor  # [B, T, S], in [-4, 8]
     slot_recon: Tensor  # [B, T], squared error of the features that the slots reconstruct; 1 if they explain nothing
+    sequences: Tensor | None = None  # [B], which ones of a larger batch these are; None: all of it
 
 
 class AttentionSchema(nn.Module):
