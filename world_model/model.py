@@ -346,12 +346,12 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         own errors. Latent overshooting (Hafner et al. 2019), of the whole dream and with rewards.
         """
         rows = inputs.is_first.shape[1]
-        if rows < 2:
-            raise ValueError(f"observations: got chunks of {rows} row, expected at least 2 with overshoot")
         steps = min(steps, rows - 1)
         following = iter(inputs.actions[:, -1 - steps : -1].unbind(1))
         start = observed.states.map(lambda x: x[:, -1 - steps])
-        dream, _ = self.imagine(start, lambda _: next(following), steps, generator)
+        dream = stack_states([start], 1)
+        if steps > 0:
+            dream, _ = self.imagine(start, lambda _: next(following), steps, generator)
         dreamed, free_nats = dream.map(lambda x: x[:, 1:]), self.config.prior_config.free_nats
         return terms.overshoot_terms(self.prior, self.reward_head, free_nats, inputs, observed, dreamed)
 

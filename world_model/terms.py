@@ -61,14 +61,13 @@ def overshoot_terms(
 
     The posteriors are targets without gradient. Rows after a reset, which no dream can foretell, do not count.
     """
-    steps = dreamed.latent.shape[1]
-    mean, std = observed.mean[:, -steps:].detach(), observed.std[:, -steps:].detach()
+    before = inputs.is_first.shape[1] - dreamed.latent.shape[1]
+    mean, std = observed.mean[:, before:].detach(), observed.std[:, before:].detach()
     found = {"overshoot_kl": prior(dreamed.carry).kl(mean, std)[0].clamp_min(free_nats)}
     if inputs.rewards is not None:
-        found["overshoot_nll"] = reward_head.nll(dreamed.features, inputs.rewards[:, -steps:])
-    before = (inputs.is_first.shape[1] - steps, 0)
-    valid = functional.pad(inputs.is_first[:, -steps:].cumsum(1) == 0, before)
-    return {name: losses.over_valid(functional.pad(loss, before), valid) for name, loss in found.items()}
+        found["overshoot_nll"] = reward_head.nll(dreamed.features, inputs.rewards[:, before:])
+    valid = functional.pad(inputs.is_first[:, before:].cumsum(1) == 0, (before, 0))
+    return {name: losses.over_valid(functional.pad(loss, (before, 0)), valid) for name, loss in found.items()}
 
 
 def attention_terms(
