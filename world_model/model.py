@@ -340,20 +340,28 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     def _overshoot(
         self, steps: int, inputs: Inputs, observed: Observed, generator: Generator | None
     ) -> dict[str, Tensor]:
-        """Dream a chunk's last `steps` rows under their real actions, and return the losses of what was dreamt.
+        """Dream `steps` rows each, back to back to the chunk's end, under the real actions; return the dreams' losses.
 
         Inference corrects the carry at every frame, a dream never does: only here does the transition learn from its
         own errors. Latent overshooting (Hafner et al. 2019), of the whole dream and with rewards.
         """
         rows = inputs.is_first.shape[1]
         steps = min(steps, rows - 1)
-        following = iter(inputs.actions[:, -1 - steps : -1].unbind(1))
-        start = observed.states.map(lambda x: x[:, -1 - steps])
-        dream = stack_states([start], 1)
-        if steps > 0:
-            dream, _ = self.imagine(start, lambda _: next(following), steps, generator)
-        dreamed, free_nats = dream.map(lambda x: x[:, 1:]), self.config.prior_config.free_nats
-        return terms.overshoot_terms(self.prior, self.reward_head, free_nats, inputs, observed, dreamed)
+        count = (rows - 1) // max(steps, 1)  # dreams of a chunk, all dreamt at once
+        before = rows - count * steps  # rows that no dream foretells
+
+        def split(per_row: Tensor) -> Tensor:
+            return per_row.unflatten(1, (count, steps)).flatten(0, 1)
+
+        if steps == 0:
+            dreamed = observed.states.map(lambda x: x[:, :0])
+        else:
+            actions = iter(split(inputs.actions[:, before - 1 : -1]).unbind(1))
+            start = observed.states.map(lambda x: split(x[:, before - 1 : -1])[:, 0])
+            dream, _ = self.imagine(start, lambda _: next(actions), steps, generator)
+            dreamed = dream.map(lambda x: x[:, 1:].unflatten(0, (-1, count)).flatten(1, 2))
+        free_nats = self.config.prior_config.free_nats
+        return terms.overshoot_terms(self.prior, self.reward_head, free_nats, steps, inputs, observed, dreamed)
 
     def forward_sequence(
         self,

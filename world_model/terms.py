@@ -55,18 +55,26 @@ def prior_terms(
 
 
 def overshoot_terms(
-    prior: Prior, reward_head: RewardHead, free_nats: float, inputs: Inputs, observed: Observed, dreamed: State
+    prior: Prior,
+    reward_head: RewardHead,
+    free_nats: float,
+    steps: int,
+    inputs: Inputs,
+    observed: Observed,
+    dreamed: State,
 ) -> Losses:
-    """Compute the losses of a dream [B, k, ...] of a chunk's last k rows: its priors' KL, its rewards' NLL.
+    """Compute the losses of dreams of `steps` rows each, back to back [B, k, ...] to a chunk's end.
 
-    The posteriors are targets without gradient. Rows after a reset, which no dream can foretell, do not count.
+    They are their priors' KL and their rewards' NLL. The posteriors are targets without gradient. Rows after a reset
+    within their dream, which it cannot foretell, do not count.
     """
     before = inputs.is_first.shape[1] - dreamed.latent.shape[1]
     mean, std = observed.mean[:, before:].detach(), observed.std[:, before:].detach()
     found = {"overshoot_kl": prior(dreamed.carry).kl(mean, std)[0].clamp_min(free_nats)}
     if inputs.rewards is not None:
         found["overshoot_nll"] = reward_head.nll(dreamed.features, inputs.rewards[:, before:])
-    valid = functional.pad(inputs.is_first[:, before:].cumsum(1) == 0, (before, 0))
+    resets = inputs.is_first[:, before:].unflatten(1, (-1, max(steps, 1))).cumsum(2).flatten(1)
+    valid = functional.pad(resets == 0, (before, 0))
     return {name: losses.over_valid(functional.pad(loss, (before, 0)), valid) for name, loss in found.items()}
 
 

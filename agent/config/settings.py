@@ -83,7 +83,9 @@ class OptimizerConfig(Settings):
     behavior_clip: float = 100.0  # bound on the global gradient norms of actor and critic, each
     behavior_eps: float = 1e-5  # Adam's epsilon for actor and critic; a much smaller one lets noise saturate the actor
     warmup_updates: int = 1000  # learning rates rise linearly from 0
+    anneal: float = 0.0  # share of the run at its end over which learning rates fall linearly to a tenth; 0: they stay
     average_decay: float = 0.0  # decay of the moving average of all weights, used outside of training; 0: no average
+    average_collects: bool = False  # whether that average also plays the episodes that are learned from
     lr_factor: float = 1.0  # factor on all learning rates; lowered when a run goes back after non-finite numbers
 
 
@@ -247,6 +249,11 @@ class Config(Settings):
         self._check_target_std()
         if not 0 <= self.optimizer.average_decay < 1:
             raise ValueError(f"optimizer.average_decay: got {self.optimizer.average_decay}, expected [0, 1)")
+        if not 0 <= self.optimizer.anneal <= 1:
+            raise ValueError(f"optimizer.anneal: got {self.optimizer.anneal}, expected [0, 1]")
+        if self.optimizer.average_collects and self.optimizer.average_decay == 0:
+            names = "optimizer.average_collects, average_decay"
+            raise ValueError(f"{names}: got (True, 0), expected an average_decay above 0 for an average that collects")
 
     def _check_target_std(self) -> None:
         """Raise ValueError if the target of the policy's std is no schedule, or outside of the policy's range."""

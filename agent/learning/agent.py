@@ -1,6 +1,7 @@
 """The agent: acting on frames, learning from chunks, saving and loading."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.state import Memory, State
 
 Mode = Literal["collect", "sample", "deterministic"]
+ANNEALED = 0.1  # learning rates at the end of a run, with `optimizer.anneal`, as a share of those before
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,6 +62,7 @@ class Agent:
         )
         self.average = WeightAverage(dict(self.named_weights()), config.optimizer.average_decay)
         self.updates = 0
+        self.progress = 0.0  # share of the run that is over, set by who runs it; `optimizer.anneal` follows it
         self.generators = {name: Generator(self.device) for name in ("act", "learn")}
         seeds = np.random.SeedSequence(config.seed).generate_state(len(self.generators))
         for generator, seed in zip(self.generators.values(), seeds, strict=True):
@@ -93,12 +96,14 @@ class Agent:
         """Choose actions: images uint8 [N, 64, 64, 3], is_first bool [N] -> float32 [N, A] in [-1, 1], next memory.
 
         "deterministic" takes the latent's mean and the likeliest action, "sample" draws both, "collect" also applies
-        `behavior.exploration` to the drawn action. NotFinite if the actions are not finite.
+        `behavior.exploration` to the drawn action, all by the average of the weights with `optimizer.average_collects`.
+        NotFinite if the actions are not finite.
         """
         generator = self.generators["act"]
         frames = to_frames(torch.from_numpy(images).to(self.device))
         first = torch.from_numpy(is_first).to(self.device)
-        with self.autocast():
+        plays_average = mode == "collect" and self.config.optimizer.average_collects
+        with self.average.swapped() if plays_average else nullcontext(), self.autocast():
             belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
             action = self.choose(belief, mode, generator)
             hidden, cell = self.model.advance(belief, action)
@@ -206,9 +211,11 @@ class Agent:
         return start, root_continue
 
     def _set_learning_rates(self) -> None:
-        """Set the learning rates, which rise linearly over the first updates."""
+        """Set the learning rates, which rise linearly over the first updates and may fall over the last of a run."""
         optimizer = self.config.optimizer
         factor = optimizer.lr_factor * min(1.0, (self.updates + 1) / max(1, optimizer.warmup_updates))
+        if (over := min(1.0, self.progress) - (1 - optimizer.anneal)) > 0:
+            factor *= 1 - (1 - ANNEALED) * over / optimizer.anneal
         rates = (optimizer.actor_lr, optimizer.critic_lr)
         for group, rate in zip(self.behavior_learner.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor

@@ -185,6 +185,7 @@ class AIME(BaseAlgorithm):
         with torch_threads(choose_threads(self.config, one_update).count):
             callback.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps and self._tick(self._rollout, callback, log_interval):
+                self.agent.progress = self.num_timesteps / total_timesteps
                 for _ in range(self._rollout.due()):
                     self._means.add(self.agent.update(self._rollout.sample()))
                 self._n_updates = self.agent.updates

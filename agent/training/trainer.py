@@ -223,6 +223,7 @@ class Trainer:
     def _update(self) -> None:
         replay, begun = self.config.replay, time.monotonic()
         self.is_saved = False
+        self.agent.progress = self.env_frames / self.config.env_frames
         try:
             metrics = self.guard.update(self.agent, self.replay.sample(replay.batch_size, replay.sample_length))
         except torch.cuda.OutOfMemoryError:

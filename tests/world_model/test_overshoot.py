@@ -17,32 +17,36 @@ def losses_of(model, sample, rewards=True):
 
 
 @torch.no_grad()
-def test_a_dream_of_the_last_rows_is_held_against_what_came():
+@pytest.mark.parametrize(("steps", "starts"), [(3, [2]), (2, [1, 3]), (1, [0, 1, 2, 3, 4])])
+def test_dreams_of_the_last_rows_are_held_against_what_came(steps, starts):
     """By hand, for one Gaussian without noise: the carry by the LSTM, the latent at the prior's mean, and so on."""
-    model, sample = make_model(**QUIET, prior_config={"kind": "gaussian", "free_nats": 0.0}).eval(), make_sample()
+    changes = {"overshoot": steps, "prior_config": {"kind": "gaussian", "free_nats": 0.0}}
+    model, sample = make_model(**merge(QUIET, changes)).eval(), make_sample()
     torch.nn.init.normal_(model.reward_head.net[-1].weight)
     output = losses_of(model, sample)
     states, rows = output.observed.states, sample.is_first.shape[1]
-    start = rows - 1 - STEPS
-    hidden, cell, latent = states.hidden[:, start], states.cell[:, start], states.latent[:, start]
-    for row in range(start + 1, rows):
+    counted = rows - 1 - starts[0]
+    for row in range(starts[0] + 1, rows):
+        if row - 1 in starts:
+            hidden, cell, latent = (x[:, row - 1] for x in (states.hidden, states.cell, states.latent))
         context = latent.new_zeros(len(latent), model.context_dim)
         hidden, cell = model.dynamics(torch.cat([latent, context, sample.actions[:, row - 1]], -1), hidden, cell)
         prior = model.prior(hidden[:, -1])
         latent = prior.mean
         posterior = Normal(output.observed.mean[:, row], output.observed.std[:, row])
-        expected = kl_divergence(posterior, Normal(prior.mean, prior.std)).sum(-1) * rows / STEPS
+        expected = kl_divergence(posterior, Normal(prior.mean, prior.std)).sum(-1) * rows / counted
         torch.testing.assert_close(output.losses["overshoot_kl"][:, row], expected, rtol=1e-4, atol=1e-4)
-        nll = model.reward_head.nll(torch.cat([hidden[:, -1], latent], -1), sample.rewards[:, row]) * rows / STEPS
+        nll = model.reward_head.nll(torch.cat([hidden[:, -1], latent], -1), sample.rewards[:, row]) * rows / counted
         torch.testing.assert_close(output.losses["overshoot_nll"][:, row], nll, rtol=1e-4, atol=1e-4)
     for name in ("overshoot_kl", "overshoot_nll"):
-        assert not output.losses[name][:, : start + 1].any()
+        assert not output.losses[name][:, : starts[0] + 1].any()
 
 
 @torch.no_grad()
-def test_rows_after_a_reset_do_not_count():
-    model = make_model(**QUIET).eval()
-    for resets, counted in (((), [3, 4, 5]), ((4,), [3]), ((3,), [])):
+def test_rows_after_a_reset_in_their_dream_do_not_count():
+    cases = [(3, (), [3, 4, 5]), (3, (4,), [3]), (3, (3,), []), (2, (2,), [4, 5]), (2, (3,), [2, 4, 5])]
+    for steps, resets, counted in cases:
+        model = make_model(**merge(QUIET, {"overshoot": steps})).eval()
         found = losses_of(model, make_sample(resets=resets)).losses["overshoot_kl"]
         assert found.any(0).nonzero().flatten().tolist() == counted
         assert found.isfinite().all()

@@ -136,6 +136,22 @@ def test_learning_rates_warm_up():
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("anneal", "expected"), [(0.4, [1, 1, 0.55, 0.1, 0.1]), (1.0, [1, 0.46, 0.28, 0.1, 0.1]), (0.0, [1] * 5)]
+)
+def test_learning_rates_fall_to_a_tenth_over_the_last_share_of_a_run(anneal, expected):
+    overrides = {"optimizer.warmup_updates": 1, "optimizer.anneal": anneal}
+    agent = Agent(make_config("debug", overrides=overrides), action_dim=2)
+    before = agent.config.optimizer
+    for progress, factor in zip((0.0, 0.6, 0.8, 1.0, 1.02), expected, strict=True):
+        agent.progress = progress
+        agent.update(random_chunk())
+        actor, critic = agent.behavior_learner.optimizer.param_groups
+        found = [agent.model_learner.optimizer.param_groups[0]["lr"], actor["lr"], critic["lr"]]
+        rates = (before.model_lr, before.actor_lr, before.critic_lr)
+        assert found == pytest.approx([factor * rate for rate in rates])
+
+
 def test_beta_follows_its_schedule_by_the_update_counter():
     """Only the ELBO's two KLs and the attention KL carry beta; what beta was is found from a total and its parts."""
     points = [[0, 0.0], [2, 1.0]]

@@ -94,6 +94,31 @@ def test_without_an_average_a_state_has_no_place_for_one():
     assert "average" not in small_agent(0.0).state_dict()
 
 
+def test_the_average_collects_if_it_is_asked_to():
+    """With ten times the weights the policy is another one; evaluations of the weights themselves do not change."""
+    actions = {}
+    for collects in (False, True):
+        overrides = {"optimizer.average_decay": 0.9, "optimizer.average_collects": collects}
+        agent = Agent(make_config("debug", overrides=overrides), action_dim=2)
+        agent.update(random_chunk(0))  # the average of one update is its weights
+        with torch.no_grad():
+            for parameter in agent.actor_critic.actor.parameters():
+                parameter.mul_(10.0)
+        for mode in ("collect", "sample"):
+            agent.generators["act"].manual_seed(1)
+            actions[mode, collects], _ = agent.act(frames(4), np.ones(4, bool), agent.initial_state(4), mode)
+        weights = weights_of(agent)
+        assert all(torch.equal(value, weights[name]) for name, value in agent.named_weights())
+    assert np.array_equal(actions["sample", False], actions["sample", True])
+    assert np.array_equal(actions["sample", False], actions["collect", False])
+    assert not np.allclose(actions["collect", False], actions["collect", True])
+
+
+def test_an_average_that_collects_has_to_be_kept():
+    with pytest.raises(ValueError, match=r"^optimizer.average_collects, average_decay: got \(True, 0\)"):
+        make_config("debug", overrides={"optimizer.average_decay": 0.0, "optimizer.average_collects": True})
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_a_decay_outside_of_its_range_is_refused(decay):
     with pytest.raises(ValueError, match=r"optimizer.average_decay: got .*, expected \[0, 1\)"):

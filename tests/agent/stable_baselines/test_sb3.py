@@ -43,6 +43,15 @@ def test_every_frame_is_a_row_with_the_action_that_was_taken_there(is_terminatin
             np.testing.assert_allclose(taken[key], [2 + 2 * rows["action"][i][0], -2 + rows["action"][i][1]], atol=1e-6)
 
 
+def test_learning_rates_fall_with_the_timesteps_of_a_call():
+    model = model_of(Scripted(Discrete(3)), replay={"prefill_frames": 20}, optimizer={"anneal": 0.5})
+    group = model.agent.model_learner.optimizer.param_groups[0]
+    for _ in range(2):
+        model.learn(40, reset_num_timesteps=False)
+        assert model.agent.progress > 0.85  # at the last update, which is a few timesteps before the end
+        assert 0.1 < group["lr"] / model.config.optimizer.model_lr < 0.4
+
+
 def test_discrete_actions_are_choices():
     env = Scripted(Discrete(3, start=5))
     model = model_of(env, replay={"prefill_frames": 20})

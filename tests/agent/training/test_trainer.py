@@ -112,6 +112,12 @@ def test_an_evaluation_plays_with_the_average_of_the_weights(tmp_path):
     assert evaluate(trainer.agent, episodes, seed).mean != logged
 
 
+def test_learning_rates_fall_with_the_frames_of_the_run(tmp_path):
+    trainer = run(tmp_path, **{"env_frames": 200, "optimizer.anneal": 0.5, "train.final_updates": 1})
+    group = trainer.agent.model_learner.optimizer.param_groups[0]
+    assert group["lr"] == pytest.approx(0.1 * trainer.config.optimizer.model_lr)
+
+
 def test_final_updates_come_after_the_last_frame_and_before_its_evaluation(tmp_path):
     plain = run(tmp_path / "plain", env_frames=200)
     trainer = run(tmp_path / "final", **{"env_frames": 200, "train.final_updates": 7})
