@@ -31,6 +31,7 @@ class PerceiverConfig(Block):
     num_blocks: int = 2  # blocks of attention over time
     window: int = 16  # frames of temporal attention, including the current one
     train_fraction: float = 1.0  # share of frames for vq_recon and next_token_ce (unbiased: rescaled)
+    trains_trunk: bool = True  # False: this pillar's losses and its context leave the trunk's weights alone
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         start: the memory before the first frame, as from `warm_up`; without it the first index counts as a reset (for
         pillar 1 always). `sample=False` takes every latent at its mean.
         """
-        dtype = self.frame_norm.mean.dtype
+        dtype, config = self.frame_norm.mean.dtype, self.config.perceiver_config
         is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, start is not None)
         batch, steps = is_first.shape
         self.frame_norm.initialise(observations.flatten(0, 1))
@@ -190,7 +190,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if self.perceiver is not None:
             window_starts = is_first.clone()
             window_starts[:, 0] = True
-            perceived = self.perceiver(features, window_starts, generator)
+            seen = features if config.trains_trunk else features.detach()
+            perceived = self.perceiver(seen, window_starts, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected, motion = self.posterior.project(features, context), None
         if self.motion is not None:

@@ -29,6 +29,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "Huber movement": {"attention_config": {"use_precision": False}},
     "perceiver off": {"perceiver_config": {"enabled": False}},
     "no context": {"context_mode": "none"},
+    "perceiver beside the trunk": {"perceiver_config": {"trains_trunk": False}},
     "teacher context": {"context_mode": "teacher"},
     "Gaussian prior": {"max_components": 1},
     "exact Gaussian prior": {"prior_config": {"kind": "gaussian"}},

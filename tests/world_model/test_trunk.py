@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.world_model.small_model import make_model, make_sample, rng
 from world_model.encoder_decoder.decoder import Decoder
 from world_model.layers import FromBlocks, ToBlocks
 from world_model.trunk import ConvTrunk
@@ -44,3 +45,17 @@ def test_a_pixel_reaches_only_features_within_its_kernel() -> None:
     touched[0, 0, 20, 20] = 1.0  # the kernel of row n covers pixels 8 n - 4 to 8 n + 11
     change = (trunk.layers[:2](touched) - trunk.layers[:2](frames)).abs().sum(1)[0]
     assert set(map(tuple, change.nonzero().tolist())) == {(y, x) for y in (2, 3) for x in (2, 3)}
+
+
+def test_a_perceiver_that_does_not_train_the_trunk_computes_the_same_from_it():
+    outputs = {}
+    for trains in (True, False):
+        model, sample = make_model(perceiver_config={"trains_trunk": trains}), make_sample()
+        found = model(*sample, generator=rng())
+        outputs[trains] = found.losses
+        loss = sum(found.losses[name].mean() for name in ("vq_recon", "vq_commit", "next_token_ce"))
+        sources = (next(model.trunk.parameters()), model.perceiver.tokenizer.project.weight)
+        trunk, own = torch.autograd.grad(loss, sources, allow_unused=True)
+        assert own.any()
+        assert (trunk is not None and bool(trunk.any())) is trains
+    assert all(torch.equal(loss, outputs[False][name]) for name, loss in outputs[True].items())
