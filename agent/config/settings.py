@@ -247,11 +247,16 @@ class Config(Settings):
             stds = (self.behavior.min_std, self.behavior.start_std)
             raise ValueError(f"behavior.min_std, start_std: got {stds}, expected 0 < min_std < start_std < 1")
         self._check_target_std()
-        if not 0 <= self.optimizer.average_decay < 1:
-            raise ValueError(f"optimizer.average_decay: got {self.optimizer.average_decay}, expected [0, 1)")
-        if not 0 <= self.optimizer.anneal <= 1:
-            raise ValueError(f"optimizer.anneal: got {self.optimizer.anneal}, expected [0, 1]")
-        if self.optimizer.average_collects and self.optimizer.average_decay == 0:
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        """Raise ValueError if a setting of the optimizer or of the weights' average is out of range."""
+        optimizer = self.optimizer
+        if not 0 <= optimizer.average_decay < 1:
+            raise ValueError(f"optimizer.average_decay: got {optimizer.average_decay}, expected [0, 1)")
+        if not 0 <= optimizer.anneal <= 1:
+            raise ValueError(f"optimizer.anneal: got {optimizer.anneal}, expected [0, 1]")
+        if optimizer.average_collects and optimizer.average_decay == 0:
             names = "optimizer.average_collects, average_decay"
             raise ValueError(f"{names}: got (True, 0), expected an average_decay above 0 for an average that collects")
 
