@@ -131,7 +131,7 @@ class WorldModelConfig(Block):
     context_mode: Literal["closed", "teacher", "none"] = "closed"  # input of the LSTM: ĉ; c in training; no context
     recurrence_noise: float = 1.0  # factor on the posterior's std for the recurrence's z; 0: its mean
     dream_noise: float = 1.0  # factor on a component's std for a dream's z; 0: its mean
-    overshoot: int | None = None  # rows that dreams under a chunk's real actions must foretell, one after the other
+    overshoot: int | None = None  # k: dreams of k rows each, back to back under the chunk's actions, must foretell it
     use_rgb: bool = True  # False: the plain sum of the task losses
     extra_losses: dict[str, float] = field(default_factory=dict)  # weights of losses in world_model.parts.EXTRA_LOSSES
     perceiver_config: PerceiverConfig = field(default_factory=PerceiverConfig)

@@ -179,7 +179,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         start: the memory before the first frame, as from `warm_up`; without it the first index counts as a reset (for
         pillar 1 always). `sample=False` takes every latent at its mean.
         """
-        dtype, config = self.frame_norm.mean.dtype, self.config.perceiver_config
+        dtype = self.frame_norm.mean.dtype
         is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, start is not None)
         batch, steps = is_first.shape
         self.frame_norm.initialise(observations.flatten(0, 1))
@@ -190,7 +190,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if self.perceiver is not None:
             window_starts = is_first.clone()
             window_starts[:, 0] = True
-            seen = features if config.trains_trunk else features.detach()
+            seen = features if self.config.perceiver_config.trains_trunk else features.detach()
             perceived = self.perceiver(seen, window_starts, generator)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected, motion = self.posterior.project(features, context), None
@@ -347,19 +347,15 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         own errors. Latent overshooting (Hafner et al. 2019), of the whole dream and with rewards.
         """
         rows = inputs.is_first.shape[1]
-        steps = min(steps, rows - 1)
-        count = (rows - 1) // max(steps, 1)  # dreams of a chunk, all dreamt at once
+        steps = max(1, min(steps, rows - 1))
+        count = (rows - 1) // steps  # dreams of a chunk, all dreamt at once; none of a single row
         before = rows - count * steps  # rows that no dream foretells
-
-        def split(per_row: Tensor) -> Tensor:
-            return per_row.unflatten(1, (count, steps)).flatten(0, 1)
-
-        if steps == 0:
-            dreamed = observed.states.map(lambda x: x[:, :0])
-        else:
-            actions = iter(split(inputs.actions[:, before - 1 : -1]).unbind(1))
-            start = observed.states.map(lambda x: split(x[:, before - 1 : -1])[:, 0])
-            dream, _ = self.imagine(start, lambda _: next(actions), steps, generator)
+        dreamed = observed.states.map(lambda x: x[:, :0])
+        if count > 0:
+            actions = inputs.actions[:, before - 1 : -1].unflatten(1, (count, steps)).flatten(0, 1)
+            following = iter(actions.unbind(1))
+            start = observed.states.map(lambda x: x[:, before - 1 : -1 : steps].flatten(0, 1))
+            dream, _ = self.imagine(start, lambda _: next(following), steps, generator)
             dreamed = dream.map(lambda x: x[:, 1:].unflatten(0, (-1, count)).flatten(1, 2))
         free_nats = self.config.prior_config.free_nats
         return terms.overshoot_terms(self.prior, self.reward_head, free_nats, steps, inputs, observed, dreamed)

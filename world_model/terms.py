@@ -73,7 +73,7 @@ def overshoot_terms(
     found = {"overshoot_kl": prior(dreamed.carry).kl(mean, std)[0].clamp_min(free_nats)}
     if inputs.rewards is not None:
         found["overshoot_nll"] = reward_head.nll(dreamed.features, inputs.rewards[:, before:])
-    resets = inputs.is_first[:, before:].unflatten(1, (-1, max(steps, 1))).cumsum(2).flatten(1)
+    resets = inputs.is_first[:, before:].unflatten(1, (-1, steps)).cumsum(2).flatten(1)
     valid = functional.pad(resets == 0, (before, 0))
     return {name: losses.over_valid(functional.pad(loss, (before, 0)), valid) for name, loss in found.items()}
 

@@ -23,6 +23,7 @@ class WeightAverage:
         self.decay = decay
         self._parameters = parameters if decay > 0 else {}
         self._averages = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self._is_swapped = False
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
@@ -35,10 +36,14 @@ class WeightAverage:
         """Exchange parameters and averages in place; optimizers keep their references."""
         for name, parameter in self._parameters.items():
             parameter.data, self._averages[name] = self._averages[name], parameter.data
+        self._is_swapped = not self._is_swapped
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Replace the parameters by their averages inside the block."""
+        """Replace the parameters by their averages inside the block, if they are not replaced already."""
+        if self._is_swapped:
+            yield
+            return
         self.swap()
         try:
             yield

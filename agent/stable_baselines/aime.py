@@ -166,7 +166,8 @@ class AIME(BaseAlgorithm):
     ) -> Self:
         """Play and learn for `total_timesteps` decisions over all environments, rounded up to whole ticks.
 
-        Later calls continue with the same weights and replay. `log_interval` counts episodes; None logs nothing.
+        Later calls continue with the same weights and replay; `optimizer.anneal` takes the end of each call for the end
+        of the run. `log_interval` counts episodes; None logs nothing.
         ValueError if total_timesteps is below 1, there is no environment, or the replay does not fit into memory.
         """
         total_timesteps = positive("total_timesteps", total_timesteps)

@@ -49,6 +49,20 @@ def test_swapped_is_undone_even_by_an_error():
     assert average.state_dict()["w"].item() == 4.0
 
 
+def test_what_is_swapped_already_stays_so():
+    """As in an evaluation, or in an agent that was loaded."""
+    parameter = nn.Parameter(torch.tensor([4.0]))
+    average = WeightAverage({"w": parameter}, 0.5)
+    average.update(1)
+    parameter.data.fill_(8.0)
+    average.swap()
+    with average.swapped():
+        assert parameter.item() == 4.0
+    assert parameter.item() == 4.0
+    average.swap()
+    assert parameter.item() == 8.0
+
+
 def small_agent(decay=0.9):
     return Agent(make_config("debug", overrides={"optimizer.average_decay": decay}), action_dim=2)
 
@@ -104,10 +118,10 @@ def test_the_average_collects_if_it_is_asked_to():
         with torch.no_grad():
             for parameter in agent.actor_critic.actor.parameters():
                 parameter.mul_(10.0)
+        weights = weights_of(agent)
         for mode in ("collect", "sample"):
             agent.generators["act"].manual_seed(1)
             actions[mode, collects], _ = agent.act(frames(4), np.ones(4, bool), agent.initial_state(4), mode)
-        weights = weights_of(agent)
         assert all(torch.equal(value, weights[name]) for name, value in agent.named_weights())
     assert np.array_equal(actions["sample", False], actions["sample", True])
     assert np.array_equal(actions["sample", False], actions["collect", False])
