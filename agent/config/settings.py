@@ -99,7 +99,7 @@ class BehaviorConfig(Settings):
     horizon: int = 15  # H, steps of a dream
     gamma: float = 0.997  # discount per agent_step; a preset's follows from the action repeat (Per env_frame, below)
     lambd: float = 0.95  # lambda of the lambda-return
-    gradient: Literal["dynamics", "reinforce"] = "reinforce"  # the actor's: through the dream, or of log-probabilities
+    gradient: Literal["auto", "dynamics", "reinforce"] = "auto"  # through the dream (auto: if continuous) or REINFORCE
     entropy: float = 3e-4  # weight of the policy's entropy
     target_std: Schedule = 0.0  # mean std of the policy that the entropy's weight follows; 0: the weight is `entropy`
     min_std: float = 0.1  # smallest standard deviation of the policy

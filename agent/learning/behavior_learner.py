@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from agent.config.settings import BehaviorConfig, OptimizerConfig
 from agent.learning.actor_critic import ActorCritic
 from agent.learning.exploration import Exploration
-from agent.learning.policies import Policy
+from agent.learning.policies import Gaussian, Policy
 from agent.learning.returns import dream_weights, lambda_returns, played_returns
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.prior import Noise
@@ -54,7 +54,8 @@ class BehaviorLearner:
     """Actor-critic updates in the dreams of a frozen world model.
 
     With `gradient` "dynamics" the actor maximises V^λ through the dreamed transitions (Dreamer), with "reinforce" the
-    log-probability times the advantage. The actor always gets detached features.
+    log-probability times the advantage; "auto" is "dynamics" for continuous actions and "reinforce" for discrete ones,
+    through whose samples there is no true gradient. The actor always gets detached features.
     """
 
     def __init__(
@@ -70,6 +71,9 @@ class BehaviorLearner:
         self.exploration = exploration if exploration is not None else Exploration(config, 0, 0, is_discrete=False)
         self.config, self.autocast = config, autocast
         self.clip = optimizer.behavior_clip
+        self.through_dream = config.gradient == "dynamics"
+        if config.gradient == "auto":
+            self.through_dream = actor_critic.actor.kind is Gaussian
         groups = [
             {"params": list(actor_critic.actor.parameters()), "lr": optimizer.actor_lr},
             {"params": list(actor_critic.critic.parameters()), "lr": optimizer.critic_lr},
@@ -95,7 +99,7 @@ class BehaviorLearner:
             returns = lambda_returns(dream.rewards, dream.continues, dream.values, config.gamma, config.lambd)  # [N, H]
         weights = dream_weights(root_continue, dream.continues, config.gamma).detach()
         scale = networks.return_scale(returns.detach())
-        if config.gradient == "dynamics":
+        if self.through_dream:
             objective = returns / scale
         else:
             advantage = (returns - dream.values[:, :-1]) / scale
@@ -162,7 +166,7 @@ class BehaviorLearner:
 
     def _dream(self, start: State, generator: Generator | None) -> Dream:
         """Dream from `start`, with the gradients that the actor's objective needs."""
-        if self.config.gradient == "dynamics":
+        if self.through_dream:
             return self._rollout(start, generator)
         with torch.no_grad():
             dream = self._rollout(start, generator)

@@ -39,8 +39,8 @@ class Exploration(nn.Module):
     def intrinsic_reward(self, features: Tensor, actions: Tensor) -> Tensor | None:
         """Return a reward to add to the model's in a dream: features [N, H + 1, F], actions [N, H, A] -> [N, H].
 
-        None adds nothing. Parameters are frozen here; with `behavior.gradient` "dynamics" the gradient reaches the
-        actor through the features.
+        None adds nothing. Parameters are frozen here; unless the actor learns by REINFORCE (`behavior.gradient`), the
+        gradient reaches it through the features.
         """
         return None
 

@@ -1,7 +1,9 @@
 """Train ratio and discount follow from the action repeat, unless a task's row or an override sets them."""
 
+import fnmatch
 import re
 from argparse import Namespace
+from dataclasses import asdict
 
 import pytest
 
@@ -10,6 +12,7 @@ from agent.config.files import read_yaml
 from agent.config.nested import flatten
 from agent.config.presets import PRESET_FOLDER, load_preset, make_config, parse_overrides, preset_names
 from agent.config.settings import BehaviorConfig, EnvConfig
+from envs.tasks import SUITE_TASKS
 
 RULES = {"cpu": (16, 400), "gpu": (256, 2000 / 3), "reference": (256, 2000 / 3)}  # per env_frame, env_frames ahead
 DMC = ["cartpole_swingup", "cartpole_balance_sparse", "reacher_easy", "cheetah_run", "finger_spin",
@@ -41,7 +44,7 @@ def test_every_env_frame_counts_alike(preset, task, overrides):
         ("cpu", "finger_spin", (2, 32, 0.995)),
         ("cpu", "walker_walk", (2, 32, 0.995)),
         ("cpu", "counting", (2, 32, 0.995)),
-        ("cpu", "reaching", (1, 64, 0.997)),
+        ("cpu", "reaching", (1, 64, 0.9975)),
         ("cpu", "gym:CarRacing-v3", (1, 32, 0.995)),
         ("gpu", "cartpole_swingup", (2, 512, 0.997)),
         ("gpu", "reaching", (2, 512, 0.997)),
@@ -56,18 +59,37 @@ def test_figures_by_hand(preset, task, expected):
     assert figures(make_config(preset, task)) == expected
 
 
-def test_no_row_for_the_suite_sets_what_the_rule_gives():
-    for preset in preset_names():
-        for pattern, row in read_yaml(PRESET_FOLDER / f"{preset}.yaml").get("per_task", {}).items():
-            found = {"train.train_ratio", "behavior.gamma"} & dict(flatten(row)).keys()
-            assert not found or pattern in ("gym:*", "reaching"), f"{preset}: {pattern} sets {found}"
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_row_for_the_suite_sets_the_action_repeat_and_nothing_else(preset):
+    """One configuration for every task; what counts in env_frames follows from the repeat."""
+    of_repeat = {"env.action_repeat", "train.train_ratio", "behavior.gamma"}
+    plain = dict(flatten(asdict(make_config(preset, "walker_walk"))))
+    for task in SUITE_TASKS:
+        config = dict(flatten(asdict(make_config(preset, task))))
+        assert {key for key in plain if config[key] != plain[key]} <= {"task", *of_repeat}, task
+    for pattern, row in read_yaml(PRESET_FOLDER / f"{preset}.yaml").get("per_task", {}).items():
+        if fnmatch.filter(SUITE_TASKS, pattern):
+            assert dict(flatten(row)).keys() == {"env.action_repeat"}, pattern
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+@pytest.mark.parametrize("task", ["walker_walk", "reaching", "counting", "gym:CarRacing-v3"])
+def test_all_five_pillars_are_on(preset, task):
+    model = make_config(preset, task).world_model
+    assert model.perceiver_config.enabled
+    assert model.max_components > 1
+    assert model.prior_config.kind == "mixture"
+    assert model.use_orthogonal
+    assert model.attention_config.enabled
+    assert model.use_rgb
+    assert model.rgb_config.method == "balanced"
 
 
 @pytest.mark.parametrize(
     ("preset", "task", "expected"),
     [
         ("cpu", "gym:CarRacing-v3", (4, 32, 0.995)),
-        ("cpu", "reaching", (4, 64, 0.997)),
+        ("cpu", "reaching", (4, 64, 0.99)),
         ("debug", "counting", (4, 2, 0.997)),
     ],
 )

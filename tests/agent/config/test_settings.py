@@ -109,7 +109,7 @@ REFUSED = [
     ("compile", "false", "got 'false', expected true or false"),
     ("precision", "float16", "got 'float16', expected one of 'float32', 'bfloat16'"),
     ("algo", "dreamer", "got 'dreamer', expected one of 'aime', 'sac', 'ppo'"),
-    ("behavior.gradient", "Reinforce", "got 'Reinforce', expected one of 'dynamics', 'reinforce'"),
+    ("behavior.gradient", "Reinforce", "got 'Reinforce', expected one of 'auto', 'dynamics', 'reinforce'"),
     ("behavior.entropy", None, "got None, expected a finite number"),
     ("behavior.entropy", False, "got False, expected a finite number"),
     ("optimizer.model_lr", math.inf, "got inf, expected a finite number"),

@@ -112,6 +112,21 @@ def test_the_world_model_gets_no_gradient_and_stays_trainable(gradient, is_discr
     assert all(torch.isfinite(value).all() for value in metrics.values())
 
 
+@pytest.mark.parametrize(("is_discrete", "gradient"), [(False, "dynamics"), (True, "reinforce")])
+def test_auto_takes_the_gradient_through_the_dream_for_continuous_actions_alone(is_discrete, gradient):
+    weights = {}
+    for chosen in ("auto", "dynamics", "reinforce"):
+        torch.manual_seed(0)
+        model, config = small_model(), BehaviorConfig(hidden_dim=16, num_layers=1, horizon=3, gradient=chosen)
+        networks = ActorCritic(model.config.feature_dim, 2, config, is_discrete)
+        learner = BehaviorLearner(model, networks, config, OptimizerConfig(actor_lr=1e-2, critic_lr=1e-2))
+        for _ in range(2):
+            learner.update(start_states(model, 8), torch.ones(8), torch.Generator().manual_seed(0))
+        weights[chosen] = torch.cat([p.detach().flatten() for p in networks.actor.parameters()])
+    assert torch.equal(weights["auto"], weights[gradient])
+    assert not torch.allclose(weights["dynamics"], weights["reinforce"])
+
+
 def test_frozen_restores_flags_after_an_error():
     model = small_model()
     flags = [p.requires_grad for p in model.parameters()]
