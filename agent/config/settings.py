@@ -100,6 +100,7 @@ class BehaviorConfig(Settings):
     gamma: float = 0.997  # discount per agent_step; a preset's follows from the action repeat (Per env_frame, below)
     lambd: float = 0.95  # lambda of the lambda-return
     gradient: Literal["auto", "dynamics", "reinforce"] = "auto"  # through the dream (auto: if continuous) or REINFORCE
+    every: int = 1  # updates of the world model for each one of actor and critic
     entropy: float = 3e-4  # weight of the policy's entropy
     target_std: Schedule = 0.0  # mean std of the policy that the entropy's weight follows; 0: the weight is `entropy`
     min_std: float = 0.1  # smallest standard deviation of the policy
@@ -208,6 +209,7 @@ class Config(Settings):
             "train.train_ratio": self.train.train_ratio,
             "behavior.num_layers": self.behavior.num_layers,
             "behavior.hidden_dim": self.behavior.hidden_dim,
+            "behavior.every": self.behavior.every,
             "train.log_every": self.train.log_every,
             "train.eval_episodes": self.train.eval_episodes,
             "train.eval_every": self.train.eval_every,

@@ -150,10 +150,10 @@ class Agent:
     # ---------------------------------------------------------------- learning
 
     def update(self, chunk: Chunk, behavior: bool = True) -> dict[str, Tensor]:
-        """Take one gradient step of world model, actor and critic on a chunk; metrics stay tensors on the device.
+        """Take one gradient step of the world model on a chunk, and at every `behavior.every`-th one of actor and critic.
 
-        Its first `replay.burn_in` rows are not learned from, and its frames are shifted by `replay.shift`. Without
-        `behavior` only the world model learns.
+        The chunk's first `replay.burn_in` rows are not learned from, and its frames are shifted by `replay.shift`.
+        Without `behavior` only the world model learns. Metrics stay tensors on the device.
         """
         self._set_learning_rates()
         chunk = chunk.to(self.device)
@@ -173,7 +173,7 @@ class Agent:
             monitor=(self.updates + 1) % self.config.train.log_every == 0,
             start=memory,
         )
-        if behavior:
+        if behavior and self.updates % self.config.behavior.every == 0:
             states = output.observed.states
             start, root_continue = self.dream_starts(states, chunk.is_terminal)
             played = ReplayTargets(states.features.detach(), chunk.reward, chunk.is_first, chunk.is_terminal)

@@ -96,7 +96,7 @@ def describe(times: Mapping[int, float], counts: Iterable[int]) -> str:
 
 
 def time_threads(update: Callable[[], Any], counts: Iterable[int], seconds: float) -> dict[int, float]:
-    """Return threads -> mean seconds of three updates, or of fewer if they take longer than `seconds`.
+    """Return threads -> mean seconds of four updates, or of fewer if they take longer than `seconds`.
 
     `counts` ascend; timing stops once more threads gain nothing, and before those that would wait for a core.
     """
@@ -110,7 +110,7 @@ def time_threads(update: Callable[[], Any], counts: Iterable[int], seconds: floa
             best = min(times.values(), default=math.inf)
             if count > 1 and operations_per_second() < alone / SLOW:
                 break  # an update may take a minute
-            times[count], _ = timed(update, 3, seconds, warm_up=False)
+            times[count], _ = timed(update, 4, seconds, warm_up=False)
             if times[count] > best:
                 break
     finally:

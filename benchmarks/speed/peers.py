@@ -34,7 +34,9 @@ SIZES = {"r2dreamer": "10m", "dreamerv3-torch": "18m"}  # ours beside each peer
 SAME_WORK = {
     "world_model.decoder_config.train_fraction": 1.0,
     "world_model.perceiver_config.train_fraction": 1.0,
+    "world_model.attention_config.train_fraction": 1.0,
     "behavior.start_fraction": 1.0,
+    "behavior.every": 1,
     "behavior.horizon": 15,
 }
 

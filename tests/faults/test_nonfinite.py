@@ -120,6 +120,17 @@ def test_too_many_in_a_row_are_too_many_and_three_dumps_stay(tmp_path):
         guard.update(agent, spoiled(chunk))
 
 
+def test_an_actor_that_learns_at_every_other_update_may_break_too_often(tmp_path):
+    agent, chunk = small_agent.make_agent(behavior__every=2), small_agent.make_chunk(2, 8)
+    guard = Guard(tmp_path, 3, lambda line: None)
+    with injection.nan_in_loss("actor_loss", range(2, 99)):
+        for _ in range(6):  # learns, -, skipped, -, skipped, -
+            guard.update(agent, chunk)
+        assert (guard.skipped, guard.in_a_row) == (2, 2)
+        with pytest.raises(NotFinite, match=r"^3 updates in a row were skipped, the last for actor_loss"):
+            guard.update(agent, chunk)
+
+
 @pytest.mark.parametrize("place", ["model", "actor_critic"])
 def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, place):
     agent = small_agent.make_agent()

@@ -31,6 +31,10 @@ def agent():
     return Agent(make_config("debug"), action_dim=2)
 
 
+def weights_of(part):
+    return torch.nn.utils.parameters_to_vector(part.parameters()).detach()
+
+
 def frames(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
 
@@ -90,6 +94,20 @@ def test_an_update_changes_weights_but_not_the_chunk(agent):
     assert all(torch.isfinite(value).all() for value in metrics.values())
     assert metrics["rgb_skipped"] == 0
     assert agent.updates == 2
+
+
+def test_actor_and_critic_learn_at_every_nth_update():
+    agent, chunk = Agent(make_config("debug", overrides={"behavior.every": 3}), action_dim=2), random_chunk()
+    parts = {"model": agent.model, "actor": agent.actor_critic.actor, "critic": agent.actor_critic.critic}
+    learned = {name: [] for name in parts}
+    for _ in range(7):
+        before = {name: weights_of(part) for name, part in parts.items()}
+        metrics = agent.update(chunk)
+        for name, part in parts.items():
+            learned[name].append(not torch.equal(before[name], weights_of(part)))
+        assert ("actor_loss" in metrics) == learned["actor"][-1]
+    assert learned["model"] == [True] * 7
+    assert learned["actor"] == learned["critic"] == [True, False, False, True, False, False, True]
 
 
 def test_state_round_trip_continues_bit_for_bit(agent):

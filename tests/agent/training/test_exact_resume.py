@@ -114,6 +114,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
         {"world_model.encoder_config.frame_stack": 2},
         {"world_model.encoder_config.motion_dim": 8},
         {"world_model.overshoot": 3},
+        {"behavior.every": 2},
         {"optimizer.anneal": 0.8},
         {"optimizer.average_collects": True},
         {"world_model.attention_config.train_fraction": 0.5},
