@@ -76,7 +76,7 @@ class Guard:
             update.event.synchronize()
         found = dict(zip(update.names, update.values.tolist(), strict=True))
         if not any(value > 0 for name, value in found.items() if _is_flag(name)):
-            if _BEHAVIOR_FLAG in found:  # else actor and critic, which do not learn at every update, may still be broken
+            if _BEHAVIOR_FLAG in found:  # else actor and critic did not learn here, and may still be broken
                 self.in_a_row = 0
             return
         self.skipped += 1
