@@ -1,4 +1,4 @@
-"""docs/images/readme_curves.png: the cpu preset's stored runs beside published learning curves.
+"""docs/images/readme_curves.png: stored runs of the cpu preset with rows for tasks beside published learning curves.
 
 python -m docs.make_learning_figure
 """
@@ -21,9 +21,9 @@ END = 100_000  # env_frames
 
 
 def load_runs() -> dict[str, list[dict[str, Any]]]:
-    """Task -> the stored runs of the cpu preset as it is, by seed."""
+    """Task -> the stored runs of that preset as it was, by seed."""
     found: dict[str, list[dict[str, Any]]] = {task: [] for task in TASKS}
-    for path in sorted((ROOT / "benchmarks" / "results" / "learning").glob("*.json")):
+    for path in sorted((ROOT / "benchmarks" / "results" / "task_rows").glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         if run["task"] in found and run["preset"] == "cpu" and run["arm"] == "aime" and not run["overrides"]:
             found[run["task"]].append(run)

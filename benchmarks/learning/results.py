@@ -8,6 +8,12 @@ FOLDER = Path("benchmarks/results/learning")
 Result = dict[str, Any]
 ARMS: dict[str, dict[str, str]] = {
     "aime": {},
+    "plain": {  # the control of the whole: none of the pillars but the LSTM
+        "world_model.max_components": "1",
+        "world_model.perceiver_config.enabled": "false",
+        "world_model.attention_config.enabled": "false",
+        "world_model.use_rgb": "false",
+    },
     "sum": {"world_model.use_rgb": "false"},
     "k1": {"world_model.max_components": "1"},
     "perceiver": {"world_model.perceiver_config.enabled": "true"},

@@ -1,15 +1,16 @@
 """Learning curves of our agent, its ablations and SAC: trained and evaluated in stages, one result file per run.
 
     python -m benchmarks.learning.runs --tasks cartpole_swingup ball_in_cup_catch [--seeds 0 1] [--preset cpu]
-        [--arms aime sum] [--set key=value ... --name NAME] [--stages 50000 100000] [--threads 2] [--max_minutes 90]
+        [--arms aime sum] [--set key=value ... --name NAME] [--stages 100000] [--threads 2] [--max_minutes 90]
         [--runs runs/learning] [--results benchmarks/results/learning]
 
 Trains one run after the other through the public command line, evaluates at every stage (env_frames), and then writes
 the run's file, TASK-NAME-sSEED.json. NAME says what was run: the preset's own name, another one (--name) where --set
 changes settings, and behind it the arm. The settings are in the file, so a preset may change: then the same command
 refuses to continue an older configuration and asks for another --name. Otherwise it skips the stages that are there and
-resumes what was stopped. A preset's train.final_updates come at the last of --stages alone. --max_minutes bounds the
-training of a run over all calls: what it stopped is resumed with a larger one.
+resumes what was stopped. Where learning rates fall towards a budget's end (optimizer.anneal) there is one stage alone. A
+preset's train.final_updates come at the last of --stages alone. --max_minutes bounds the training of a run over all
+calls: what it stopped is resumed with a larger one.
 """
 
 import argparse
@@ -83,6 +84,10 @@ def plan(given: argparse.Namespace) -> list[Run]:
         for arm in dict.fromkeys(given.arms)
         for seed in dict.fromkeys(given.seeds)
     ]
+    annealed = next((run for run in runs if run.config.optimizer.anneal > 0), None)
+    if annealed is not None and len(set(given.stages)) > 1:
+        reason = f"learning rates fall towards a budget's end (optimizer.anneal {annealed.config.optimizer.anneal})"
+        raise ValueError(f"stages: got {given.stages}, expected one: {reason}")
     if any(run.task in SUITE_TASKS for run in runs):
         choose_gl_backend()  # once for all runs
     return runs
@@ -243,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--arms", nargs="+", default=["aime"], help=", ".join(ARMS))
     command.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings of every arm")
     command.add_argument("--name", help="what the configuration is called (default: the preset's name)")
-    command.add_argument("--stages", type=int, nargs="+", default=[50_000, 100_000], help="env_frames to evaluate at")
+    command.add_argument("--stages", type=int, nargs="+", default=[100_000], help="env_frames to evaluate at")
     command.add_number("threads", 2, "CPU threads of torch")
     command.add_argument("--max_minutes", type=float, help="of each run's training, all calls together")
     command.add_argument("--runs", type=Path, default=Path("runs/learning"), help="folder of the runs' folders")

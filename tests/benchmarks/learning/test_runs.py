@@ -277,6 +277,7 @@ def test_the_copied_scores_are_small_and_hold_each_method():
         (["--arms", "no_percever"], "'no_perceiver'"),
         (["--preset", "cpuu"], "'cpu'"),
         (["--stages", "0"], "stages"),
+        (["--preset", "cpu", "--stages", "50", "100"], "stages: got [50, 100], expected one: learning rates fall"),
         (["--threads", "0"], "threads"),
         (["--seeds", "-1"], "seed"),
         (["--max_minutes", "0"], "max_minutes"),
