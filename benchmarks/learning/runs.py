@@ -8,7 +8,7 @@ Trains one run after the other through the public command line, evaluates at eve
 the run's file, TASK-NAME-sSEED.json. NAME says what was run: the preset's own name, another one (--name) where --set
 changes settings, and behind it the arm. The settings are in the file, so a preset may change: then the same command
 refuses to continue an older configuration and asks for another --name. Otherwise it skips the stages that are there and
-resumes what was stopped. Where learning rates fall towards a budget's end (optimizer.anneal) there is one stage alone. A
+resumes what was stopped. Where learning rates fall towards a budget's end (optimizer.anneal) there is one stage. A
 preset's train.final_updates come at the last of --stages alone. --max_minutes bounds the training of a run over all
 calls: what it stopped is resumed with a larger one.
 """
