@@ -7,8 +7,9 @@
 (github.com/NM512/r2dreamer, `model.rep_loss=dreamer`, size12M) or dreamerv3-torch (github.com/NM512/dreamerv3-torch,
 `dmc_vision`). Every side is a process of its own (peer_update.py) with the same number of threads; all but one wait.
 Ours has the peer's number of parameters (--size) and all pillars and RGB on, and is there twice: "same work" decodes
-every frame and dreams 15 steps from every frame, as the peers do; "as preset" leaves both to the preset. A turn of ours
-is as many updates as RGB makes from one solve to the next. Seconds are medians over --repeats turns.
+every frame, attends to every frame, dreams 15 steps from every frame at every update and overshoots nothing, and its
+actor learns as the peer's does; "as preset" leaves all that to the preset. A turn of ours is as many updates as gradient
+balancing makes from one solve to the next. Seconds are medians over --repeats turns.
 """
 
 import argparse
@@ -31,10 +32,12 @@ from benchmarks.harness.command import Command, Failed, Report
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"r2dreamer": "10m", "dreamerv3-torch": "18m"}  # ours beside each peer
+GRADIENTS = {"r2dreamer": "reinforce", "dreamerv3-torch": "dynamics"}  # how each peer's actor learns
 SAME_WORK = {
     "world_model.decoder_config.train_fraction": 1.0,
     "world_model.perceiver_config.train_fraction": 1.0,
     "world_model.attention_config.train_fraction": 1.0,
+    "world_model.overshoot": None,
     "behavior.start_fraction": 1.0,
     "behavior.every": 1,
     "behavior.horizon": 15,
@@ -126,7 +129,8 @@ def measure(given: argparse.Namespace) -> Report:
     ours["updates"] = config.world_model.rgb_config.every
     tasks = {given.peer: (given.peer, given.python, theirs)}
     for work in ("same work", "as preset") if given.work is None else (given.work,):
-        overrides = {"precision": precision} | (SAME_WORK if work == "same work" else {})
+        same = SAME_WORK | {"behavior.gradient": GRADIENTS[given.peer]}
+        overrides = {"precision": precision} | (same if work == "same work" else {})
         tasks[f"ours, {work}"] = ("aime", sys.executable, ours | {"overrides": overrides})
     with ExitStack() as running:
         sides = {name: running.enter_context(Side(*task)) for name, task in tasks.items()}
