@@ -8,8 +8,8 @@
 `dmc_vision`). Every side is a process of its own (peer_update.py) with the same number of threads; all but one wait.
 Ours has the peer's number of parameters (--size) and all pillars and RGB on, and is there twice: "same work" decodes
 every frame, attends to every frame, dreams 15 steps from every frame at every update and overshoots nothing, and its
-actor learns as the peer's does; "as preset" leaves all that to the preset. A turn of ours is as many updates as gradient
-balancing makes from one solve to the next. Seconds are medians over --repeats turns.
+actor learns as the peer's does; "as preset" leaves all that to the preset. A turn of ours is as many updates as
+gradient balancing makes from one solve to the next. Seconds are medians over --repeats turns.
 """
 
 import argparse
