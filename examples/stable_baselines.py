@@ -18,7 +18,7 @@ from envs import make_env
 def main() -> None:
     """Train on "reaching", a task without a simulator, and print the scores of the best model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timesteps", type=int, default=2500, help="decisions to learn for (default: 2500)")
+    parser.add_argument("--timesteps", type=int, default=2000, help="decisions to learn for (default: 2000)")
     parser.add_argument("--preset", default="cpu", help="cpu, gpu, reference or debug (default: cpu)")
     given = parser.parse_args()
 

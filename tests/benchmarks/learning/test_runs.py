@@ -209,7 +209,7 @@ def test_the_table_has_means_intervals_and_published_scores(tmp_path, capsys):
     assert scores["*DreamerV3 (repeat 2, orientation)*"]["100k training"] == "614 ± 152"  # training returns
     assert "*DrQ-v2*" not in scores  # repeat 2
     assert not any(column.startswith(("50k", "250k")) for column in aime)
-    assert "not run: k1, perceiver, no_perceiver, attention," in text
+    assert "not run: plain, k1, perceiver, no_perceiver, attention," in text
     assert "train ratio: 128" in text
     assert figure.read_bytes().startswith(b"\x89PNG")
 
