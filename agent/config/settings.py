@@ -4,6 +4,7 @@ Importing this module does not import torch. Units: env_frames (simulator contro
 updates (gradient steps); train_ratio = batch_size * batch_length * updates / agent_steps.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -250,6 +251,12 @@ class Config(Settings):
             raise ValueError(f"behavior.min_std, start_std: got {stds}, expected 0 < min_std < start_std < 1")
         self._check_target_std()
         self._check_optimizer()
+
+    @property
+    def update_round(self) -> int:
+        """The updates after which their work repeats: solves of gradient balancing, steps of actor and critic."""
+        solves = self.world_model.rgb_config.every if self.world_model.use_rgb else 1
+        return math.lcm(solves, self.behavior.every)
 
     def _check_optimizer(self) -> None:
         """Raise ValueError if a setting of the optimizer or of the weights' average is out of range."""

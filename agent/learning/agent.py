@@ -150,7 +150,7 @@ class Agent:
     # ---------------------------------------------------------------- learning
 
     def update(self, chunk: Chunk, behavior: bool = True) -> dict[str, Tensor]:
-        """Take a gradient step of the world model on a chunk, at every `behavior.every`-th call of the behaviour too.
+        """Take one gradient step of the world model on a chunk; actor and critic take theirs once in `behavior.every`.
 
         The chunk's first `replay.burn_in` rows are not learned from, and its frames are shifted by `replay.shift`.
         Without `behavior` only the world model learns. Metrics stay tensors on the device.

@@ -71,9 +71,8 @@ class BehaviorLearner:
         self.exploration = exploration if exploration is not None else Exploration(config, 0, 0, is_discrete=False)
         self.config, self.autocast = config, autocast
         self.clip = optimizer.behavior_clip
-        self.through_dream = config.gradient == "dynamics"
-        if config.gradient == "auto":
-            self.through_dream = actor_critic.actor.kind is Gaussian
+        is_continuous = actor_critic.actor.kind is Gaussian
+        self.through_dream = config.gradient == "dynamics" or (config.gradient == "auto" and is_continuous)
         groups = [
             {"params": list(actor_critic.actor.parameters()), "lr": optimizer.actor_lr},
             {"params": list(actor_critic.critic.parameters()), "lr": optimizer.critic_lr},

@@ -84,9 +84,9 @@ def plan(given: argparse.Namespace) -> list[Run]:
         for arm in dict.fromkeys(given.arms)
         for seed in dict.fromkeys(given.seeds)
     ]
-    annealed = next((run for run in runs if run.config.optimizer.anneal > 0), None)
-    if annealed is not None and len(set(given.stages)) > 1:
-        reason = f"learning rates fall towards a budget's end (optimizer.anneal {annealed.config.optimizer.anneal})"
+    annealed = max((run.config.optimizer.anneal for run in runs if run.config.algo == "aime"), default=0.0)
+    if annealed > 0 and len(set(given.stages)) > 1:
+        reason = f"learning rates fall towards a budget's end (optimizer.anneal {annealed})"
         raise ValueError(f"stages: got {given.stages}, expected one: {reason}")
     if any(run.task in SUITE_TASKS for run in runs):
         choose_gl_backend()  # once for all runs

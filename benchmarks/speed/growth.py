@@ -62,7 +62,7 @@ def make_work(axis: str, value: int, preset: str) -> tuple[Work, int]:
     batch = {"batch": value, "length": LONG_BATCH}.get(axis, BATCH)
     noise = random_chunk(batch, value if axis == "length" else LENGTH)
     chunk = Chunk(**{name: torch.from_numpy(x) for name, x in noise.items()}).to(agent.device)
-    rounds = config.world_model.rgb_config.every if config.world_model.use_rgb else 1
+    rounds = config.update_round
 
     def updates() -> None:
         for _ in range(rounds):

@@ -126,7 +126,7 @@ def measure(given: argparse.Namespace) -> Report:
     sizes["compile"] = given.compile or device.type == "cuda"
     theirs = sizes | {"checkout": str(given.checkout.absolute()), "updates": 1}
     ours = sizes | {"checkout": str(ROOT), "preset": preset, "size": size}
-    ours["updates"] = config.world_model.rgb_config.every
+    ours["updates"] = config.update_round
     tasks = {given.peer: (given.peer, given.python, theirs)}
     for work in ("same work", "as preset") if given.work is None else (given.work,):
         same = SAME_WORK | {"behavior.gradient": GRADIENTS[given.peer]}

@@ -112,10 +112,9 @@ def measure_replay(config: Config, buffer: ReplayBuffer, seconds: float) -> dict
 def measure_updates(config: Config, agent: Agent, chunk: Chunk, seconds: float) -> dict[str, float]:
     """Updates per second on one chunk, and the milliseconds of an update's two halves.
 
-    Updates are timed in rounds of `rgb_config.every`: only one in a round solves for the gradients' rotation.
+    Updates are timed in rounds: only one in a round solves for the gradients' rotation.
     """
-    balance = config.world_model.rgb_config
-    block = balance.every if config.world_model.use_rgb else 1
+    block = config.update_round
     model = Stopwatch(agent.model_learner, "update", agent.device)
     behavior = Stopwatch(agent.behavior_learner, "update", agent.device)
     halves: list[tuple[float, float]] = []

@@ -58,8 +58,6 @@ def probe_learning(preset: str, task: str, action_dim: int, seconds: float, thre
     _print_budget(config, action_dim)
     agent = Agent(config, action_dim)
     chunk = random_chunk(config.replay.batch_size, config.replay.sample_length, action_dim)
-    balance = config.world_model.rgb_config
-    block = balance.every if config.world_model.use_rgb else 1  # one update in `every` rotates gradients
     frames = np.zeros((config.env.num_envs, 64, 64, 3), np.uint8)
     memory, first = agent.initial_state(config.env.num_envs), np.zeros(config.env.num_envs, bool)
 
@@ -78,7 +76,7 @@ def probe_learning(preset: str, task: str, action_dim: int, seconds: float, thre
     tell(timed(lambda: agent.update(chunk), 1, warm_up=False)[0], "the very first")
     if agent.device.type == "cpu":
         tell(_choose(lambda: agent.update(chunk), threads, seconds / 6), "mean of a few")
-    update, count = timed(lambda: agent.update(chunk), block, seconds, warm_up=False)
+    update, count = timed(lambda: agent.update(chunk), config.update_round, seconds, warm_up=False)
     tell(update, f"mean of {count}")
 
 

@@ -167,6 +167,19 @@ def test_differences_leave_out_what_may_change_at_a_resume():
     assert isinstance(old, Config)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, 16),
+        ({"behavior.every": 3}, 48),
+        ({"world_model.use_rgb": False}, 2),
+        ({"world_model.use_rgb": False, "behavior.every": 1}, 1),
+    ],
+)
+def test_a_round_of_updates_holds_whole_solves_and_whole_steps_of_the_actor(overrides, expected):
+    assert make_config("cpu", "walker_walk", overrides).update_round == expected
+
+
 # ---------------------------------------------------------------- sizes
 
 SIZES = {"10m": 10.5e6, "18m": 17.9e6}  # trainable parameters of r2dreamer's size12M and of dreamerv3-torch
