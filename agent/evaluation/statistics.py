@@ -1,4 +1,4 @@
-"""Statistics of a few returns: mean and interquartile mean, with 95 % intervals."""
+"""Statistics of a few returns, and of a few runs on several tasks: means, interquartile means, 95 % intervals."""
 
 import math
 import warnings
@@ -97,3 +97,53 @@ def student_interval(values: Sequence[float]) -> tuple[float, float, float, floa
     std = float(np.std(values, ddof=1))
     half = float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count)
     return mean, std, mean - half, mean + half
+
+
+# ---------------------------------------------------------------- several tasks
+
+Scores = Sequence[NDArray[np.float64]]  # one array a task, runs along its last axis
+
+
+def mean_of_tasks(scores: Scores) -> NDArray[np.float64]:
+    """Return the mean over tasks of the mean over runs."""
+    return np.mean([task.mean(-1) for task in scores], 0)
+
+
+def interquartile_mean_of_runs(scores: Scores) -> NDArray[np.float64]:
+    """Return the interquartile mean over the runs of all tasks (Agarwal et al. 2021, arXiv 2108.13264)."""
+    return interquartile_mean(np.concatenate(list(scores), -1))
+
+
+def difference_of_means(ours: Scores, theirs: Scores) -> NDArray[np.float64]:
+    """Return the mean over tasks of our mean minus theirs, task by task."""
+    return mean_of_tasks(ours) - mean_of_tasks(theirs)
+
+
+def probability_of_improvement(ours: Scores, theirs: Scores) -> NDArray[np.float64]:
+    """Return how likely a run of ours beats one of theirs on a task drawn at random (arXiv 2108.13264, section 4.3).
+
+    A tie counts as half.
+    """
+    chances = []
+    for mine, other in zip(ours, theirs, strict=True):
+        lead = mine[..., :, None] - other[..., None, :]
+        chances.append(((lead > 0) + 0.5 * (lead == 0)).mean((-2, -1)))
+    return np.mean(chances, 0)
+
+
+def stratified_interval(statistic: Callable[..., NDArray[np.float64]], *samples: Scores) -> tuple[float, float, float]:
+    """Return statistic(*samples) and its 95 % percentile interval by a stratified bootstrap (arXiv 2108.13264).
+
+    Each of 10,000 seeded resamples draws runs with replacement within every task of every sample. The interval is nan
+    where a task has a single run: what cannot vary has no interval.
+    """
+    value = float(statistic(*samples))
+    if any(task.shape[-1] < 2 for scores in samples for task in scores):
+        return value, math.nan, math.nan
+    random = np.random.default_rng(_BOOTSTRAP_SEED)
+
+    def draw(task: NDArray[np.float64]) -> NDArray[np.float64]:
+        return task[random.integers(0, len(task), (RESAMPLES, len(task)))]
+
+    low, high = np.quantile(statistic(*[[draw(task) for task in scores] for scores in samples]), (0.025, 0.975))
+    return value, float(low), float(high)

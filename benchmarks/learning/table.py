@@ -17,6 +17,7 @@ from agent.evaluation.curves import Curve, Panel, distinct, mean_curve, smooth
 from agent.evaluation.references import Reference, load_references
 from agent.evaluation.statistics import student_interval
 from benchmarks.harness.command import Command
+from benchmarks.learning import together
 from benchmarks.learning.results import ARMS, FOLDER, Result, load_result
 
 TIMES = (50_000, 100_000, 250_000, 500_000, 1_000_000)  # env_frames at which published scores stand
@@ -153,8 +154,12 @@ def make_task_table(runs: list[Result]) -> str:
     evaluated = {at for at in ends if at % 10_000 == 0}  # a run that was stopped has no column of its own
     times = sorted({at for at in TIMES if training_returns(runs, at)} | evaluated)
     ours = [make_row(group, times) for group in grouped(runs)]
-    rows = ours + published_rows(runs, times)
-    columns = [column for column in ours[0] if any(row.get(column) for row in rows)]
+    return markdown_table(ours + published_rows(runs, times))
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Rows under the columns of the first two that any row fills."""
+    columns = [column for column in {**rows[0], **rows[1 % len(rows)]} if any(row.get(column) for row in rows)]
     cells = [[" ".join(row.get(column, "").split()).replace("|", "\\|") for column in columns] for row in rows]
     lines = [columns, ["---"] * len(columns), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -186,13 +191,16 @@ def describe_settings(results: list[Result]) -> list[str]:
 
 
 def make_table(results: list[Result]) -> str:
-    """Markdown: for each preset its settings, a table for each task, and which arms have not been run."""
+    """Markdown: for each preset its settings, a table for each task and for all, and which arms have not been run."""
     parts = []
     for preset in sorted({result["preset"] for result in results}):
         mine = [result for result in results if result["preset"] == preset]
         parts += [f"## Preset {preset}", "\n".join(describe_settings(mine))]
         for task in sorted({result["task"] for result in mine}):
             parts += [f"### {task}", make_task_table([result for result in mine if result["task"] == task])]
+        for at in TIMES:
+            rows = together.make_rows(mine, at, reference_columns(preset))
+            parts += [f"### All tasks together, {time_label(at)}", markdown_table(rows), together.NOTE] if rows else []
         missing = [arm for arm in ARMS if arm not in {result["arm"] for result in mine}]
         parts += [f"not run: {', '.join(missing)}"] if missing else []
         parts += NOTES

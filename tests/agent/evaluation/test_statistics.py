@@ -8,7 +8,17 @@ import pytest
 import scipy.stats
 from scipy.special import ndtr, ndtri
 
-from agent.evaluation.statistics import bootstrap_interval, interquartile_mean, student_interval, summarize
+from agent.evaluation.statistics import (
+    bootstrap_interval,
+    difference_of_means,
+    interquartile_mean,
+    interquartile_mean_of_runs,
+    mean_of_tasks,
+    probability_of_improvement,
+    stratified_interval,
+    student_interval,
+    summarize,
+)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +107,36 @@ def test_student_interval(count):
     expected = scipy.stats.t.interval(0.95, count - 1, loc=np.mean(values), scale=scipy.stats.sem(values))
     np.testing.assert_allclose((low, high), expected, rtol=1e-9)
     np.testing.assert_allclose((mean, std), (np.mean(values), np.std(values, ddof=1)))
+
+
+def test_several_tasks_by_hand():
+    ours = [np.array([1.0, 3.0]), np.array([10.0, 20.0, 30.0])]
+    theirs = [np.array([2.0]), np.array([5.0, 25.0])]
+    assert float(mean_of_tasks(ours)) == 11.0  # of 2 and 20, whatever the number of runs
+    assert float(interquartile_mean_of_runs(ours)) == 11.0  # of 3, 10 and 20: one of five goes at each end
+    assert float(difference_of_means(ours, theirs)) == 2.5  # 0 on the first, 5 on the second
+    # First task: one of two wins. Second: 10, 20 beat 5, 30 beats both, of six pairs.
+    assert float(probability_of_improvement(ours, theirs)) == pytest.approx((1 / 2 + 4 / 6) / 2)
+    assert float(probability_of_improvement(ours, ours)) == 0.5
+
+
+def test_the_interval_over_tasks_resamples_within_each():
+    # One task's two runs are far apart, the other's are equal: the mean is 0, 250 or 500 more than 1000, by the draw.
+    value, low, high = stratified_interval(mean_of_tasks, [np.array([0.0, 1000.0]), np.array([2000.0, 2000.0])])
+    assert (value, low, high) == (1250.0, 1000.0, 1500.0)
+    # Many runs: the normal interval of a mean of independent task means.
+    random = np.random.default_rng(1)
+    scores = [random.normal(mean, 50, 200) for mean in (100, 500, 900)]
+    value, low, high = stratified_interval(mean_of_tasks, scores)
+    half = 1.96 * math.sqrt(sum(task.var() / 200 for task in scores)) / 3
+    np.testing.assert_allclose((low, high), (value - half, value + half), atol=0.15)
+    value, low, high = stratified_interval(difference_of_means, scores, [task - 10 for task in scores])
+    assert value == pytest.approx(10)
+    assert low < 10 < high
+
+
+def test_a_single_run_has_no_interval():
+    value, low, high = stratified_interval(mean_of_tasks, [np.array([1.0, 2.0]), np.array([5.0])])
+    assert value == 3.25
+    assert math.isnan(low)
+    assert math.isnan(high)

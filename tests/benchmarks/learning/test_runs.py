@@ -10,7 +10,7 @@ import run_agent
 from agent.evaluation.references import REFERENCE_FILE, load_references
 from agent.training.trainer import Trainer
 from benchmarks.learning import runs, table
-from benchmarks.learning.results import load_result
+from benchmarks.learning.results import ARMS, load_result
 
 RUN = ["--tasks", "counting", "--preset", "debug", "--threads", "1"]
 
@@ -184,6 +184,38 @@ def test_a_run_that_fails_is_recorded_and_the_next_one_starts(tmp_path, here, ca
     assert table.main([*here[2:]]) == 0
     [row] = rows_of(capsys.readouterr().out)
     assert row["ended"] == "seed 0 failed: out of luck; seed 1 failed: out of luck"
+
+
+def test_all_tasks_together_beside_the_control_and_published_scores(tmp_path, capsys):
+    folder = tmp_path / "in"
+    plain = {"name": "cpu-plain", "arm": "plain", "overrides": ARMS["plain"]}
+    for task, repeat, lead in (("cartpole_swingup", 8, 100.0), ("walker_walk", 2, 300.0)):
+        for seed in (0, 1):
+            hand_made(folder, seed, task=task, config=None)
+            result = json.loads((folder / f"{task}-cpu-s{seed}.json").read_text())
+            result["config"] = {"env": {"action_repeat": repeat, "render": "fast"}} | {
+                "train": {"train_ratio": 16 * repeat},
+                "replay": {"batch_size": 8, "batch_length": 16},
+            }
+            (folder / f"{task}-cpu-s{seed}.json").write_text(json.dumps(result))
+            result |= plain
+            result["stages"][0]["deterministic"]["mean"] -= lead  # of runs at 600 and 700
+            (folder / f"{task}-cpu-plain-s{seed}.json").write_text(json.dumps(result))
+    hand_made(folder, 0, task="finger_spin", **plain)  # a task that the whole agent has not
+    assert table.main(["--results", str(folder)]) == 0
+    printed = capsys.readouterr().out.partition("### All tasks together, 100k")[2]
+    whole, control, *published = rows_of(printed)
+    assert (whole["configuration"], whole["tasks"], whole["runs"]) == ("cpu", "2", "4")
+    assert whole["mean"] == whole["IQM"] == "650 [600, 700]"
+    assert (control["configuration"], control["tasks"], control["mean"]) == ("cpu-plain", "2", "450 [400, 500]")
+    assert control["lead"].startswith("+200 [")
+    # cartpole_swingup: 600 ties with 600 and beats 500, 700 beats both: 3.5 of 4; walker_walk: 4 of 4.
+    assert control["P(better)"].startswith("0.94 [")
+    scores = {row["configuration"]: row for row in published}
+    drq = load_references()["DrQ (PlaNet benchmark, batch 512)", "walker_walk", 100_000].mean
+    drq += load_references()["DrQ (PlaNet benchmark, batch 512)", "cartpole_swingup", 100_000].mean
+    assert scores["*DrQ (PlaNet benchmark, batch 512)*"]["mean"] == f"{drq / 2:.0f}"
+    assert scores["*DrQ (PlaNet benchmark, batch 512)*"]["lead"].startswith(f"{650 - drq / 2:+.0f} [")
 
 
 def test_the_table_has_means_intervals_and_published_scores(tmp_path, capsys):

@@ -74,7 +74,9 @@ def test_peers_compares_processes_that_take_turns(checkout, tmp_path, capsys):
     assert list(report["sides"]) == ["dreamerv3-torch", "ours, same work", "ours, as preset"]
     peer, same, preset = report["sides"].values()
     assert peer["parameters"] == 1000 + 11 + 21  # model, actor, critic; no slow copy
-    assert same["parameters"] == preset["parameters"] == pytest.approx(10.5e6, rel=0.05)  # debug's context adds its predictor
+    assert (
+        same["parameters"] == preset["parameters"] == pytest.approx(10.5e6, rel=0.05)
+    )  # debug's context adds its predictor
     assert preset["configuration"] == {"preset": "debug", "size": "10m", "compile": False, "precision": "float32"}
     assert same["configuration"]["behavior.start_fraction"] == 1.0
     for side in (peer, same, preset):
