@@ -64,6 +64,10 @@ class CountingEnv(PixelEnv):
         frame[: height // 2], frame[height // 2 :] = numbers // 256, numbers % 256
         return frame
 
+    def simulator_state(self) -> dict[str, float]:
+        """Return the step."""
+        return {"step": float(self._step)}
+
 
 def decode_frame(image: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return (worker, episode, step), each int64 [...], of CountingEnv frames uint8 [..., H, W, 3]."""

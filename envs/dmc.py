@@ -14,6 +14,8 @@ from envs.spaces import ActionScale
 from envs.tasks import SUITE_TASKS, base_task, checked_task, task_arguments
 from envs.wording import quote_error
 
+_HINGE = 3  # mujoco.mjtJoint.mjJNT_HINGE
+
 
 class DMCPixels(PixelEnv):
     """A task of dm_control.suite, rendered from one camera.
@@ -72,6 +74,24 @@ class DMCPixels(PixelEnv):
 
     def _draw(self, height: int, width: int) -> Frame:
         return self._camera.render(height, width)
+
+    def simulator_state(self) -> dict[str, float]:
+        """Return MuJoCo's qpos and qvel by joint; a hinge without limits has the sine and cosine of its angle."""
+        model, data = self._env.physics.model, self._env.physics.data
+        places, speeds = {}, {}
+        by_joint = np.split(data.qpos, model.jnt_qposadr[1:]), np.split(data.qvel, model.jnt_dofadr[1:])
+        for joint, (place, speed) in enumerate(zip(*by_joint, strict=True)):
+            name = model.id2name(joint, "joint") or str(joint)
+            if model.jnt_type[joint] == _HINGE and not model.jnt_limited[joint]:
+                places |= {f"qpos/sin {name}": np.sin(place), f"qpos/cos {name}": np.cos(place)}
+            else:
+                places[f"qpos/{name}"] = place
+            speeds[f"qvel/{name}"] = speed
+        return {
+            f"{name} {i}" if len(values) > 1 else name: float(value)
+            for name, values in {**places, **speeds}.items()
+            for i, value in enumerate(values)
+        }
 
     def close(self) -> None:
         """Free the simulator and its GL context; the environment cannot be used after that."""

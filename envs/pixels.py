@@ -94,6 +94,10 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     def _draw(self, height: int, width: int) -> Frame:
         """Return the current state as a new frame [height, width, 3]."""
 
+    def simulator_state(self) -> dict[str, float]:
+        """Return the state behind the current frame, number by name, for analysis; empty where it is not known."""
+        return {}
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         """Begin the next episode, or number 0 of a seed, and return its first frame [size, size, 3] and an info."""
         if seed is not None:

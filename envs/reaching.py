@@ -69,6 +69,11 @@ class ReachingEnv(PixelEnv):
         reach = _SPEED * self.action_repeat
         return np.clip((self._target - self._agent) / reach, -1.0, 1.0).astype(np.float32)
 
+    def simulator_state(self) -> dict[str, float]:
+        """Return the coordinates of both discs."""
+        discs = {"agent": self._agent, "target": self._target}
+        return {f"{disc}/{'xy'[i]}": float(at) for disc, place in discs.items() for i, at in enumerate(place)}
+
     def _draw(self, height: int, width: int) -> Frame:
         scale = min(height, width) / (2 * _VIEW)  # pixels per arena unit
         x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / scale  # [W]

@@ -12,7 +12,7 @@ tenth), attention.jpg (where attention is on), components.jpg (of a mixture).
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,11 @@ from rich.table import Table
 from torch import Tensor
 
 from agent import load
-from agent.evaluation.episodes import agent_env, play_episode, seeded
 from agent.learning.agent import Agent, Mode
-from agent.learning.frames import to_frames
 from agent.video.dreams import inferred, open_loop, psnr
 from benchmarks.harness.command import Command, Report
+from benchmarks.learning.held_out import HeldOut, play
 from benchmarks.learning.values import values_and_returns
-from envs import Step
 from world_model import monitors
 from world_model.losses import squared_error
 from world_model.state import State
@@ -46,32 +44,6 @@ COLOURS = np.array(
 )
 
 Picture = NDArray[np.uint8]
-
-
-@dataclass
-class HeldOut:
-    """Episodes of one length: frames [B, L, 3, 64, 64], actions [B, L, A], rewards [B, L], is_terminal [B, L]."""
-
-    frames: Tensor
-    actions: Tensor
-    rewards: Tensor
-    is_terminal: Tensor
-
-
-def play(agent: Agent, episodes: int, seed: int, mode: Mode) -> HeldOut:
-    """Episodes with the seeds seed, seed + 1, ...; all are cut to the length of the shortest."""
-    played: list[list[Step]] = []
-    with agent_env(agent.config) as env, seeded(agent, seed):
-        for i in range(episodes):
-            played.append([])
-            play_episode(agent, env, seed + i, mode, played[-1].append)
-    length = min(map(len, played))
-
-    def field(name: str) -> Tensor:
-        stacked = np.stack([np.concatenate([getattr(row, name) for row in rows[:length]]) for rows in played])
-        return torch.from_numpy(stacked).to(agent.device)
-
-    return HeldOut(to_frames(field("image")), field("action"), field("reward"), field("is_terminal"))
 
 
 def reconstruction_figures(agent: Agent, outputs: dict[str, Any], frames: Tensor) -> dict[str, float]:

@@ -88,6 +88,15 @@ def test_reaching_moves_the_red_disc_and_pays_by_distance():
     assert checked > 8
 
 
+def test_the_simulator_state_of_reaching_is_what_its_frame_shows():
+    env = make_env("reaching", size=240, axes=2)
+    for seed in range(5):
+        frame, _ = env.reset(seed=seed)
+        state = env.simulator_state()
+        np.testing.assert_allclose(disc_center(frame, True), [state["agent/x"], state["agent/y"]], atol=0.02)
+        np.testing.assert_allclose(disc_center(frame, False), [state["target/x"], state["target/y"]], atol=0.02)
+
+
 def test_reaching_along_one_axis_stays_on_its_line():
     env = make_env("reaching", seed=0, size=240)
     assert env.action_space.shape == (1,)
