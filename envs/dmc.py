@@ -78,7 +78,8 @@ class DMCPixels(PixelEnv):
     def simulator_state(self) -> dict[str, float]:
         """Return MuJoCo's qpos and qvel by joint; a hinge without limits has the sine and cosine of its angle."""
         model, data = self._env.physics.model, self._env.physics.data
-        places, speeds = {}, {}
+        places: dict[str, NDArray[np.float64]] = {}
+        speeds: dict[str, NDArray[np.float64]] = {}
         by_joint = np.split(data.qpos, model.jnt_qposadr[1:]), np.split(data.qvel, model.jnt_dofadr[1:])
         for joint, (place, speed) in enumerate(zip(*by_joint, strict=True)):
             name = model.id2name(joint, "joint") or str(joint)

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.evaluation.episodes import agent_env, play_episode, seeded
+from agent.evaluation.episodes import agent_env, episode_rows, seeded
 from agent.learning.agent import Agent, Mode
 from agent.learning.frames import to_frames
-from envs import Step
 
 
 @dataclass
@@ -28,12 +27,11 @@ class HeldOut:
 
 def play(agent: Agent, episodes: int, seed: int, mode: Mode) -> HeldOut:
     """Episodes with the seeds seed, seed + 1, ...; all are cut to the length of the shortest."""
-    played: list[list[tuple[Step, dict[str, float]]]] = []
     with agent_env(agent.config) as env, seeded(agent, seed):
-        for i in range(episodes):
-            rows: list[tuple[Step, dict[str, float]]] = []
-            play_episode(agent, env, seed + i, mode, lambda row, kept=rows: kept.append((row, env.simulator_state())))
-            played.append(rows)
+        played = [
+            [(row, env.simulator_state()) for row, _ in episode_rows(agent, env, seed + i, mode)]
+            for i in range(episodes)
+        ]
     length = min(map(len, played))
 
     def field(name: str) -> Tensor:

@@ -33,7 +33,6 @@ from agent.run_folder.load import load_agent
 from benchmarks.harness.command import Command, Report
 from benchmarks.learning.held_out import play
 from world_model.attention_schema import centre_of_mass
-from world_model.generative_prior.component_usage import effective_components
 
 SOURCES = ("frame", "z", "g", "c", "slots", "z g", "z g c", "z g slots")
 ADDED = {"c": "z g c", "slots": "z g slots"}  # gains over "z g"
@@ -212,7 +211,7 @@ def mixture_figures(shares: Tensor, rewards: Tensor, simulator: Mapping[str, Ten
     if velocities:
         found["speed"] = information(index, torch.stack(velocities).norm(dim=0).numpy(), seed)
     used = {
-        "in use": float(effective_components(shares.mean((0, 1)))["entropy"]),
+        "in use": float(np.exp(entropy(shares.mean((0, 1)).numpy()))),
         "in use by index": float(np.exp(entropy(np.bincount(index.ravel()) / index.size))),
     }
     return {"components": shares.shape[-1], **used, "information": found}

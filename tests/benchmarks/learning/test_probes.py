@@ -101,6 +101,22 @@ def test_information_of_an_index_that_equals_the_bins_is_their_entropy():
     assert found["excess"] == pytest.approx(math.log(4), abs=0.02)
 
 
+def test_an_index_that_knows_the_next_rewards_is_told_so():
+    rewards = torch.randint(0, 2, (8, 60), generator=torch.Generator().manual_seed(0)).float()
+    sums = [[float(row[t + 1 : t + 16].sum()) for t in range(60 - 15)] for row in rewards]
+    index = torch.zeros(8, 60, dtype=torch.long)
+    index[:, :45] = torch.from_numpy(probes.in_bins(np.array(sums)))
+    shares = 0.1 + 0.6 * torch.nn.functional.one_hot(index, 4)
+    speed = {"qvel/x": 3.0 * index.double(), "qvel/y": 4.0 * index.double(), "qpos/x": noise(8, 60).double()}
+    found = probes.mixture_figures(shares, rewards, speed, seed=0)
+    for name in ("next 15 rewards", "speed"):
+        assert found["information"][name]["information"] == pytest.approx(found["information"][name]["entropy of bins"])
+    assert "speed" not in probes.mixture_figures(shares, rewards, {"qpos/x": speed["qpos/x"]}, seed=0)["information"]
+    counts = np.bincount(index.flatten()) / index.numel()
+    assert found["in use by index"] == pytest.approx(math.exp(-(counts * np.log(counts)).sum()))
+    assert found["in use by index"] < found["in use"] < 4  # responsibilities are spread more evenly than the index
+
+
 def test_information_by_hand():
     a, b = np.array([[0, 0, 0, 1]]), np.array([[0, 0, 1, 1]])
     by_hand = 0.5 * math.log(0.5 / (0.75 * 0.5)) + 0.25 * math.log(0.25 / (0.75 * 0.5)) + 0.25 * math.log(2)
