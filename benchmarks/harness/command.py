@@ -82,8 +82,8 @@ class Command(argparse.ArgumentParser):
             torch.set_num_threads(threads)
             load = os.getloadavg()[0]  # before our own
             measured = measure(given)
-            machine = describe_machine(choose_device(getattr(given, "device", "auto")), threads, load)
             settings = _settings(given, self._files) | measured.pop("settings", {})
+            machine = describe_machine(choose_device(settings.get("device", "auto")), threads, load)
             report = {"settings": settings, "machine": machine} | measured
             console = Console(width=110)
             show(console, report)

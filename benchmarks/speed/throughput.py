@@ -1,7 +1,7 @@
 """How fast a preset runs on this machine: updates, environments with and without the agent, replay.
 
     python -m benchmarks.speed.throughput [--preset cpu] [--task walker_walk] [--threads 2] [--compile]
-        [--json out.json]
+        [--device cuda] [--precision float32] [--json out.json]
 
 Every rate is the median of `REPEATS` slices of time; the table goes to the terminal, the same figures into the JSON.
 """
@@ -170,7 +170,7 @@ def count_parameters(agent: Agent) -> dict[str, int]:
 def measure(given: argparse.Namespace) -> Report:
     """Run all measurements -> {"settings", "results", "parameters"}."""
     positive("seconds", given.seconds)
-    config = make_config(given.preset, given.task, {"compile": given.compile})
+    config = make_config(given.preset, given.task, {"compile": given.compile, **given_settings(given)})
     env = make_vector_env(config.task, 1, seed=config.seed, **config.env.options())
     with Driver(env) as driver:
         agent = Agent(config, driver.action_dim)
@@ -182,13 +182,24 @@ def measure(given: argparse.Namespace) -> Report:
     results |= measure_replay(config, buffer, given.seconds)
     chunk = buffer.sample(config.replay.batch_size, config.replay.sample_length)
     results |= measure_updates(config, agent, chunk, given.seconds)
-    settings = {"task": config.task, "device": str(agent.device)}
+    settings = {"task": config.task, "device": str(agent.device), "precision": config.precision}
     settings |= {"env": asdict(config.env), "replay": asdict(config.replay)}
     return {
         "settings": settings,
         "results": {name: float(value) for name, value in results.items()},
         "parameters": count_parameters(agent),
     }
+
+
+def add_device_options(command: Command) -> None:
+    """Add --device and --precision, which are the preset's where they are not given."""
+    command.add_argument("--device", help="auto, cpu or cuda (default: the preset's)")
+    command.add_argument("--precision", choices=["float32", "bfloat16"], help="default: the preset's")
+
+
+def given_settings(given: argparse.Namespace) -> dict[str, str]:
+    """The settings of `add_device_options` that were given."""
+    return {name: getattr(given, name) for name in ("device", "precision") if getattr(given, name) is not None}
 
 
 def show(console: Console, report: Report) -> None:
@@ -213,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_number("threads", 2, "CPU threads of torch")
     command.add_argument("--seconds", type=float, default=10.0, help="time for each figure")
     command.add_argument("--compile", action="store_true", help="with torch.compile, after minutes of compiling")
+    add_device_options(command)
     return command.run(arguments, measure, show)
 
 

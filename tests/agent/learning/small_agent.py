@@ -9,10 +9,10 @@ from agent.learning.agent import Agent
 from replay import Chunk
 
 
-def make_agent(**changes: Any) -> Agent:
-    """The debug preset's agent on the CPU; changes are settings with "__" for the dots."""
+def make_agent(device: str = "cpu", **changes: Any) -> Agent:
+    """The debug preset's agent; changes are settings with "__" for the dots."""
     settings = {key.replace("__", "."): value for key, value in changes.items()}
-    return Agent(make_config("debug", "reaching", settings), 1, "cpu")
+    return Agent(make_config("debug", "reaching", settings), 1, device)
 
 
 def make_chunk(batch: int, length: int) -> Chunk:
