@@ -55,16 +55,16 @@ def test_a_stage_that_fails_is_one_line_and_the_next_one_runs(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_run_goes_from_one_call_to_the_next(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    done = call(first, **SMALL | {"STAGES": "timeline train", "MINUTES": "2"})
+    done = call(first, **SMALL | {"STAGES": "timeline train", "MINUTES": "10"})
     assert done.returncode == 0, done.stdout
     files = {path.name for path in (first / "results").rglob("*")}
     assert files == {"log.txt", "gpu_timeline.json", "gpu_trace.json.gz", "run.tar"}
     assert json.loads((first / "results" / "gpu_timeline.json").read_text())["settings"]["device"] == "cpu"
 
-    done = call(second, **SMALL | {"STAGES": "train", "MINUTES": "1", "RUN": str(first / "results" / "run.tar")})
+    done = call(second, **SMALL | {"STAGES": "train", "MINUTES": "4", "RUN": str(first / "results" / "run.tar")})
     assert done.returncode == 0, done.stdout
     log = (second / "results" / "log.txt").read_text()
     assert re.search(r"resuming \S+counting-debug at|all 400 env_frames are spent", log)
