@@ -45,7 +45,7 @@ stage() {
     [[ $name != train ]] && ((limit <= $(left))) || limit=$(left)
     ((limit > 0)) || { fail "$name: no time left"; return 0; }
     echo "---- $name: $*" >>"$log"
-    timeout --kill-after=10 "$limit" "$@" >>"$log" 2>&1
+    { timeout --kill-after=10 "$limit" "$@"; } >>"$log" 2>&1
     code=$?
     case $code in
         0) say "$name: done in $((SECONDS - begun)) s" ;;
@@ -82,7 +82,8 @@ shares=0
 for name in $STAGES; do shares=$((shares + SHARES[$name])); done
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
-stage wheels "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl
+stage wheels "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" \
+    "$wheels"/*.whl
 export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
 
 workers=$(nproc) chosen=(-m "" --timeout 60)
@@ -105,7 +106,8 @@ measure peers peers --peer r2dreamer --checkout "$R2DREAMER" --python "${PEER_PY
 seconds=$(($(left) - 30)) # the rest is for its start and its last checkpoint
 ((seconds >= 6)) || seconds=6
 stage train "$PYTHON" run_agent.py train --task "$TASK" --preset "$PRESET" --device "$DEVICE" --logdir "$run" \
-    --train.keep_checkpoints 1 --max_minutes "$(printf '%d.%02d' $((seconds / 60)) $((seconds % 60 * 100 / 60)))"
+    --train.keep_checkpoints 1 --train.video_frames 0 \
+    --max_minutes "$(printf '%d.%02d' $((seconds / 60)) $((seconds % 60 * 100 / 60)))"
 if [[ " $STAGES " == *" train "* && -d $run ]]; then
     megabytes=$(du -sm "$run" | cut -f1) leave=()
     say "run: $megabytes MB in $run, of them $(du -sm "$run/checkpoints" 2>/dev/null | cut -f1) for the checkpoint"
