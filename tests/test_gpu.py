@@ -16,6 +16,7 @@ from agent.learning.agent import Agent
 from agent.learning.compiling import Compiled
 from agent.run_folder.checkpoint import load_checkpoint, load_newest, write_checkpoint
 from tests.agent.learning.small_agent import make_agent, make_chunk
+from tests.agent.training.payloads import assert_same
 
 DEVICE = os.environ.get("DEVICE", "cuda")
 
@@ -41,22 +42,6 @@ def run(logdir: Path, resume: bool = False, **changes: Any) -> Trainer:
     return Trainer(config, logdir, resume=resume, quiet=True)
 
 
-def assert_equal(found: Any, expected: Any, where: str) -> None:
-    """Two nested states are the same bit for bit, on whatever device."""
-    if isinstance(found, dict):
-        assert found.keys() == expected.keys(), where
-        for key in found:
-            assert_equal(found[key], expected[key], f"{where}.{key}")
-    elif isinstance(found, list | tuple):
-        assert len(found) == len(expected), where
-        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
-            assert_equal(a, b, f"{where}[{i}]")
-    elif isinstance(found, torch.Tensor):
-        assert torch.equal(found.cpu(), expected.cpu()), where
-    else:
-        assert found == expected, where
-
-
 def test_beliefs_are_those_of_the_cpu() -> None:
     """A GPU may multiply with fewer bits (TF32) and sums in another order."""
     expected = believed(make_agent())
@@ -74,7 +59,7 @@ def test_an_agent_passes_through_a_file_to_the_cpu_and_back(tmp_path: Path) -> N
         found = loaded.state_dict()
         if device != DEVICE:  # random states stay with the kind of device
             del found["generators"], saved["generators"]
-        assert_equal(found, saved, device)
+        assert_same(found, saved, device)
         np.testing.assert_allclose(believed(loaded), believed(trained), atol=3e-3)
         loaded.update(make_chunk(2, 6))  # the optimizers' states are where the weights are
 
@@ -117,7 +102,7 @@ def test_a_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
     assert saved["counters"]["updates"] == begun.agent.updates > 0
     resumed = run(tmp_path, resume=True)
     for name in ("agent", "collector", "replay"):
-        assert_equal(getattr(resumed, name).state_dict(), saved[name], name)
+        assert_same(getattr(resumed, name).state_dict(), saved[name], name)
     resumed.run()
     assert resumed.stop_reason == ""
     assert resumed.env_frames >= 90

@@ -6,13 +6,12 @@ import signal
 
 import numpy as np
 import pytest
-import torch
 
 from agent import Agent, Trainer, make_config
 from agent.run_folder.checkpoint import load_newest
 from replay import EpisodeStore
+from tests.agent.training.payloads import CLOCKS, assert_same
 
-CLOCKS = {"wall_seconds", "updates_per_second"}  # all that may differ from run to run
 # Moving discs: frames depend on seeds and on every action. Episodes have 26 rows; 3 updates a second tick.
 SETTINGS = {"env_frames": 130, "replay.prefill_frames": 60, "replay.capacity_steps": 90, "train.train_ratio": 24}
 SETTINGS |= {"train.eval_every": 80, "train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 7}
@@ -51,23 +50,6 @@ def train(logdir, num_envs=1, resume=False, stop_at=None, **changes):
 def lines(logdir):
     rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
-
-
-def assert_same(left, right, where="payload"):
-    """Two payloads of checkpoints, clocks aside."""
-    assert type(left) is type(right), where
-    if isinstance(left, dict):
-        assert left.keys() == right.keys(), where
-        for key in left.keys() - CLOCKS:
-            assert_same(left[key], right[key], f"{where}.{key}")
-    elif isinstance(left, list | tuple):
-        assert len(left) == len(right), where
-        for i, (a, b) in enumerate(zip(left, right, strict=True)):
-            assert_same(a, b, f"{where}[{i}]")
-    elif isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), where
-    else:
-        assert left == right, where
 
 
 def assert_same_run(first, second):

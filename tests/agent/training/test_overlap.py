@@ -8,8 +8,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from agent import Agent, Trainer, make_config
 from envs.workers import make_workers
-
-CLOCKS = {"wall_seconds", "updates_per_second"}  # all that may differ from run to run
+from tests.agent.training.payloads import CLOCKS, assert_same
 
 
 class RecordingAgent(Agent):
@@ -42,12 +41,6 @@ def run(logdir, monkeypatch, make_envs=make_workers, memmap=False):
     return trainer, kind, [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
 
 
-def assert_equal(left, right):
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        assert torch.equal(value, right[name]), name
-
-
 @pytest.mark.parametrize("change", ["overlap", pytest.param("memmap", marks=pytest.mark.slow)])
 def test_a_run_is_the_same_bit_for_bit(tmp_path, monkeypatch, change):
     make_envs, memmap = (one_after_the_other, False) if change == "overlap" else (make_workers, True)
@@ -57,7 +50,7 @@ def test_a_run_is_the_same_bit_for_bit(tmp_path, monkeypatch, change):
     assert len(first.agent.seen) == len(second.agent.seen) > 20
     assert not torch.equal(first.agent.seen[0][0]["image"], first.agent.seen[-1][0]["image"])
     for (chunk, metrics), (other_chunk, other_metrics) in zip(first.agent.seen, second.agent.seen, strict=True):
-        assert_equal(chunk, other_chunk)
-        assert_equal(metrics, other_metrics)
-    assert_equal(first.agent.model.state_dict(), second.agent.model.state_dict())
+        assert_same(chunk, other_chunk)
+        assert_same(metrics, other_metrics)
+    assert_same(first.agent.model.state_dict(), second.agent.model.state_dict())
     assert lines == others
