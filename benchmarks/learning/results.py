@@ -53,3 +53,8 @@ def load_result(path: Path) -> Result:
     if result["arm"] not in ARMS:
         raise ValueError(f"results: '{path}' has the arm '{result['arm']}', expected one of {', '.join(ARMS)}")
     return result
+
+
+def rank(result: Result) -> tuple[int, int]:
+    """Sort configurations by this: in the order of arms; fewer overrides come first."""
+    return list(ARMS).index(result["arm"]), len(result["overrides"])

@@ -14,25 +14,13 @@ import numpy as np
 
 from agent.evaluation.curve_figure import OKABE_ITO, X_LABELS, Y_LABELS, draw_panel, make_axes, save
 from agent.evaluation.curves import Curve, Panel, distinct, mean_curve, smooth
-from agent.evaluation.references import Reference, load_references
 from agent.evaluation.statistics import student_interval
 from benchmarks.harness.command import Command
 from benchmarks.learning import together
-from benchmarks.learning.results import ARMS, FOLDER, Result, load_result
+from benchmarks.learning.published import DREAMER_V3, reference_columns, reference_score
+from benchmarks.learning.results import ARMS, FOLDER, Result, load_result, rank
 
 TIMES = (50_000, 100_000, 250_000, 500_000, 1_000_000)  # env_frames at which published scores stand
-DREAMER_V3 = "DreamerV3 (JAX, authors, 2024/Nature-2025 scores)"
-ORIENTATION = "DreamerV3 (repeat 2, orientation)"  # shown whatever our action repeat; the others only at their own
-REPEAT_PLANET = (
-    "CURL [CURL paper table]",
-    "PlaNet [CURL paper table]",
-    "Dreamer (v1) [CURL paper table]",
-    "DrQ (PlaNet benchmark, batch 512)",
-)
-REPEAT_2 = ("DrQ-v2", "TD-MPC2 (pixels, authors)", "dreamerv3-torch (NM512)")
-# Column -> method of agent/evaluation/reference_scores.csv
-PLANET_COLUMNS = {name: name for name in REPEAT_PLANET} | {ORIENTATION: DREAMER_V3}
-COLUMNS = {"DreamerV3": DREAMER_V3} | {name: name for name in REPEAT_2}
 NOTES = (
     "Ours: mean over runs [95 % interval of that mean, Student t]. Deterministic and sampled: 10 held-out episodes per "
     "run. Training: episodes that ended in (T - 10k, T + 10k], at 1M in (980k, 1M]. updates/s and hours: of the "
@@ -43,11 +31,6 @@ NOTES = (
 
 
 # ---------------------------------------------------------------- table
-
-
-def reference_columns(preset: str) -> dict[str, str]:
-    """Column -> method of agent/evaluation/reference_scores.csv, for the action repeats of a preset."""
-    return PLANET_COLUMNS if preset == "cpu" else COLUMNS
 
 
 def published_rows(runs: list[Result], times: Sequence[int]) -> list[dict[str, str]]:
@@ -66,18 +49,10 @@ def published_rows(runs: list[Result], times: Sequence[int]) -> list[dict[str, s
     return rows
 
 
-def reference_score(column: str, method: str, runs: list[Result], at: int) -> Reference | None:
-    """The published score beside runs of one task; None where there is none of the same action repeat."""
-    score = load_references().get((method, runs[0]["task"], at))
-    repeats = {result["config"]["env"]["action_repeat"] for result in runs if result["config"]}
-    return score if score is not None and (column == ORIENTATION or repeats == {score.action_repeat}) else None
-
-
 def grouped(results: list[Result]) -> list[list[Result]]:
     """The runs of each task and configuration, in the order of tasks and arms; fewer overrides come first."""
     groups: dict[tuple[str, str], list[Result]] = {}
-    order = list(ARMS).index
-    for result in sorted(results, key=lambda r: (r["task"], order(r["arm"]), len(r["overrides"]), r["seed"])):
+    for result in sorted(results, key=lambda r: (r["task"], rank(r), r["seed"])):
         groups.setdefault((result["task"], result["name"]), []).append(result)
     return list(groups.values())
 
@@ -199,7 +174,7 @@ def make_table(results: list[Result]) -> str:
         for task in sorted({result["task"] for result in mine}):
             parts += [f"### {task}", make_task_table([result for result in mine if result["task"] == task])]
         for at in TIMES:
-            rows = together.make_rows(mine, at, reference_columns(preset))
+            rows = together.make_rows(mine, at)
             parts += [f"### All tasks together, {time_label(at)}", markdown_table(rows), together.NOTE] if rows else []
         missing = [arm for arm in ARMS if arm not in {result["arm"] for result in mine}]
         parts += [f"not run: {', '.join(missing)}"] if missing else []

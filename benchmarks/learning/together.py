@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.evaluation.references import load_references
 from agent.evaluation.statistics import (
     difference_of_means,
     interquartile_mean_of_runs,
@@ -18,7 +17,8 @@ from agent.evaluation.statistics import (
     probability_of_improvement,
     stratified_interval,
 )
-from benchmarks.learning.results import ARMS, Result
+from benchmarks.learning.published import reference_columns, reference_score
+from benchmarks.learning.results import Result, rank
 
 Runs = dict[str, NDArray[np.float64]]  # task -> a return for each run
 NOTE = (
@@ -29,14 +29,15 @@ NOTE = (
 )
 
 
-def make_rows(results: list[Result], at: int, published: dict[str, str]) -> list[dict[str, str]]:
-    """Rows for the preset's own runs, for every other configuration, and for published methods (column -> method).
+def make_rows(results: list[Result], at: int) -> list[dict[str, str]]:
+    """Rows for the preset's own runs, for every other configuration, and for published methods.
 
     `results` are of one preset. Every row stands on two tasks at least; there is none where fewer have runs of the
     preset's own at `at` env_frames.
     """
     own = next((result["name"] for result in results if not result["overrides"]), None)
-    found = {name: runs_at(results, name, at) for name in configurations(results)}
+    names = dict.fromkeys(result["name"] for result in sorted(results, key=rank))
+    found = {name: runs_at(results, name, at) for name in names}
     whole = found.pop(own, {})
     if len(whole) < 2:
         return []
@@ -45,14 +46,7 @@ def make_rows(results: list[Result], at: int, published: dict[str, str]) -> list
         shared = [task for task in whole if task in runs]
         if len(shared) > 1:
             rows.append(row_of(name, runs, shared) | lead_cells(whole, runs, shared))
-    return rows + published_rows(whole, at, published, results)
-
-
-def configurations(results: list[Result]) -> list[str]:
-    """Names of configurations in the order of arms; fewer overrides come first."""
-    order = list(ARMS).index
-    ranked = sorted(results, key=lambda result: (order(result["arm"]), len(result["overrides"])))
-    return list(dict.fromkeys(result["name"] for result in ranked))
+    return rows + published_rows(whole, at, results)
 
 
 def runs_at(results: list[Result], name: str, at: int) -> Runs:
@@ -84,22 +78,20 @@ def lead_cells(whole: Runs, runs: Runs, tasks: Sequence[str]) -> dict[str, str]:
     }
 
 
-def published_rows(whole: Runs, at: int, published: dict[str, str], results: list[Result]) -> list[dict[str, str]]:
+def published_rows(whole: Runs, at: int, results: list[Result]) -> list[dict[str, str]]:
     """A row for each published method with scores on two tasks or more, of the action repeat at hand."""
-    repeats = {result["task"]: result["config"]["env"]["action_repeat"] for result in results if result["config"]}
     rows = []
-    for column, method in published.items():
-        found = {task: load_references().get((method, task, at)) for task in whole}
-        scores = {
-            task: np.array([score.mean])
-            for task, score in found.items()
-            if score is not None and ("orientation" in column or score.action_repeat == repeats.get(task))
-        }
+    for column, method in reference_columns(results[0]["preset"]).items():
+        scores = {}
+        for task in whole:
+            score = reference_score(column, method, [result for result in results if result["task"] == task], at)
+            if score is not None:
+                scores[task] = score.mean
         if len(scores) > 1:
+            leads = [whole[task] - mean for task, mean in scores.items()]
             row = {"configuration": f"*{column}*", "tasks": str(len(scores))}
-            mean = float(mean_of_tasks(list(scores.values())))
-            lead = cell(lambda ours: mean_of_tasks(ours) - mean, [whole[task] for task in scores], sign="+")  # noqa: B023
-            rows.append(row | {"mean": f"{mean:.0f}", "lead": lead})
+            row |= {"mean": f"{np.mean(list(scores.values())):.0f}", "lead": cell(mean_of_tasks, leads, sign="+")}
+            rows.append(row)
     return rows
 
 

@@ -9,7 +9,7 @@ import pytest
 import run_agent
 from agent.evaluation.references import REFERENCE_FILE, load_references
 from agent.training.trainer import Trainer
-from benchmarks.learning import runs, table
+from benchmarks.learning import published, runs, table
 from benchmarks.learning.results import ARMS, load_result
 
 RUN = ["--tasks", "counting", "--preset", "debug", "--threads", "1"]
@@ -297,7 +297,7 @@ def test_the_copied_scores_are_small_and_hold_each_method():
     assert REFERENCE_FILE.stat().st_size < 60_000
     scores = load_references()
     assert scores["CURL [CURL paper table]", "cartpole_swingup", 100_000].mean == 582.0
-    methods = {*table.PLANET_COLUMNS.values(), *table.COLUMNS.values()}
+    methods = {*published.PLANET_COLUMNS.values(), *published.COLUMNS.values()}
     assert {method for method, _, _ in scores} == methods
     assert {frames for _, _, frames in scores} == set(table.TIMES)
 
