@@ -75,9 +75,10 @@ class LossConfig(Settings):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Settings):
-    """Settings of Adam for world model, actor and critic."""
+    """Settings of Adam for world model, actor and critic, and of Muon for the world model's matrices."""
 
     model_lr: float = 1e-4  # learning rate of the world model
+    matrix_lr: float = 0.0  # learning rate of Muon for the world model's matrices (agent/learning/muon.py); 0: Adam
     actor_lr: float = 3e-5  # learning rate of the actor
     critic_lr: float = 3e-5  # learning rate of the critic
     model_clip: float = 1000.0  # bound on the global gradient norm of the world model

@@ -219,7 +219,9 @@ class Agent:
         rates = (optimizer.actor_lr, optimizer.critic_lr)
         for group, rate in zip(self.behavior_learner.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        self.model_learner.optimizer.param_groups[0]["lr"] = optimizer.model_lr * factor
+        groups = self.model_learner.optimizer.param_groups  # a second one with Muon
+        for group, rate in zip(groups, (optimizer.model_lr, optimizer.matrix_lr), strict=False):
+            group["lr"] = rate * factor
 
     # ---------------------------------------------------------------- saving
 

@@ -1,4 +1,4 @@
-"""World-model learning: per-step losses -> three task losses -> balanced gradients -> clip -> Adam."""
+"""World-model learning: per-step losses -> three task losses -> balanced gradients -> clip -> Adam, Muon."""
 
 import itertools
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from agent.config.schedules import value_at
 from agent.config.settings import LossConfig, OptimizerConfig
+from agent.learning.muon import Muon
 from multi_task_learning import RGB, BalancedSum, LossAggregator, task_names
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.loss_groups import Groups, regroup
@@ -37,7 +38,11 @@ class ModelLearner:
         self.rgb = _make_balancing(model, groups)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.rgb.get_share_params = lambda: iter(self.parameters)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=optimizer.model_lr, fused=True)
+        self.optimizer: torch.optim.Adam
+        if optimizer.matrix_lr > 0:
+            self.optimizer = Muon(model, optimizer.model_lr, optimizer.matrix_lr)
+        else:
+            self.optimizer = torch.optim.Adam(self.parameters, lr=optimizer.model_lr, fused=True)
 
     def update(
         self,

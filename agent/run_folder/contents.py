@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from agent.config.settings import Config
 from agent.learning.agent import Agent
+from agent.learning.muon import Muon
 from agent.run_folder.schema import Array, Count, Each, Maybe, Table, check
 from envs.wording import one_line
 from multi_task_learning import BalancedSum
@@ -170,12 +171,17 @@ class _Budget(TorchFunctionMode):
 
 
 def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer, where: str) -> None:
-    """Check the state of Adam: no moments, or those of every parameter."""
+    """Check the state of Adam (and Muon): no moments, or those of every parameter."""
     groups = optimizer.state_dict()["param_groups"]
     check(state, {"state": dict, "param_groups": Each(dict, len(groups))}, where)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     step = Array(torch.float32, ())
-    moments = {i: {"step": step, "exp_avg": p, "exp_avg_sq": p} for i, p in enumerate(parameters)}
+    moments: dict[int, dict[str, Any]] = {
+        index: {"step": step, "momentum": parameter}
+        if isinstance(optimizer, Muon) and parameter in optimizer.matrices
+        else {"step": step, "exp_avg": parameter, "exp_avg_sq": parameter}
+        for index, parameter in enumerate(parameters)
+    }
     if state["state"]:
         check(state["state"], moments, f"{where}.state")
     for index, group in enumerate(groups):
