@@ -262,6 +262,9 @@ class Config(Settings):
     def _check_optimizer(self) -> None:
         """Raise ValueError if a setting of the optimizer or of the weights' average is out of range."""
         optimizer = self.optimizer
+        for name in ("model_lr", "matrix_lr", "actor_lr", "critic_lr"):
+            if (rate := getattr(optimizer, name)) < 0:
+                raise ValueError(f"optimizer.{name}: got {rate}, expected at least 0")
         if not 0 <= optimizer.average_decay < 1:
             raise ValueError(f"optimizer.average_decay: got {optimizer.average_decay}, expected [0, 1)")
         if not 0 <= optimizer.anneal <= 1:

@@ -115,6 +115,7 @@ REFUSED = [
     ("optimizer.model_lr", math.inf, "got inf, expected a finite number"),
     ("optimizer.model_lr", np.float32("nan"), "got np.float32(nan), expected a finite number"),
     ("optimizer.model_lr", 1j, "got 1j, expected a finite number"),
+    ("optimizer.matrix_lr", -1, "got -1.0, expected at least 0"),
     ("replay.capacity_gb", math.inf, "got inf, expected a finite number or null"),
     ("losses.beta", [[0, math.nan]], "got a list, expected a finite number or a list of lists of finite numbers"),
     ("losses.beta", [1, 2], "got a list, expected a finite number or a list of lists of finite numbers"),

@@ -9,6 +9,7 @@ import torch
 from agent import Agent, load, make_config
 from agent.learning.agent import choose_device
 from agent.learning.frames import to_frames
+from agent.run_folder.contents import check_agent
 from replay import Chunk
 
 
@@ -110,11 +111,16 @@ def test_actor_and_critic_learn_at_every_nth_update():
     assert learned["actor"] == learned["critic"] == [True, False, False, True, False, False, True]
 
 
-def test_state_round_trip_continues_bit_for_bit(agent):
+@pytest.mark.parametrize("matrix_lr", [0.0, 1e-3])
+def test_state_round_trip_continues_bit_for_bit(matrix_lr):
+    agent, other = (
+        Agent(make_config("debug", overrides={"optimizer.matrix_lr": matrix_lr, "seed": seed}), action_dim=2)
+        for seed in range(2)
+    )
     for seed in range(3):
         agent.update(random_chunk(seed))
     state = copy.deepcopy(agent.state_dict())  # as if it had gone through a file
-    other = Agent(make_config("debug", overrides={"seed": 1}), action_dim=2)
+    check_agent(state, other)
     other.load_state_dict(state)
     for seed in range(3, 6):
         left, right = agent.update(random_chunk(seed)), other.update(random_chunk(seed))
@@ -158,15 +164,15 @@ def test_learning_rates_warm_up():
     ("anneal", "expected"), [(0.4, [1, 1, 0.55, 0.1, 0.1]), (1.0, [1, 0.46, 0.28, 0.1, 0.1]), (0.0, [1] * 5)]
 )
 def test_learning_rates_fall_to_a_tenth_over_the_last_share_of_a_run(anneal, expected):
-    overrides = {"optimizer.warmup_updates": 1, "optimizer.anneal": anneal}
+    overrides = {"optimizer.warmup_updates": 1, "optimizer.anneal": anneal, "optimizer.matrix_lr": 1e-3}
     agent = Agent(make_config("debug", overrides=overrides), action_dim=2)
     before = agent.config.optimizer
     for progress, factor in zip((0.0, 0.6, 0.8, 1.0, 1.02), expected, strict=True):
         agent.progress = progress
         agent.update(random_chunk())
         actor, critic = agent.behavior_learner.optimizer.param_groups
-        found = [agent.model_learner.optimizer.param_groups[0]["lr"], actor["lr"], critic["lr"]]
-        rates = (before.model_lr, before.actor_lr, before.critic_lr)
+        found = [group["lr"] for group in (*agent.model_learner.optimizer.param_groups, actor, critic)]
+        rates = (before.model_lr, before.matrix_lr, before.actor_lr, before.critic_lr)
         assert found == pytest.approx([factor * rate for rate in rates])
 
 
