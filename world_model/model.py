@@ -30,7 +30,7 @@ from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
 from world_model.loss_groups import ALWAYS, OF_PART, OF_SETTING, OF_TARGET, Groups, select
 from world_model.motion import MotionTrunk
-from world_model.output import ModelOutput
+from world_model.output import ModelOutput, Rollout
 from world_model.parts import extra_groups, extra_losses, make_dynamics, make_prior
 from world_model.perceiver_io import CausalPerceiver
 from world_model.prior import Noise
@@ -426,6 +426,34 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             actions.append(policy(states[-1]))
             states.append(self.imagine_step(states[-1], actions[-1], step_noise))
         return stack_states(states, 1), torch.stack(actions, 1)
+
+    def rollout(
+        self,
+        state: State,
+        actions: Tensor,
+        generator: Generator | None = None,
+        noise: Noise | None = None,
+        value: Callable[[Tensor], Tensor] | None = None,
+        frames: bool = True,
+    ) -> Rollout:
+        """Dream from state [N, ...] under given actions [N, H, A]: what a planner of one's own needs.
+
+        noise as in `imagine`. value: a critic of features [..., F], such as `agent.actor_critic.critic.value`.
+        frames=False spares the decoder. ValueError for actions of another shape.
+        """
+        if actions.ndim != 3 or (len(actions), actions.shape[2]) != (len(state.latent), self.config.action_dim):
+            expected = (len(state.latent), "H", self.config.action_dim)
+            raise ValueError(f"actions: got shape {tuple(actions.shape)}, expected {expected}")
+        following = iter(actions.unbind(1))
+        states, _ = self.imagine(state, lambda _: next(following), actions.shape[1], generator, noise)
+        reached = states.map(lambda x: x[:, 1:])
+        return Rollout(
+            states=reached,
+            rewards=self.reward_head.predict(reached.features),
+            continues=self.continue_head.predict(reached.features),
+            values=None if value is None else value(reached.features),
+            frames=self.decode(reached) if frames else None,
+        )
 
     def prior_maps(self, states: State) -> Tensor:
         """Return the prior's attention maps [..., S, 8, 8] for states [..., ·]; uniform without pillar 4."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from world_model.attention_schema import AttentionOutput
 from world_model.prior import PriorReport
-from world_model.state import Inputs, Observed
+from world_model.state import Inputs, Observed, State
 
 
 class PriorOutput(NamedTuple):
@@ -17,6 +17,16 @@ class PriorOutput(NamedTuple):
     bound: Tensor  # [B, T], KL(q‖p) in nats or an upper bound, before balancing and free nats
     responsibilities: Tensor | None  # [B, T, K] for a prior with components
     report: PriorReport  # parameters by their public names, the prior's own losses and scalars
+
+
+class Rollout(NamedTuple):
+    """What the model predicts for N sequences of H actions; index t is what action t leads to."""
+
+    states: State  # [N, H, ...]
+    rewards: Tensor  # [N, H], expected
+    continues: Tensor  # [N, H], probabilities that the episode goes on
+    values: Tensor | None  # [N, H], the critic's, where one was given
+    frames: Tensor | None  # [N, H, 3, 64, 64] in [0, 1] but for the decoder's errors, where they were asked for
 
 
 class ModelOutput(NamedTuple):

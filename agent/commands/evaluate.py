@@ -2,10 +2,19 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.commands import Job, say
-from agent.commands.parser import add_overwrite, check_at_least, check_target, load_agent, run_parser, write_json
+from agent.commands.parser import (
+    add_overwrite,
+    add_planner,
+    check_at_least,
+    check_target,
+    load_agent,
+    planner_settings,
+    run_parser,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from agent.evaluation.episodes import Evaluation, TrainedPlayer
@@ -18,11 +27,12 @@ def prepare(arguments: list[str]) -> Job:
     parser.add_argument("--json", type=Path, help="file for the results (default: <logdir>/evaluation.json)")
     add_overwrite(parser)
     parser.add_argument("--latex", action="store_true", help="also print a row for a LaTeX table")
-    options, _ = parser.parse(arguments)
+    add_planner(parser)
+    options, planning = parser.parse(arguments, planner_settings())
     check_at_least(options, episodes=1, seed=0)
     path = options.json if options.json is not None else options.logdir / "evaluation.json"
     check_target(path, "json", options.json is None or options.overwrite)
-    agent = load_agent(options)
+    agent = load_agent(options, planning)
     env_frames = trained_frames(options.logdir)
     return lambda: _evaluate(agent, env_frames, options, path)
 
@@ -43,6 +53,10 @@ def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespa
     repeat = config.env.action_repeat
     say(f"{config.task} after {env_frames:,} env_frames and {agent.updates:,} updates")
     say(f"{episodes} episodes each, seeds {seed} to {seed + episodes - 1}, repeat {repeat}, render {config.env.render}")
+    planner = planner_of(agent)
+    if planner is not None:
+        settings = ", ".join(f"{name} {value:g}" for name, value in planner["settings"].items())
+        say(f"planner {planner['name']} ({settings}): {planner['ms_per_decision']:.1f} ms a decision")
     say(heading())
     results: dict[str, Evaluation] = {}
     for name, play in {
@@ -64,7 +78,18 @@ def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespa
         "task": config.task,
         "updates": agent.updates,
         "env_frames": env_frames,
+        "planner": planner,
         **{name: result.to_json() for name, result in results.items()},
         "references": [reference._asdict() for reference in references],
     }
     say(write_json(path, found))
+
+
+def planner_of(agent: "TrainedPlayer") -> dict[str, Any] | None:
+    """Return the name, settings and cost of the planner by which an agent acts, or None."""
+    from agent.evaluation.episodes import decision_ms
+
+    planner = getattr(agent, "planner", None)
+    if planner is None:
+        return None
+    return {"name": planner.name, "settings": vars(planner.config), "ms_per_decision": decision_ms(agent)}

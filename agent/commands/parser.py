@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.config.files import load_config, parse_value
 from agent.config.nested import differences, flatten, merge
-from agent.config.presets import ALIASES, parse_overrides
+from agent.config.presets import ALIASES, parse_overrides, parse_settings
 from agent.config.settings import Config
 from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
@@ -148,8 +148,22 @@ def run_parser(command: str) -> Parser:
     return parser
 
 
-def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
-    """Load the agent or baseline of --logdir, and check that its task can be played and rendered here."""
+def add_planner(parser: Parser) -> None:
+    """Add --planner, for commands whose agent may also act by planning."""
+    text = "act by planning in the world model, or not: mppi or none (default: as in training)"
+    parser.add_argument("--planner", choices=("none", "mppi"), help=f"{text}; --planner.horizon 8 and so on set it up")
+
+
+def planner_settings() -> list[str]:
+    """Return the settings of a planner as dotted keys."""
+    return [key for key in config_keys() if key.startswith("planner.")]
+
+
+def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Agent | Baseline":
+    """Load the agent or baseline of --logdir, and check that its task can be played and rendered here.
+
+    planning: arguments `--planner.<setting>`, which replace those of the run. ValueError where nothing plans.
+    """
     import torch
 
     from agent.evaluation.episodes import agent_env
@@ -159,9 +173,22 @@ def load_agent(options: argparse.Namespace) -> "Agent | Baseline":
     if options.logdir.is_file():
         raise ValueError(f"logdir: got '{options.logdir}', a file, expected a run's folder")
     agent = load(options.logdir, options.device)
+    _plan(agent, getattr(options, "planner", None), parse_settings(planning))
     torch.set_num_threads(environment_threads() or agent.config.threads or torch.get_num_threads())
     with agent_env(agent.config):
         return agent
+
+
+def _plan(agent: "Agent | Baseline", name: str | None, settings: dict[str, Any]) -> None:
+    """Let the agent act by a planner of these settings, or by its policy alone; None leaves it as it was trained."""
+    if name is None and not settings:
+        return
+    if not hasattr(agent, "plan_with"):
+        raise ValueError(f"planner: got a run of {agent.config.algo}, which has no world model, expected one of aime")
+    name = agent.config.behavior.planner if name is None else name
+    if name == "none" and settings:
+        raise ValueError(f"{next(iter(settings))}: got a value, but nothing plans; expected --planner mppi with it")
+    agent.plan_with(name, **{key.removeprefix("planner."): value for key, value in settings.items()})
 
 
 def check_at_least(options: argparse.Namespace, **least: int) -> None:

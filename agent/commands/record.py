@@ -13,9 +13,11 @@ from agent.commands.parser import (
     PROGRAM,
     Parser,
     add_overwrite,
+    add_planner,
     check_at_least,
     check_target,
     load_agent,
+    planner_settings,
     run_parser,
     written,
 )
@@ -42,7 +44,7 @@ LEAST = {"episodes": 1, "size": 16, "width": 16, "context": 1, "horizon": 1, "dr
 
 def prepare(arguments: list[str]) -> Job:
     """Load a run's agent; the job writes a video of its episodes, or of its world model's dreams."""
-    options, _ = _parser().parse(arguments)
+    options, planning = _parser().parse(arguments, planner_settings())
     if options.dream and options.imagine:
         raise ValueError("got --dream and --imagine, expected one of them")
     kind = "imagine" if options.imagine else "dream" if options.dream else "record"
@@ -51,7 +53,7 @@ def prepare(arguments: list[str]) -> Job:
     if path.suffix not in (".mp4", ".gif"):
         raise ValueError(f"out: got '{path}', expected a name ending in .mp4 or .gif")
     check_target(path, "out", options.out is None or options.overwrite)
-    agent = load_agent(options)
+    agent = load_agent(options, planning)
     if kind != "record" and agent.config.algo != "aime":
         raise ValueError(f"{kind}: got a run of {agent.config.algo}, which has no world model, expected one of aime")
     writers: dict[str, Callable[..., None]]
@@ -78,6 +80,7 @@ def _parser() -> Parser:
     parser = run_parser("record")
     parser.add_argument("--out", type=Path, help="an .mp4 or .gif file (default: <logdir>/videos/record.mp4)")
     add_overwrite(parser)
+    add_planner(parser)
     parser.add_argument(
         "--mode", choices=("deterministic", "sample"), help="how actions are chosen (default: deterministic)"
     )

@@ -113,11 +113,38 @@ class BehaviorConfig(Settings):
     replay_value: float = 0.0  # weight of the critic's loss on replayed experience (DreamerV3: 0.3)
     slow_critic_decay: float = 0.98  # decay of the moving average of the critic's weights that regularises the critic
     start_fraction: float = 1.0  # fraction of the B * T posterior states that dreams start from
+    planner: Literal["none", "mppi"] = "none"  # whether the agent acts by planning in its world model (`planner`)
 
     @property
     def has_target_std(self) -> bool:
         """Whether the policy's std has a target."""
         return self.target_std != 0
+
+
+@dataclass(frozen=True)
+class PlannerConfig(Settings):
+    """Settings of planning at the moment of acting, for `behavior.planner` and `--planner`."""
+
+    horizon: int = 5  # H, steps of a plan; the critic's value stands for the rest
+    candidates: int = 64  # sequences of actions that a round compares
+    policy_share: float = 0.5  # share of them that the actor proposes
+    elites: int = 8  # the best of a round, from which the next one draws
+    iterations: int = 4  # rounds
+    temperature: float = 0.5  # of the elites' weights, in standard deviations of their scores
+    start_std: float = 0.5  # standard deviation of the first round's actions
+    min_std: float = 0.05  # smallest standard deviation of later ones
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("horizon", "candidates", "elites", "iterations", "temperature", "start_std", "min_std"):
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"{name}: got {value}, expected a positive number")
+        if not 0 < self.policy_share < 1 or not 1 <= round(self.policy_share * self.candidates) < self.candidates:
+            share = f"{self.policy_share} of {self.candidates}"
+            raise ValueError(f"policy_share, candidates: got {share}, expected some of the actor and some others")
+        if self.elites > self.candidates:
+            counts = (self.elites, self.candidates)
+            raise ValueError(f"elites, candidates: got {counts}, expected at most as many elites as candidates")
 
 
 @dataclass(frozen=True)
@@ -191,6 +218,7 @@ class Config(Settings):
     losses: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sac: SACConfig = field(default_factory=SACConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)

@@ -1,6 +1,8 @@
 """Whole episodes: one loop for evaluation and recording, and the statistics of the returns."""
 
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -263,6 +265,18 @@ def play_episodes(
         env_frames=tuple(repeat * length for length in lengths),
         is_cut=tuple(r.is_cut for r in results),
     )
+
+
+def decision_ms(agent: TrainedPlayer, repeats: int = 10) -> float:
+    """Return the milliseconds that a decision takes for one environment, the median of some."""
+    images, is_first, memory = np.zeros((1, SIZE, SIZE, 3), np.uint8), np.ones(1, bool), agent.initial_state(1)
+    seconds = []
+    with seeded(agent, 0):
+        for _ in range(repeats + 1):
+            begun = time.perf_counter()
+            agent.act(images, is_first, memory, "deterministic")
+            seconds.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(seconds[1:])  # the first one warms up
 
 
 def cut_line(config: Config, is_cut: Sequence[bool]) -> str | None:

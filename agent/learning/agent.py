@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from agent.config.settings import Config
+from agent.config.settings import Config, PlannerConfig
 from agent.learning.actor_critic import ActorCritic
 from agent.learning.behavior_learner import BehaviorLearner, ReplayTargets
 from agent.learning.compiling import Compiled
@@ -16,10 +17,12 @@ from agent.learning.errors import NotFinite
 from agent.learning.exploration import EXPLORATIONS
 from agent.learning.frames import shift_chunks, to_frames, to_images
 from agent.learning.model_learner import ModelLearner
+from agent.learning.planner import MPPI, PLANNERS
 from agent.learning.weight_average import WeightAverage
 from envs.wording import one_line
 from replay import Chunk
 from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model.settings import from_mapping, unknown_key
 from world_model.state import Memory, State
 
 Mode = Literal["collect", "sample", "deterministic"]
@@ -60,6 +63,8 @@ class Agent:
         self.behavior_learner = BehaviorLearner(
             self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast, self.exploration
         )
+        self.planner: MPPI | None = None
+        self.plan_with(config.behavior.planner)
         self.average = WeightAverage(dict(self.named_weights()), config.optimizer.average_decay)
         self.updates = 0
         self.progress = 0.0  # share of the run that is over, set by who runs it; `optimizer.anneal` follows it
@@ -89,7 +94,10 @@ class Agent:
     @torch.no_grad()
     def initial_state(self, num_envs: int) -> Memory:
         """Return the memory of `num_envs` environments before their first frame."""
-        return self.model.initial(num_envs)
+        memory = self.model.initial(num_envs)
+        if self.planner is None:
+            return memory
+        return memory._replace(plan=self.planner.initial(num_envs, memory.hidden))
 
     @torch.no_grad()
     def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
@@ -105,20 +113,51 @@ class Agent:
         plays_average = mode == "collect" and self.config.optimizer.average_collects
         with self.average.swapped() if plays_average else nullcontext(), self.autocast():
             belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
-            action = self.choose(belief, mode, generator)
+            action, plan = self._decide(belief, self._plan_before(memory, first), mode, generator)
             hidden, cell = self.model.advance(belief, action)
         chosen = action.cpu().numpy()
         if not np.isfinite(chosen).all():
             raise NotFinite("the policy's actions are not finite")
-        return chosen, memory._replace(hidden=hidden, cell=cell)
+        return chosen, memory._replace(hidden=hidden, cell=cell, plan=plan)
 
     def choose(self, state: State, mode: Mode, generator: Generator | None = None) -> Tensor:
         """Choose actions [N, A] in [-1, 1] for beliefs [N, ...], observed or dreamed; modes as in `act`."""
-        policy = self.actor_critic.actor(state.features)
-        action = policy.mode if mode == "deterministic" else policy.sample(generator)[1]
+        before = None if self.planner is None else self.planner.initial(len(state.latent), state.latent)
+        return self._decide(state, before, mode, generator)[0]
+
+    def _decide(
+        self, state: State, before: Tensor | None, mode: Mode, generator: Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Choose actions for beliefs; with a planner from the plan before them, and return the new plan, too."""
+        policy, plan = self.actor_critic.actor(state.features), None
+        if self.planner is not None and before is not None:
+            found = self.planner(state, before, sample=mode != "deterministic", generator=generator)
+            action, plan = found.action, found.actions
+        else:
+            action = policy.mode if mode == "deterministic" else policy.sample(generator)[1]
         if mode == "collect":
             action = self.exploration.act(policy, action, generator)
-        return action.clamp(-1, 1)
+        return action.clamp(-1, 1), plan
+
+    def _plan_before(self, memory: Memory, is_first: Tensor) -> Tensor | None:
+        """Return the plan [N, H, A] from which to go on: the last one, or that of a new episode."""
+        if self.planner is None:
+            return None
+        fresh = self.planner.initial(len(is_first), memory.hidden)
+        return fresh if memory.plan is None else torch.where(is_first[:, None, None], fresh, memory.plan)
+
+    def plan_with(self, name: str, **settings: Any) -> None:
+        """Act by the planner of this name from now on, or by the policy alone ("none").
+
+        settings: fields of `PlannerConfig` in place of the run's. ValueError for unknown names and impossible values.
+        """
+        if name not in PLANNERS:
+            raise ValueError(unknown_key(name, list(PLANNERS), "planner"))
+        make, config = PLANNERS[name], self.config
+        self.planner = None
+        if make is not None:
+            chosen = from_mapping(PlannerConfig, asdict(config.planner) | settings, "planner.")
+            self.planner = make(self.model, self.actor_critic, chosen, config.behavior.gamma)
 
     def predict(
         self,

@@ -31,6 +31,17 @@ def test_example(name, tmp_path):
         assert json.loads(metrics.read_text().splitlines()[-1])["updates"] > 0
 
 
+@pytest.mark.slow
+def test_random_shooting_plays_in_the_world_model_of_a_run(tmp_path):
+    run_agent = EXAMPLES.parent / "run_agent.py"
+    train = ["train", "--preset=debug", "--task=reaching", "--env_frames=110", "--quiet", "--logdir=run"]
+    for command in ([run_agent, *train], [EXAMPLES / "random_shooting.py", "run"]):
+        arguments = [sys.executable, *map(str, command)]
+        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"reaching: return \d+\.\d by random shooting in its world model\n", result.stdout)
+
+
 def test_the_example_of_an_own_environment_is_short():
     text = (EXAMPLES / "own_environment.py").read_text().split('"""', 2)[2]  # without the module's docstring
     code = [line for line in text.splitlines() if line.strip() and not line.strip().startswith(('"""', "#"))]

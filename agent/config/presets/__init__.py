@@ -89,7 +89,12 @@ def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = No
 
     A `--size` among the arguments replaces `size`; the other arguments override its widths.
     """
-    hints, values = declared(Config), {"size": size}
+    return make_config(preset, task, {"size": size} | parse_settings(arguments))
+
+
+def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `--any.key value` arguments by key. A one-line ValueError if one is invalid."""
+    hints, values = declared(Config), dict[str, Any]()
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("--"):
@@ -102,4 +107,4 @@ def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = No
             if text.startswith("--"):
                 raise ValueError(f"{key}: got no value, expected one after it")
         values[key] = parse_value(text, hints[key])
-    return make_config(preset, task, values)
+    return values

@@ -57,6 +57,39 @@ def test_published_scores_stand_beside_a_suite_task(capsys, run, tmp_path, monke
     assert written["source"] == "a source"
 
 
+def test_a_run_is_evaluated_and_recorded_by_planning(capsys, run, tmp_path):
+    path, options = tmp_path / "a.json", ["--episodes=2", "--planner=mppi", "--planner.candidates=16"]
+    assert main(["evaluate", f"--logdir={run}", f"--json={path}", *options]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("planner mppi (")]
+    assert "candidates 16" in line
+    planned = json.loads(path.read_text())
+    assert planned["planner"]["settings"]["candidates"] == 16
+    assert planned["planner"]["ms_per_decision"] > 0
+    assert main(["evaluate", f"--logdir={run}", f"--json={path}", "--overwrite", "--episodes=2"]) == 0
+    alone = json.loads(path.read_text())
+    assert alone["planner"] is None
+    assert alone["deterministic"]["returns"] != planned["deterministic"]["returns"]
+    assert main(["record", f"--logdir={run}", f"--out={tmp_path / 'a.gif'}", *options[1:]]) == 0
+    [shown] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("return ")]
+    assert float(shown.split()[1]) == pytest.approx(planned["deterministic"]["returns"][0], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--planner=mpc"], "planner: invalid choice: 'mpc'"),
+        (["--planner.horizon=5"], "planner.horizon: got a value, but nothing plans; expected --planner mppi with it"),
+        (["--planner=mppi", "--planner.horizon=0"], "planner.horizon: got 0, expected a positive number"),
+        (["--planner=mppi", "--planner.elites=99"], "planner.elites, candidates: got (99, 64), expected at most"),
+        (["--planner=mppi", "--planner.horizn=9"], "the nearest known one is 'planner.horizon'"),
+    ],
+)
+def test_a_planner_that_cannot_be_is_one_line(capsys, run, options, expected):
+    assert main(["evaluate", f"--logdir={run}", *options]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert expected in line
+
+
 def test_imagine_says_how_many_steps_are_compared(capsys, run, tmp_path):
     options = ["--imagine", "--context=21", "--horizon=50", "--dreams=2", f"--out={tmp_path / 'a.mp4'}"]
     assert main(["record", f"--logdir={run}", *options]) == 0
