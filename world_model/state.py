@@ -43,7 +43,7 @@ class Memory(NamedTuple):
     cell: Tensor  # [N, L, H]
     cache: Cache | None  # the Perceiver's keys and values; None if pillar 1 is off
     frames: tuple[Tensor, ...] = ()  # earlier frames [N, 3, 64, 64] of the trunk's stack, newest first
-    plan: Tensor | None = None  # a planner's last plan [N, H, A]; None where the agent does not plan
+    plan: tuple[Tensor, ...] = ()  # a planner's last plan [N, H, A], where the agent plans
 
 
 class Inputs(NamedTuple):

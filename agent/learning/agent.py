@@ -97,7 +97,7 @@ class Agent:
         memory = self.model.initial(num_envs)
         if self.planner is None:
             return memory
-        return memory._replace(plan=self.planner.initial(num_envs, memory.hidden))
+        return memory._replace(plan=(self.planner.initial(num_envs, memory.hidden),))
 
     @torch.no_grad()
     def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
@@ -118,7 +118,7 @@ class Agent:
         chosen = action.cpu().numpy()
         if not np.isfinite(chosen).all():
             raise NotFinite("the policy's actions are not finite")
-        return chosen, memory._replace(hidden=hidden, cell=cell, plan=plan)
+        return chosen, memory._replace(hidden=hidden, cell=cell, plan=() if plan is None else (plan,))
 
     def choose(self, state: State, mode: Mode, generator: Generator | None = None) -> Tensor:
         """Choose actions [N, A] in [-1, 1] for beliefs [N, ...], observed or dreamed; modes as in `act`."""
@@ -144,7 +144,7 @@ class Agent:
         if self.planner is None:
             return None
         fresh = self.planner.initial(len(is_first), memory.hidden)
-        return fresh if memory.plan is None else torch.where(is_first[:, None, None], fresh, memory.plan)
+        return torch.where(is_first[:, None, None], fresh, memory.plan[0]) if memory.plan else fresh
 
     def plan_with(self, name: str, **settings: Any) -> None:
         """Act by the planner of this name from now on, or by the policy alone ("none").

@@ -174,11 +174,11 @@ def frames(seed: int, count: int = 2) -> np.ndarray:
 def test_a_plan_goes_on_from_the_last_one_and_is_forgotten_at_a_reset():
     agent = make_agent(behavior__planner="mppi")
     memory = agent.initial_state(2)
-    assert memory.plan is not None
-    assert memory.plan.eq(0).all()
+    [plan] = memory.plan
+    assert plan.eq(0).all()
     _, after = agent.act(frames(0), np.ones(2, bool), memory, "deterministic")
-    assert not after.plan.eq(0).all()
-    before = after.plan
+    [before] = after.plan
+    assert not before.eq(0).all()
     seen = []
     planner = agent.planner
     agent.planner = lambda state, plan, **rest: seen.append(plan) or planner(state, plan, **rest)
@@ -205,18 +205,18 @@ def test_discrete_agents_plan_one_hot_actions():
         action, memory = agent.act(frames(0), np.ones(2, bool), agent.initial_state(2), mode)
         assert set(np.unique(action)) <= {0.0, 1.0}
         assert (action.sum(-1) == 1).all()
-        torch.testing.assert_close(memory.plan.sum(-1), torch.ones(2, agent.config.planner.horizon))
+        torch.testing.assert_close(memory.plan[0].sum(-1), torch.ones(2, agent.config.planner.horizon))
 
 
 def test_a_planner_may_come_and_go():
     agent = make_agent()
     memory = copy.deepcopy(agent.initial_state(2))
-    assert memory.plan is None
+    assert memory.plan == ()
     agent.plan_with("mppi")
     _, memory = agent.act(frames(0), np.ones(2, bool), memory, "deterministic")
-    assert memory.plan is not None
+    assert len(memory.plan) == 1
     agent.plan_with("none")
-    assert agent.act(frames(0), np.zeros(2, bool), memory, "deterministic")[1].plan is None
+    assert agent.act(frames(0), np.zeros(2, bool), memory, "deterministic")[1].plan == ()
     with pytest.raises(ValueError, match=r"mpi.*nearest known one is 'mppi'"):
         agent.plan_with("mpi")
 
