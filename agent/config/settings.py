@@ -131,20 +131,24 @@ class PlannerConfig(Settings):
     elites: int = 8  # the best of a round, from which the next one draws
     iterations: int = 4  # rounds
     temperature: float = 0.5  # of the elites' weights, in standard deviations of their scores
-    start_std: float = 0.5  # standard deviation of the first round's actions
-    min_std: float = 0.05  # smallest standard deviation of later ones
+    min_std: float = 0.05  # smallest standard deviation of what a round draws
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("horizon", "candidates", "elites", "iterations", "temperature", "start_std", "min_std"):
+        for name in ("horizon", "candidates", "elites", "iterations", "temperature", "min_std"):
             if not (value := getattr(self, name)) > 0:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
-        if not 0 < self.policy_share < 1 or not 1 <= round(self.policy_share * self.candidates) < self.candidates:
+        if not 1 <= self.proposals <= self.candidates - 2:  # the plan before, and one that is drawn
             share = f"{self.policy_share} of {self.candidates}"
-            raise ValueError(f"policy_share, candidates: got {share}, expected some of the actor and some others")
+            raise ValueError(f"policy_share, candidates: got {share}, expected 1 of the actor and 2 others at least")
         if self.elites > self.candidates:
             counts = (self.elites, self.candidates)
             raise ValueError(f"elites, candidates: got {counts}, expected at most as many elites as candidates")
+
+    @property
+    def proposals(self) -> int:
+        """The number of candidates that are the actor's."""
+        return round(self.policy_share * self.candidates)
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,21 @@ class Plan(NamedTuple):
     states: State  # [N, H + 1, ...], the dream of its best candidate
 
 
+class Candidates(NamedTuple):
+    """Sequences of actions, how they scored, and their dreams."""
+
+    actions: Tensor  # [N, K, H, A]
+    scores: Tensor  # [N, K]
+    states: State  # [N, K, H + 1, ...]
+
+
 class MPPI:
     """A planner by model predictive path integral control.
 
-    Every round scores candidate sequences of actions by their dreams, all under the same components and latents: sum of
-    discounted rewards and, at the horizon, the smaller of the critic's and its slow copy's value. The elites' mean and
-    spread, weighted by their scores, are what the next round draws from. `policy_share` of the candidates are the
-    actor's, one of them its mode.
+    Sequences of actions are scored by their dreams, all under the same components and latents: sum of discounted
+    rewards and, at the horizon, the smaller of the critic's and its slow copy's value. `policy_share` of the candidates
+    are the actor's, one of them its mode; one is the plan before. Mean and spread of the elites, weighted by their
+    scores, are what a round draws the others from.
 
     Args:
         model: the world model.
@@ -56,7 +64,7 @@ class MPPI:
     ) -> None:
         self.model, self.actor_critic, self.config, self.gamma = model, actor_critic, config, gamma
         self.is_discrete = actor_critic.actor.kind is Categorical
-        self.proposals = round(config.candidates * config.policy_share)
+        self.proposals = config.proposals
 
     def initial(self, batch: int, like: Tensor) -> Tensor:
         """Return the plan [N, H, A] of a new episode, on the device of `like`: all 0, or equal probabilities."""
@@ -72,22 +80,19 @@ class MPPI:
         """
         config, latent = self.config, state.latent
         noise = self.model.prior.draw_noise((config.horizon, *latent.shape), latent, generator)
-        mean = torch.cat([before[:, 1:], self.initial(len(before), before)[:, -1:]], 1)
-        std = torch.full_like(mean, config.start_std)
-        proposed = self._propose(state, noise, generator)
+        shifted = torch.cat([before[:, 1:], self.initial(len(before), before)[:, -1:]], 1)
+        known = _together(self._propose(state, noise, generator), self._dream(state, shifted.unsqueeze(1), noise))
+        found = known
         for _ in range(config.iterations):
-            drawn = self._draw(mean, std, generator)
-            found = self._dream(state, drawn, noise)
-            actions = torch.cat([proposed[0], drawn], 1)
-            scores = torch.cat([proposed[1], found[1]], 1)
-            mean, std = self._fit(actions, scores)
-        best = scores.argmax(1)
-        states = State(*(torch.cat(both, 1) for both in zip(proposed[2], found[2], strict=True)))
-        chosen = states.map(lambda x: x[torch.arange(len(best), device=best.device), best])
-        return Plan(self._act(mean[:, 0], std[:, 0], sample, generator), mean, scores, chosen)
+            drawn = self._draw(*self._fit(found), generator)
+            found = _together(known, self._dream(state, drawn, noise))
+        mean, std = self._fit(found)
+        best = found.scores.argmax(1)
+        chosen = found.states.map(lambda x: x[torch.arange(len(best), device=best.device), best])
+        return Plan(self._act(mean[:, 0], std[:, 0], sample, generator), mean, found.scores, chosen)
 
-    def _propose(self, state: State, noise: Noise, generator: Generator | None) -> tuple[Tensor, Tensor, State]:
-        """Let the actor play in the dream: actions [N, P, H, A], scores [N, P] and states [N, P, H + 1, ...]."""
+    def _propose(self, state: State, noise: Noise, generator: Generator | None) -> Candidates:
+        """Let the actor play in the dream, P times."""
         actor, count = self.actor_critic.actor, self.proposals
         shape = (self.config.horizon, len(state.latent), count, self.model.config.action_dim)
         action_noise = actor.kind.draw_noise(shape, state.latent, generator)
@@ -101,8 +106,8 @@ class MPPI:
         states, actions = self.model.imagine(starts, act, self.config.horizon, noise=_repeat(noise, count))
         return self._scored(states, actions, count)
 
-    def _dream(self, state: State, actions: Tensor, noise: Noise) -> tuple[Tensor, Tensor, State]:
-        """Dream under actions [N, M, H, A]: the same, scores [N, M] and states [N, M, H + 1, ...]."""
+    def _dream(self, state: State, actions: Tensor, noise: Noise) -> Candidates:
+        """Dream under actions [N, M, H, A]."""
         count = actions.shape[1]
         following = iter(actions.flatten(0, 1).unbind(1))
         starts = state.map(lambda x: x.repeat_interleave(count, 0))
@@ -111,7 +116,7 @@ class MPPI:
         )
         return self._scored(states, played, count)
 
-    def _scored(self, states: State, actions: Tensor, count: int) -> tuple[Tensor, Tensor, State]:
+    def _scored(self, states: State, actions: Tensor, count: int) -> Candidates:
         """Score dreams [N * count, H + 1, ...] under actions [N * count, H, A], and fold the candidates out."""
         features = states.features[:, 1:]
         rewards = self.model.reward_head.predict(features)
@@ -121,11 +126,11 @@ class MPPI:
         value = torch.minimum(critic.critic.value(last), critic.slow_critic.value(last))
         scores = (reached[:, :-1] * rewards).sum(1) + reached[:, -1] * value
         unfolded = states.map(lambda x: x.unflatten(0, (-1, count)))
-        return actions.unflatten(0, (-1, count)), scores.unflatten(0, (-1, count)), unfolded
+        return Candidates(actions.unflatten(0, (-1, count)), scores.unflatten(0, (-1, count)), unfolded)
 
     def _draw(self, mean: Tensor, std: Tensor, generator: Generator | None) -> Tensor:
         """Draw M action sequences [N, M, H, A] from a plan [N, H, A]."""
-        count = self.config.candidates - self.proposals
+        count = self.config.candidates - self.proposals - 1
         shape = (len(mean), count, *mean.shape[1:])
         noise = self.actor_critic.actor.kind.draw_noise(shape, mean, generator)
         if self.is_discrete:
@@ -133,9 +138,10 @@ class MPPI:
             return Categorical(spread.log().unsqueeze(1)).sample(noise=noise)[0]
         return (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1, 1)
 
-    def _fit(self, actions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the elites' weighted mean and spread [N, H, A] of candidates [N, K, H, A] with scores [N, K]."""
-        best, places = scores.topk(self.config.elites, 1)
+    def _fit(self, found: Candidates) -> tuple[Tensor, Tensor]:
+        """Return the weighted mean and spread [N, H, A] of the best candidates' actions."""
+        actions = found.actions
+        best, places = found.scores.topk(min(self.config.elites, actions.shape[1]), 1)
         spread = best.std(1, correction=0, keepdim=True).clamp_min(_LEAST_SPREAD)
         weights = ((best - best[:, :1]) / (self.config.temperature * spread)).softmax(1)[..., None, None]
         elites = actions.gather(1, places[..., None, None].expand(-1, -1, *actions.shape[2:]))
@@ -150,6 +156,12 @@ class MPPI:
             policy = Categorical(mean.clamp_min(1e-8).log())
             return policy.mode if noise is None else policy.sample(noise=noise)[0]
         return mean if noise is None else (mean + std * noise).clamp(-1, 1)
+
+
+def _together(some: Candidates, others: Candidates) -> Candidates:
+    """Return all candidates of both."""
+    states = State(*(torch.cat(both, 1) for both in zip(some.states, others.states, strict=True)))
+    return Candidates(torch.cat([some.actions, others.actions], 1), torch.cat([some.scores, others.scores], 1), states)
 
 
 def _repeat(noise: Noise, count: int) -> Noise:
