@@ -170,10 +170,11 @@ def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Ag
     from agent.stable_baselines.load import load
     from agent.training.threads import environment_threads
 
+    settings = parse_settings(planning)
     if options.logdir.is_file():
         raise ValueError(f"logdir: got '{options.logdir}', a file, expected a run's folder")
     agent = load(options.logdir, options.device)
-    _plan(agent, getattr(options, "planner", None), parse_settings(planning))
+    _plan(agent, getattr(options, "planner", None), settings)
     torch.set_num_threads(environment_threads() or agent.config.threads or torch.get_num_threads())
     with agent_env(agent.config):
         return agent

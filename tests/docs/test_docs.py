@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.commands.parser import config_keys
+from agent.commands.parser import config_keys, planner_settings
 from run_agent import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,9 @@ def known_options(command: str) -> set[str]:
     with redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
         main([command, "--help"])
     options = set(re.findall(r"--([a-z][\w-]*)", shown.getvalue()))
-    return options | {*config_keys(), *PLACEHOLDERS} if command == "train" else options
+    if command == "train":
+        return options | {*config_keys(), *PLACEHOLDERS}
+    return options | {*planner_settings()} if "planner" in options else options
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
