@@ -106,7 +106,7 @@ class Muon(Adam):
             if matrix.grad is not None:
                 by_shape[len(matrix) // self.matrices[matrix], matrix[0].numel()].append(matrix)
         for (rows, columns), alike in by_shape.items():  # one call for all of a shape
-            moved = torch.cat([self._momentum(matrix).view(-1, rows, columns) for matrix in alike])
+            moved = torch.cat([self._momentum(matrix).reshape(-1, rows, columns) for matrix in alike])
             steps = orthogonalise(moved) * (kept * lr * ADAM_RMS * math.sqrt(max(rows, columns)))
             counts = [self.matrices[matrix] for matrix in alike]
             for matrix, step in zip(alike, steps.split(counts), strict=True):

@@ -81,6 +81,8 @@ class MPPI:
         config, latent = self.config, state.latent
         noise = self.model.prior.draw_noise((config.horizon, *latent.shape), latent, generator)
         shifted = torch.cat([before[:, 1:], self.initial(len(before), before)[:, -1:]], 1)
+        if self.is_discrete:
+            shifted = Categorical(shifted).mode
         known = _together(self._propose(state, noise, generator), self._dream(state, shifted.unsqueeze(1), noise))
         found = known
         for _ in range(config.iterations):
