@@ -16,7 +16,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from agent.config.files import load_config, parse_value
 from agent.config.nested import differences, flatten, merge
@@ -151,7 +151,8 @@ def run_parser(command: str) -> Parser:
 def add_planner(parser: Parser) -> None:
     """Add --planner, for commands whose agent may also act by planning."""
     text = "act by planning in the world model, or not: mppi or none (default: as in training)"
-    parser.add_argument("--planner", choices=("none", "mppi"), help=f"{text}; --planner.horizon 8 and so on set it up")
+    choices = get_args(declared(Config)["behavior.planner"])
+    parser.add_argument("--planner", choices=choices, help=f"{text}; --planner.horizon 8 and so on set it up")
 
 
 def planner_settings() -> list[str]:

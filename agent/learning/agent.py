@@ -122,15 +122,15 @@ class Agent:
 
     def choose(self, state: State, mode: Mode, generator: Generator | None = None) -> Tensor:
         """Choose actions [N, A] in [-1, 1] for beliefs [N, ...], observed or dreamed; modes as in `act`."""
-        before = None if self.planner is None else self.planner.initial(len(state.latent), state.latent)
-        return self._decide(state, before, mode, generator)[0]
+        return self._decide(state, None, mode, generator)[0]
 
     def _decide(
         self, state: State, before: Tensor | None, mode: Mode, generator: Generator | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Choose actions for beliefs; with a planner from the plan before them, and return the new plan, too."""
+        """Choose actions for beliefs; with a planner from the plan before, if any, and return the new plan, too."""
         policy, plan = self.actor_critic.actor(state.features), None
-        if self.planner is not None and before is not None:
+        if self.planner is not None:
+            before = self.planner.initial(len(state.latent), state.latent) if before is None else before
             found = self.planner(state, before, sample=mode != "deterministic", generator=generator)
             action, plan = found.action, found.actions
         else:
@@ -140,11 +140,11 @@ class Agent:
         return action.clamp(-1, 1), plan
 
     def _plan_before(self, memory: Memory, is_first: Tensor) -> Tensor | None:
-        """Return the plan [N, H, A] from which to go on: the last one, or that of a new episode."""
-        if self.planner is None:
+        """Return the last plan [N, H, A], in new episodes one that begins; None if there is none."""
+        if self.planner is None or not memory.plan:
             return None
         fresh = self.planner.initial(len(is_first), memory.hidden)
-        return torch.where(is_first[:, None, None], fresh, memory.plan[0]) if memory.plan else fresh
+        return torch.where(is_first[:, None, None], fresh, memory.plan[0])
 
     def plan_with(self, name: str, **settings: Any) -> None:
         """Act by the planner of this name from now on, or by the policy alone ("none").

@@ -18,7 +18,7 @@ from torch.optim import Adam
 
 # The quintic a x + b x^3 + c x^5, which drives singular values to about 1 in few rounds (Jordan et al. 2024).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-ROUNDS = 3  # five are usual; three learn as well here, in 75 % of an update's time (docs/logbook.md)
+ROUNDS = 3  # five are usual; three learn as well here and save a fifth of an update's time (docs/logbook.md)
 MOMENTUM = 0.95
 MIN_SIDE = 16  # of a matrix: of smaller ones Adam takes care, as it does of biases, embeddings and queries
 ADAM_RMS = 0.2  # root mean square of a usual step of Adam over its learning rate (Liu et al. 2025, arXiv 2502.16982)

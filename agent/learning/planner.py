@@ -26,16 +26,13 @@ class Plan(NamedTuple):
 
     action: Tensor  # [N, A], what to do now
     actions: Tensor  # [N, H, A], means of the whole plan, or probabilities of its discrete actions
-    scores: Tensor  # [N, K], returns of the last round's candidates
-    states: State  # [N, H + 1, ...], the dream of its best candidate
 
 
 class Candidates(NamedTuple):
-    """Sequences of actions, how they scored, and their dreams."""
+    """Sequences of actions, and how their dreams scored."""
 
     actions: Tensor  # [N, K, H, A]
     scores: Tensor  # [N, K]
-    states: State  # [N, K, H + 1, ...]
 
 
 class MPPI:
@@ -89,9 +86,7 @@ class MPPI:
             drawn = self._draw(*self._fit(found), generator)
             found = _together(known, self._dream(state, drawn, noise))
         mean, std = self._fit(found)
-        best = found.scores.argmax(1)
-        chosen = found.states.map(lambda x: x[torch.arange(len(best), device=best.device), best])
-        return Plan(self._act(mean[:, 0], std[:, 0], sample, generator), mean, found.scores, chosen)
+        return Plan(self._act(mean[:, 0], std[:, 0], sample, generator), mean)
 
     def _propose(self, state: State, noise: Noise, generator: Generator | None) -> Candidates:
         """Let the actor play in the dream, P times."""
@@ -127,8 +122,7 @@ class MPPI:
         last, critic = features[:, -1], self.actor_critic
         value = torch.minimum(critic.critic.value(last), critic.slow_critic.value(last))
         scores = (reached[:, :-1] * rewards).sum(1) + reached[:, -1] * value
-        unfolded = states.map(lambda x: x.unflatten(0, (-1, count)))
-        return Candidates(actions.unflatten(0, (-1, count)), scores.unflatten(0, (-1, count)), unfolded)
+        return Candidates(actions.unflatten(0, (-1, count)), scores.unflatten(0, (-1, count)))
 
     def _draw(self, mean: Tensor, std: Tensor, generator: Generator | None) -> Tensor:
         """Draw M action sequences [N, M, H, A] from a plan [N, H, A]."""
@@ -162,8 +156,7 @@ class MPPI:
 
 def _together(some: Candidates, others: Candidates) -> Candidates:
     """Return all candidates of both."""
-    states = State(*(torch.cat(both, 1) for both in zip(some.states, others.states, strict=True)))
-    return Candidates(torch.cat([some.actions, others.actions], 1), torch.cat([some.scores, others.scores], 1), states)
+    return Candidates(*(torch.cat(both, 1) for both in zip(some, others, strict=True)))
 
 
 def _repeat(noise: Noise, count: int) -> Noise:

@@ -170,6 +170,31 @@ def test_a_dream_is_drawn_under_the_maps_that_its_prior_expects() -> None:
     assert not torch.allclose(model.decode(outputs["states"]), model.decode(outputs["states"], uniform), atol=1e-4)
 
 
+@torch.no_grad()
+def test_a_rollout_is_the_dream_of_its_actions_and_what_the_heads_say_of_it() -> None:
+    model, sample = make_model().eval(), make_sample()
+    start = model.observe(*sample[:3], rng()).states.map(lambda x: x[:, -1])
+    actions = torch.rand(len(start.latent), 3, 2, generator=rng())
+    queue = iter(actions.unbind(1))
+    dream, _ = model.imagine(start, lambda _: next(queue), 3, rng())
+    found = model.rollout(start, actions, rng(), value=lambda features: features.sum(-1))
+    reached = dream.map(lambda x: x[:, 1:])
+    for ours, expected in zip(found.states, reached, strict=True):
+        assert torch.equal(ours, expected)
+    assert torch.equal(found.rewards, model.reward_head.predict(reached.features))
+    assert torch.equal(found.continues, model.continue_head.predict(reached.features))
+    assert found.values is not None
+    assert torch.equal(found.values, reached.features.sum(-1))
+    assert found.frames is not None
+    assert torch.equal(found.frames, model.decode(reached))
+    bare = model.rollout(start, actions, rng(), frames=False)
+    assert bare.values is None
+    assert bare.frames is None
+    for wrong in (actions[:, 0], actions[:1], actions[..., :1]):
+        with pytest.raises(ValueError, match=r"^actions: got shape .*, expected .*'H', 2\)$"):
+            model.rollout(start, wrong)
+
+
 def test_dreams_carry_gradients_to_actions() -> None:
     model, sample = make_model(), make_sample()
     start = model.observe(*sample[:3], rng()).states.map(lambda x: x[:, -1].detach())

@@ -118,7 +118,7 @@ def test_a_linear_quadratic_problem_is_solved_within_5_percent():
 
 
 def test_discrete_actions_find_the_only_good_sequence():
-    """A lock: only the right action of four in each of four steps leads on, and only the last step is rewarded."""
+    """A lock: only the right action of four in each of four steps leads on; a wrong one ends it."""
     code = torch.tensor([2, 0, 3, 1])
 
     def step(s: Tensor, action: Tensor) -> Tensor:
@@ -162,7 +162,10 @@ def test_all_candidates_dream_under_the_same_components_and_latents():
     belief, _ = agent.model.observe_step(agent.model.initial(2), torch.rand(2, 3, 64, 64), starts)
     planner.config = PlannerConfig(horizon=3)
     actions = torch.full((2, 5, 3, agent.action_dim), 0.3)
-    scores, states = planner._dream(belief, actions, noise)[1:]
+    dreamt, scored = [], planner._scored
+    planner._scored = lambda states, *rest: dreamt.append(states) or scored(states, *rest)
+    scores = planner._dream(belief, actions, noise).scores
+    [states] = [states.map(lambda x: x.unflatten(0, (2, 5))) for states in dreamt]
     torch.testing.assert_close(scores, scores[:, :1].expand_as(scores))  # rows of a product may round differently
     torch.testing.assert_close(states.latent, states.latent[:, :1].expand_as(states.latent))
 
