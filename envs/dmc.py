@@ -63,6 +63,11 @@ class DMCPixels(PixelEnv):
         default_camera = 2 if domain == "quadruped" else 0
         self._camera = SceneCamera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
 
+    @property
+    def physics(self) -> Any:
+        """dm_control's physics, for scripts that read or set the simulator's state."""
+        return self._env.physics
+
     def _begin(self, seed: int) -> None:
         self._env.task.random.seed(np.random.SeedSequence(seed).generate_state(8))
         self._env.reset()

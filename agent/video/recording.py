@@ -14,13 +14,16 @@ from agent.evaluation.episodes import (
     EnvSource,
     EpisodeResult,
     Mode,
+    Player,
     TrainedPlayer,
     agent_env,
     episode_rows,
     reported,
     seeded,
 )
+from agent.learning.agent import Agent
 from agent.video.picture import Caption, Picture, darken, stack, tile
+from agent.video.plans import ForeseeingPlayer, strip
 from envs import Step, VideoWriter
 from envs.pixels import PixelEnv
 
@@ -46,10 +49,11 @@ def record(
     """Write episodes from seeds seed, seed + 1, ... as one video, `size` pixels high, in simulated real time.
 
     A frame is `width` pixels wide (None: as wide as high); captions (None: if it is at least 128 wide) show simulated
-    seconds, reward and return so far. `grid` plays all episodes at once, side by side, and keeps the darkened last
-    frame of ended ones. `max_frames` bounds each episode's frames. `on_frame` gets every frame and `on_step` every row;
-    an exception from them ends the recording. `env` replaces the agent's task; a grid needs a function that makes one.
-    The file appears only when it is complete; ValueError as for VideoWriter.
+    seconds, reward and return so far. Under the frames of an agent that plans stand those that its plan expects. `grid`
+    plays all episodes at once, side by side, and keeps the darkened last frame of ended ones. `max_frames` bounds each
+    episode's frames. `on_frame` gets every frame and `on_step` every row; an exception from them ends the recording.
+    `env` replaces the agent's task; a grid needs a function that makes one. The file appears only when it is complete;
+    ValueError as for VideoWriter.
     """
     if grid and episodes > 1 and isinstance(env, Env):
         raise ValueError(f"env: got one for a grid of {episodes}, expected a function that makes one")
@@ -61,9 +65,14 @@ def record(
 
     def views(index: int, played: PixelEnv) -> Iterator[Picture]:
         """Yield the frames of one episode."""
-        for row, result in episode_rows(agent, played, seed + index, mode, max_steps):
+        player: Player = agent
+        if isinstance(agent, Agent) and agent.planner is not None:
+            player = ForeseeingPlayer(agent)
+        for row, result in episode_rows(player, played, seed + index, mode, max_steps):
             with reported():
                 frame = played.render_frame(size, width)
+            if isinstance(player, ForeseeingPlayer):
+                frame = stack([frame, strip(player.expected, width)])
             if caption is not None:
                 seconds = result.length / played.metadata["render_fps"]
                 texts = (f"{seconds:.2f} s", f"reward {row.reward[0]:z.2f}", f"return {result.total:z.1f}")
