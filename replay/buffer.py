@@ -25,8 +25,10 @@ class ReplayBuffer:
     """The newest `capacity` rows: finished episodes back to back, and the running episode of every environment.
 
     A chunk is a window of T consecutive rows, either of the finished rows, where it may span episodes (is_first inside
-    it), or of one running episode; every window is equally likely. So environments never mix, and an episode can be
-    sampled as soon as it has T rows.
+    it), or of one running episode. So environments never mix, and an episode can be sampled as soon as it has T rows.
+    Every window is equally likely, or with `recency` r newer ones are more so: by the r-th power of their place in the
+    order of age. In a run whose buffer grows evenly up to time 1, where uniform windows replay a row of time t
+    proportionally to ln(1 / t), old ones over and over and new ones hardly, they replay it by 1 - t^r.
 
     A row is written once, into a free slot of one flat array per field. When its episode ends, the slot's number is
     appended to those of the finished rows; if no slot is free, a new row takes that of the oldest finished one. Memory
@@ -54,17 +56,21 @@ class ReplayBuffer:
         store: EpisodeStore | None = None,
         memmap_folder: Path | str | None = None,
         pin_memory: bool = False,
+        recency: float = 0.0,
     ) -> None:
         """Create an empty buffer with the smaller of both capacities, of which at least one is required.
 
         With a `memmap_folder` the rows are mapped from an unnamed file there and may exceed the memory: the system
         keeps recently used rows in memory. `pin_memory` (CUDA only) lets the GPU copy chunks without blocking the
-        host. ValueError for a number below 1, OSError if the disk cannot hold the file.
+        host. ValueError for a number below 1 or a negative recency, OSError if the disk cannot hold the file.
         """
         numbers = {"capacity_steps": capacity_steps, "action_dim": action_dim, "num_envs": num_envs}
         for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name}: got {value}, expected at least 1")
+        if not 0 <= recency < float("inf"):
+            raise ValueError(f"recency: got {recency}, expected a number of at least 0")
+        self._recency = recency
         self.image_shape, self.action_dim, self.num_envs = tuple(image_shape), action_dim, num_envs
         self.row_bytes = row_bytes(self.image_shape, action_dim)
         if capacity_bytes is not None and capacity_bytes < self.row_bytes:
@@ -191,7 +197,7 @@ class ReplayBuffer:
             yield _cut_off(self._gather(self._slots(int(env))))
 
     def sample(self, batch: int, length: int) -> Chunk:
-        """Sample `batch` windows of `length` rows, each start equally likely, as a Chunk of copies.
+        """Sample `batch` windows of `length` rows, by their recency, as a Chunk of copies.
 
         Raises ValueError if `batch` is below 1 or there is no window of `length` rows.
         """
@@ -202,7 +208,7 @@ class ReplayBuffer:
             raise ValueError(f"length: got {length}, expected 1 to {most} (the longest sequence)")
         windows = np.maximum(np.array([self._size, *self._lengths]) - length + 1, 0)  # [1 + N], finished rows first
         ends = windows.cumsum()
-        starts = self._rng.integers(0, ends[-1], size=batch)
+        starts = self._draw(ends[-1], batch)
         numbers = (self._written - self._size + starts[:, None] + np.arange(length)) % self.capacity
         slots = self._finished[numbers]  # [B, T]
         for i in np.flatnonzero(starts >= ends[0]):
@@ -211,6 +217,13 @@ class ReplayBuffer:
             slots[i] = self._running[env, start : start + length]
         chunk = Chunk(*(torch.from_numpy(self._rows[name].take(slots, 0)) for name in Chunk._fields))
         return Chunk(*(field.pin_memory() for field in chunk)) if self._pin_memory else chunk
+
+    def _draw(self, windows: int, count: int) -> NDArray[np.int64]:
+        """Draw the numbers of windows, which are ordered by age from the oldest on."""
+        if self._recency == 0:
+            return self._rng.integers(0, windows, size=count)
+        places = self._rng.random(count) ** (1 / (1 + self._recency))  # the r-th power is the density of these
+        return np.minimum((places * windows).astype(np.int64), windows - 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sampler's state, counters, running episodes, and the entries of finished ones, without rows."""

@@ -46,6 +46,7 @@ class ReplayConfig(Settings):
     batch_size: int = 16  # B, chunks per update
     batch_length: int = 64  # T, rows per chunk
     burn_in: int = 0  # rows before every chunk from which the carry at its start is inferred, without gradient
+    recency: float = 0.0  # r: newer chunks are likelier, by the r-th power of their place in order of age
     shift: int = 0  # pixels by which a chunk's frames are shifted at random, all alike, in updates (DrQ: 4)
     prefill_frames: int = 5000  # env_frames of random actions before the first update
 
@@ -255,6 +256,8 @@ class Config(Settings):
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
+        if self.replay.recency < 0:
+            raise ValueError(f"replay.recency: got {self.replay.recency}, expected a number of at least 0")
         if self.replay.capacity_gb is not None and self.replay.capacity_gb <= 0:
             raise ValueError(f"replay.capacity_gb: got {self.replay.capacity_gb}, expected a positive number")
         if not 0 <= self.replay.burn_in <= self.replay.batch_length:

@@ -62,6 +62,7 @@ def open_storage(config: Config, logdir: Path, action_dim: int, pin_memory: bool
         store=store,
         memmap_folder=folder if config.replay.memmap else None,
         pin_memory=pin_memory,
+        recency=config.replay.recency,
     )
     return store, buffer
 

@@ -45,6 +45,7 @@ class Rollout:
             num_envs=num_envs,
             seed=agent.config.seed,
             pin_memory=agent.device.type == "cuda",
+            recency=agent.config.replay.recency,
         )
         self._ratio = update_ratio(agent.config)
         self._random = np.random.default_rng(agent.config.seed)

@@ -57,7 +57,7 @@ def train(config: Config, episodes: Sequence[Episode], updates: int) -> Agent:
     """An agent whose world model alone has made `updates` on chunks of the episodes."""
     action_dim = episodes[0].action.shape[-1]
     agent, rows = Agent(config, action_dim), sum(len(episode.reward) for episode in episodes)
-    buffer = ReplayBuffer(rows, action_dim=action_dim, seed=config.seed)
+    buffer = ReplayBuffer(rows, action_dim=action_dim, seed=config.seed, recency=config.replay.recency)
     for episode in episodes:
         buffer.add_episode(episode)
     for _ in range(updates):

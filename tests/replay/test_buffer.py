@@ -201,9 +201,44 @@ def test_starts_are_uniform_also_around_the_seam() -> None:
     assert stats.chisquare(list(counts.values())).pvalue > 1e-3
 
 
-def test_sampling_is_decided_by_the_seed() -> None:
+def test_recency_is_the_power_of_a_window_s_place_also_around_the_seam() -> None:
+    """A density proportional to u^2 over places u in [0, 1]: the i-th of n windows has (i + 1)^3 - i^3 of n^3."""
+    buffer = make_buffer(40, seed=3, recency=2.0)
+    for number in range(9):
+        buffer.add_episode(make_episode(7, episode=number))
+    length, draws = 6, 7000
+    chunk = buffer.sample(draws, length)
+    _, episodes, steps = decode(chunk.image[:, 0].numpy())
+    counts = Counter((7 * episodes + steps).tolist())
+    newest = 7 * 9 - length
+    found = [counts[newest - back] for back in range(35)][::-1]
+    places = np.arange(35)
+    expected = draws * ((places + 1.0) ** 3 - places**3) / 35**3
+    assert sum(found) == draws
+    often = expected >= 5  # as the test of chi squares wants it
+    assert (
+        stats.chisquare(
+            np.array(found)[often], expected[often] * sum(np.array(found)[often]) / sum(expected[often])
+        ).pvalue
+        > 1e-3
+    )
+
+
+@pytest.mark.parametrize(("recency", "shares"), [(0.0, (0.60, 0.25, 0.12, 0.03)), (2.0, (0.37, 0.32, 0.23, 0.08))])
+def test_recency_evens_out_how_often_rows_are_replayed(recency: float, shares: tuple[float, ...]) -> None:
+    """Quarters of a run that samples as it collects: the integrals of ln(1 / t) and of (1 - t^2) 3 / 2."""
+    buffer, counts = make_buffer(400, recency=recency), np.zeros(400)
+    for number in range(40):
+        buffer.add_episode(make_episode(10, episode=number))
+        _, episodes, steps = decode(buffer.sample(500, 1).image[:, 0].numpy())
+        np.add.at(counts, 10 * episodes + steps, 1)
+    np.testing.assert_allclose(counts.reshape(4, 100).sum(1) / counts.sum(), shares, atol=0.02)
+
+
+@pytest.mark.parametrize("recency", [0.0, 1.5])
+def test_sampling_is_decided_by_the_seed(recency: float) -> None:
     def starts(seed: int) -> list[int]:
-        buffer = make_buffer(seed=seed)
+        buffer = make_buffer(seed=seed, recency=recency)
         buffer.add_episode(make_episode(90))
         return decode(buffer.sample(20, 3).image[:, 0].numpy())[2].tolist()
 

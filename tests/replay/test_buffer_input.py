@@ -75,6 +75,9 @@ def test_bad_arguments_are_one_line() -> None:
         make_buffer(2, num_envs=3)
     with pytest.raises(ValueError, match=r"^num_envs: got 0"):
         make_buffer(num_envs=0)
+    for recency in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"^recency: got {recency}, expected a number of at least 0$"):
+            make_buffer(recency=recency)
     buffer = make_buffer()
     with pytest.raises(ValueError, match=r"^length: got 1, expected 1 to 0"):
         buffer.sample(1, 1)

@@ -15,6 +15,7 @@ from agent.config.settings import PlannerConfig
 from agent.learning.agent import Agent
 from agent.learning.planner import MPPI
 from agent.learning.policies import Categorical, Gaussian
+from envs.reaching import ReachingEnv
 from tests.agent.learning.small_agent import make_agent
 from world_model.state import State, stack_states
 
@@ -115,6 +116,37 @@ def test_a_linear_quadratic_problem_is_solved_within_5_percent():
     planned = play(by_planning)
     assert planned.sum() > 1.05 * optimum.sum()  # costs: at most 5 % more
     assert play(lambda s: torch.zeros(len(s), 1)).sum() < 3 * optimum.sum()  # there is something to gain
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_reaching_is_solved_within_5_percent_of_its_optimum(axes):
+    """The true dynamics of `reaching`, played in the environment itself, beside its expert."""
+
+    def step(s: Tensor, action: Tensor) -> Tensor:
+        return torch.cat([(s[:, :axes] + 0.25 * action).clamp(-1, 1), s[:, axes:]], -1)
+
+    def reward(s: Tensor, action: Tensor) -> Tensor:
+        return (-(s[..., :axes] - s[..., axes:]).square().sum(-1) / 0.4**2).exp()
+
+    def policy(features: Tensor) -> Gaussian:
+        return Gaussian(torch.zeros(len(features), axes), torch.full((len(features), axes), 1.0))
+
+    planner = planner_of(Known(axes, step, reward), policy, lambda s: torch.zeros(len(s)), horizon=8)
+    generator, env = torch.Generator().manual_seed(0), ReachingEnv(axes=axes)
+
+    def play(seed: int, is_expert: bool) -> float:
+        env.reset(seed=seed)
+        plan, total, is_over = planner.initial(1, torch.zeros(1)), 0.0, False
+        while not is_over:
+            where = torch.tensor([list(env.simulator_state().values())], dtype=torch.float32)
+            plan_now = planner(planner.model.state(where), plan, generator=generator)
+            plan, action = plan_now.actions, plan_now.action[0].numpy()
+            _, gained, _, is_over, _ = env.step(env.expert_action() if is_expert else action)
+            total += float(gained)
+        return total
+
+    seeds = range(5)
+    assert sum(play(seed, False) for seed in seeds) > 0.95 * sum(play(seed, True) for seed in seeds)
 
 
 def test_discrete_actions_find_the_only_good_sequence():

@@ -93,6 +93,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
         {"optimizer.average_decay": 0.0},
         {"replay.burn_in": 2},
         {"replay.shift": 4},
+        {"replay.recency": 2.0},
         {"world_model.encoder_config.frame_stack": 2},
         {"world_model.encoder_config.motion_dim": 8},
         {"world_model.overshoot": 3},
