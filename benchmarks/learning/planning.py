@@ -13,7 +13,8 @@ A score is the sum of a sequence's rewards and the value of its end. Either may 
 critic's of the state that the model infers from the frames that came. For every score: what came of the sequence that
 it likes best beyond what came of the actor's mode (mean over the points, bootstrap interval of 95 %), and the rank
 correlation with what came. Where real rewards help, the model's rewards are at fault; where real ends help, its
-dynamics; where neither does, the critic; and where the best sequence gains little there is nothing to be found.
+dynamics; where neither does, the critic; and where the best sequence gains little there is nothing to be found. A
+second table sets the dream beside reality whatever it is worth: the sums of rewards and the end values.
 """
 
 import argparse
@@ -220,6 +221,13 @@ def _repeat(part: Any, count: int) -> Any:
     return type(part)(*made) if hasattr(part, "_fields") else tuple(made)
 
 
+def rank_correlation(some: Tensor, others: Tensor) -> float:
+    """Return Spearman's rank correlation of two sets of numbers [K]; 0 where one of them is constant."""
+    if some.min() == some.max() or others.min() == others.max():
+        return 0.0
+    return float(spearmanr(some, others).statistic)
+
+
 def compare(points: Sequence[Scores]) -> list[dict[str, Any]]:
     """What every score finds, over all points: rows of a table, for all candidates and for the actor's alone."""
     rows = []
@@ -230,7 +238,7 @@ def compare(points: Sequence[Scores]) -> list[dict[str, Any]]:
                 count = round(share * len(point.came))
                 liked, came = score(point)[:count], point.came[:count]
                 gains.append(float(came[liked.argmax()] - came[0]))
-                ranks.append(float(spearmanr(liked, came).statistic))
+                ranks.append(rank_correlation(liked, came))
             low, high = bootstrap_interval(np.array(gains), np.mean)
             interval = f"[{low:.2f}, {high:.2f}]"
             rows.append(
@@ -240,8 +248,25 @@ def compare(points: Sequence[Scores]) -> list[dict[str, Any]]:
     return rows
 
 
+def foretold(points: Sequence[Scores]) -> list[dict[str, Any]]:
+    """How far the dream tells the candidates apart, where the simulator does: rows of a second table."""
+    rows = []
+    for family, share in FAMILIES.items():
+        for name in ("rewards", "value"):
+            ranks, spreads = [], []
+            for point in points:
+                count = round(share * len(point.came))
+                both = [getattr(point, f"{kind}_{name}")[:count] for kind in ("dreamt", "real")]
+                ranks.append(rank_correlation(*both))
+                spreads.append([float(x.std()) for x in both])
+            dreamt, real = np.mean(spreads, 0)
+            spread = {"spread in the dream": float(dreamt), "in reality": float(real)}
+            rows.append({"candidates": family, "of": name, "rank correlation": float(np.mean(ranks))} | spread)
+    return rows
+
+
 def measure(given: argparse.Namespace) -> Report:
-    """Play, dream, compare -> {"run", "results"}."""
+    """Play, dream, compare -> {"run", "results", "foretold"}."""
     agent = load(given.logdir, device="cpu")
     judge = Judge(agent, given)
     with torch.no_grad(), seeded(agent, given.seed):
@@ -250,12 +275,13 @@ def measure(given: argparse.Namespace) -> Report:
     came = torch.stack([point.came for point in points])
     run = {"task": agent.config.task, "updates": agent.updates, "gamma": judge.gamma}
     run |= {"came of the mode": float(came[:, 0].mean()), "spread of what came": float(came.std(1).mean())}
-    return {"run": run, "results": compare(points)}
+    return {"run": run, "results": compare(points), "foretold": foretold(points)}
 
 
 def show(console: Console, report: Report) -> None:
-    """Print the rows as a table."""
+    """Print both tables."""
     console.print(rows_table(report["results"]))
+    console.print(rows_table(report["foretold"]))
     for name, value in report["run"].items():
         console.print(f"{name}: {value}", highlight=False)
 

@@ -89,6 +89,11 @@ def test_gains_and_ranks_of_made_up_scores():
     assert rows["all", "real rewards, dreamt value"]["gain"] == pytest.approx(3)
     assert rows["all", "what came"]["rank correlation"] == pytest.approx(1)
     assert rows["actor's", "what came"]["gain"] == pytest.approx(3)  # the second candidate is the actor's
+    apart = {(row["candidates"], row["of"]): row for row in planning.foretold([point._replace(real_value=came), point])}
+    assert apart["all", "rewards"]["rank correlation"] == pytest.approx(-1)
+    assert apart["all", "rewards"]["in reality"] == pytest.approx(np.std([1, 2, 3, 4], ddof=1))
+    assert apart["all", "value"]["in reality"] == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
+    assert apart["actor's", "rewards"]["spread in the dream"] == pytest.approx(np.std([1, 4], ddof=1))
     far = point._replace(real_rewards=torch.tensor([1.0, 0.0, 3.0, 2.0]))
     rows = {(row["candidates"], row["score"]): row for row in planning.compare([far, far])}
     assert rows["all", "real rewards"]["gain"] == pytest.approx(2)
