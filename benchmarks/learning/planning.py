@@ -149,7 +149,7 @@ class Judge:
         starts = point.belief.map(lambda x: x.expand(count, *x.shape[1:]))
         actions, dream = self._dream(starts)
         rewards = self.agent.model.reward_head.predict(dream.features)[:, 1:]
-        memory = Memory(*(_repeat(part, count) for part in point.memory[:4]))
+        memory = Memory(*(_repeat(part, count) for part in point.memory))
         real_rewards, belief, memory, states = self._play([point.simulator] * count, starts, memory, actions)
         real_value = self._value(belief.features)
         followed, belief, *_ = self._play(states, belief, memory, None)
@@ -260,14 +260,15 @@ def foretold(points: Sequence[Scores]) -> list[dict[str, Any]]:
                 ranks.append(rank_correlation(*both))
                 spreads.append([float(x.std()) for x in both])
             dreamt, real = np.mean(spreads, 0)
-            spread = {"spread in the dream": float(dreamt), "in reality": float(real)}
-            rows.append({"candidates": family, "of": name, "rank correlation": float(np.mean(ranks))} | spread)
+            row = {"candidates": family, "of": name, "rank correlation": float(np.mean(ranks))}
+            rows.append({**row, "spread in the dream": float(dreamt), "in reality": float(real)})
     return rows
 
 
 def measure(given: argparse.Namespace) -> Report:
     """Play, dream, compare -> {"run", "results", "foretold"}."""
     agent = load(given.logdir, device="cpu")
+    agent.plan_with("none")  # a run that plans has a policy, too
     judge = Judge(agent, given)
     with torch.no_grad(), seeded(agent, given.seed):
         agent.model.eval()
