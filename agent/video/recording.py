@@ -65,18 +65,14 @@ def record(
 
     def views(index: int, played: PixelEnv) -> Iterator[Picture]:
         """Yield the frames of one episode."""
-        player: Player = agent
-        if isinstance(agent, Agent) and agent.planner is not None:
-            player = ForeseeingPlayer(agent)
+        player = _player(agent)
         for row, result in episode_rows(player, played, seed + index, mode, max_steps):
             with reported():
                 frame = played.render_frame(size, width)
             if isinstance(player, ForeseeingPlayer):
                 frame = stack([frame, strip(player.expected, width)])
             if caption is not None:
-                seconds = result.length / played.metadata["render_fps"]
-                texts = (f"{seconds:.2f} s", f"reward {row.reward[0]:z.2f}", f"return {result.total:z.1f}")
-                frame = stack([frame, caption.draw(*texts)])
+                frame = stack([frame, caption.draw(*_texts(row, result, played.metadata["render_fps"]))])
             results[index] = result
             if on_step is not None:
                 on_step(row)
@@ -95,6 +91,18 @@ def record(
             if on_frame is not None:
                 on_frame(frame)
     return results
+
+
+def _player(agent: TrainedPlayer) -> Player:
+    """Return who plays: the agent, or one that also keeps the frames that its plans expect."""
+    if isinstance(agent, Agent) and agent.planner is not None:
+        return ForeseeingPlayer(agent)
+    return agent
+
+
+def _texts(row: Step, result: EpisodeResult, fps: float) -> tuple[str, str, str]:
+    """Return what the caption of a row says."""
+    return f"{result.length / fps:.2f} s", f"reward {row.reward[0]:z.2f}", f"return {result.total:z.1f}"
 
 
 def side_by_side(streams: list[Iterator[Picture]], height: int) -> Iterator[Picture]:
