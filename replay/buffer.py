@@ -27,8 +27,9 @@ class ReplayBuffer:
     A chunk is a window of T consecutive rows, either of the finished rows, where it may span episodes (is_first inside
     it), or of one running episode. So environments never mix, and an episode can be sampled as soon as it has T rows.
     Every window is equally likely, or with `recency` r newer ones are more so: by the r-th power of their place in the
-    order of age. In a run whose buffer grows evenly up to time 1, where uniform windows replay a row of time t
-    proportionally to ln(1 / t), old ones over and over and new ones hardly, they replay it by 1 - t^r.
+    order of age, in which the running episodes come last, one after the other. In a run whose buffer grows evenly up to
+    time 1, uniform windows replay a row of time t in proportion to ln(1 / t), old ones over and over and new ones
+    hardly; these replay it in proportion to 1 - t^r.
 
     A row is written once, into a free slot of one flat array per field. When its episode ends, the slot's number is
     appended to those of the finished rows; if no slot is free, a new row takes that of the oldest finished one. Memory

@@ -100,7 +100,7 @@ class MPPI:
         def act(dreamed: State) -> Tensor:
             return actor(dreamed.features).sample(noise=next(following))[1]
 
-        states, actions = self.model.imagine(starts, act, self.config.horizon, noise=_repeat(noise, count))
+        states, actions = self.model.imagine(starts, act, self.config.horizon, noise=repeat_noise(noise, count))
         return self._scored(states, actions, count)
 
     def _dream(self, state: State, actions: Tensor, noise: Noise) -> Candidates:
@@ -109,7 +109,7 @@ class MPPI:
         following = iter(actions.flatten(0, 1).unbind(1))
         starts = state.map(lambda x: x.repeat_interleave(count, 0))
         states, played = self.model.imagine(
-            starts, lambda _: next(following), self.config.horizon, noise=_repeat(noise, count)
+            starts, lambda _: next(following), self.config.horizon, noise=repeat_noise(noise, count)
         )
         return self._scored(states, played, count)
 
@@ -119,8 +119,7 @@ class MPPI:
         rewards = self.model.reward_head.predict(features)
         continues = self.gamma * self.model.continue_head.predict(features)
         reached = torch.cat([torch.ones_like(continues[:, :1]), continues.cumprod(1)], 1)  # [N * count, H + 1]
-        last, critic = features[:, -1], self.actor_critic
-        value = torch.minimum(critic.critic.value(last), critic.slow_critic.value(last))
+        value = least_value(self.actor_critic, features[:, -1])
         scores = (reached[:, :-1] * rewards).sum(1) + reached[:, -1] * value
         return Candidates(actions.unflatten(0, (-1, count)), scores.unflatten(0, (-1, count)))
 
@@ -159,7 +158,12 @@ def _together(some: Candidates, others: Candidates) -> Candidates:
     return Candidates(*(torch.cat(both, 1) for both in zip(some, others, strict=True)))
 
 
-def _repeat(noise: Noise, count: int) -> Noise:
+def least_value(actor_critic: ActorCritic, features: Tensor) -> Tensor:
+    """Return the smaller of the critic's and its slow copy's value of features [..., F] -> [...]."""
+    return torch.minimum(actor_critic.critic.value(features), actor_critic.slow_critic.value(features))
+
+
+def repeat_noise(noise: Noise, count: int) -> Noise:
     """Return noise [H, N, ...] for `count` candidates of every environment: the same for all of them."""
     return tuple(part.repeat_interleave(count, 1) for part in noise)
 

@@ -36,6 +36,7 @@ from agent.evaluation.episodes import seeded
 from agent.evaluation.statistics import bootstrap_interval
 from agent.learning.agent import Agent
 from agent.learning.frames import to_frames
+from agent.learning.planner import least_value, repeat_noise
 from benchmarks.harness.command import Command, Report, rows_table
 from envs import make_env
 from envs.dmc import DMCPixels
@@ -167,7 +168,6 @@ class Judge:
         """Dream the candidates [K, H, A], all under the same components and latents: the actor's, then spread ones."""
         count, horizon, kind = len(starts.latent), self.given.horizon, self.agent.actor_critic.actor.kind
         noise = self.agent.model.prior.draw_noise((horizon, *starts.latent[:1].shape), starts.latent, self.generator)
-        noise = tuple(part.repeat_interleave(count, 1) for part in noise)
         own = count // 2
         drawn = kind.draw_noise((horizon, count, self.agent.action_dim), starts.latent, self.generator)
         drawn[:, 0] = 0.0
@@ -178,7 +178,7 @@ class Judge:
             spread = (policy.mode[:1] + self.given.spread * now[own:]).clamp(-1, 1)
             return torch.cat([policy.sample(noise=now)[1][:own], spread])
 
-        dream, actions = self.agent.model.imagine(starts, act, horizon, noise=noise)
+        dream, actions = self.agent.model.imagine(starts, act, horizon, noise=repeat_noise(noise, count))
         return actions, dream
 
     def _play(
@@ -204,8 +204,7 @@ class Judge:
         return memory._replace(hidden=hidden, cell=cell)
 
     def _value(self, features: Tensor) -> Tensor:
-        critic = self.agent.actor_critic
-        return torch.minimum(critic.critic.value(features), critic.slow_critic.value(features))
+        return least_value(self.agent.actor_critic, features)
 
     def _discounted(self, rewards: Tensor) -> Tensor:
         return rewards @ self.gamma ** torch.arange(rewards.shape[1])
