@@ -80,7 +80,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     def made_with(self) -> dict[str, Any]:
         """The arguments with which `make_env` makes such an environment, without its kwargs and wrappers."""
         drawn = {"render": self.render_profile, "camera": self.camera}
-        return {"task": self.task, "action_repeat": self.action_repeat} | drawn
+        return {"task": self.task, "action_repeat": self.action_repeat, "size": self.size} | drawn
 
     @abstractmethod
     def _begin(self, seed: int) -> None:

@@ -30,8 +30,7 @@ def play(agent, env, seed=0):
         frames = to_frames(torch.from_numpy(image.copy())[None])
         state, memory = agent.model.observe_step(memory, frames, torch.tensor([is_first]))
         action = shoot(agent, state)
-        hidden, cell = agent.model.advance(state, action)  # what the action does to the carry
-        memory, is_first = memory._replace(hidden=hidden, cell=cell), False
+        memory, is_first = agent.model.remember(memory, state, action), False  # what the action does to the carry
         image, reward, is_terminal, is_truncated, _ = env.step(action[0].numpy())
         total, is_over = total + float(reward), is_terminal or is_truncated
     return total

@@ -14,6 +14,7 @@ SEED_GROUPS: Groups = {  # the default of `LossAggregator()`; a model passes its
         "recon_loss": ("lambda_recon",),
         "kl_z": ("beta",),
         "overshoot_kl": ("beta",),
+        "slow_kl": ("beta",),
         "hierarchical_kl": ("beta", "hier_scale"),
         "cluster_entropy": (-1.0, "entropy_weight"),
         "gram_enc_loss": ("lambda_gram",),

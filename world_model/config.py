@@ -30,6 +30,7 @@ class PerceiverConfig(Block):
     num_heads: int = 4  # heads of every attention
     num_blocks: int = 2  # blocks of attention over time
     window: int = 16  # frames of temporal attention, including the current one
+    fine_cells: bool = False  # True: the latents also read the trunk's 16 x 16 features (an extension)
     train_fraction: float = 1.0  # share of frames for vq_recon and next_token_ce (unbiased: rescaled)
     trains_trunk: bool = True  # False: this pillar's losses and its context leave the trunk's weights alone
 
@@ -49,6 +50,18 @@ class PriorConfig(Block):
     free_nats: float = 0.0  # lower bound on the KL (with kl_balance: on its dynamics side), below which it is free
     representation_scale: float = 0.1  # with kl_balance: weight of the side that moves the posterior
     representation_free_nats: float = 0.0  # with kl_balance: free nats of that side
+    action_path: bool = False  # True: the prior also reads z_{t-1} and a_{t-1} themselves, at first with zero weights
+
+
+@dataclass(frozen=True)
+class SlowConfig(Block):
+    """A slow latent above z (an extension)."""
+
+    every: int | None = None  # rows between two draws of the slow latent; null: none
+    latent_dim: int = 8  # U, width of the slow latent
+    max_components: int = 4  # components of its own mixture prior
+    hidden_dim: int = 64  # width of the hidden layer of its posterior
+    free_nats: float = 0.5  # lower bound on its KL at a tick, below which it is free
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,7 @@ class DecoderConfig(Block):
 
     base_channels: int = 32  # the layers have 8, 4 and 2 times as many channels; a multiple of 8
     train_fraction: float = 1.0  # share of frames decoded in training (unbiased: the loss is rescaled)
+    resolutions: int = 1  # resolutions at which the frames' error counts, each half as fine as the one before
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,7 @@ class WorldModelConfig(Block):
     latent_dim: int = 36  # D, width of z
     hidden_dim: int = 512  # H, width of the carry
     action_dim: int = 6  # A; a run takes it from the task
+    image_size: int = 64  # side of the frames, pixels, a multiple of 32; a run takes it from env.size
     n_lstm_layers: int = 1  # layers of the LSTM; the top one is the carry
     dynamics: str = "orthogonal_lstm"  # a name in world_model.parts.DYNAMICS: the recurrence that carries the state
     use_orthogonal: bool = True  # orthogonal initial recurrent matrices
@@ -136,6 +151,7 @@ class WorldModelConfig(Block):
     extra_losses: dict[str, float] = field(default_factory=dict)  # weights of losses in world_model.parts.EXTRA_LOSSES
     perceiver_config: PerceiverConfig = field(default_factory=PerceiverConfig)
     prior_config: PriorConfig = field(default_factory=PriorConfig)
+    slow_config: SlowConfig = field(default_factory=SlowConfig)
     encoder_config: EncoderConfig = field(default_factory=EncoderConfig)
     decoder_config: DecoderConfig = field(default_factory=DecoderConfig)
     attention_config: AttentionConfig = field(default_factory=AttentionConfig)
@@ -149,6 +165,10 @@ class WorldModelConfig(Block):
             if channels % 8:
                 raise ValueError(f"{name}.base_channels: got {channels}, expected a positive multiple of 8")
         encoder, prior = self.encoder_config, self.prior_config
+        if self.image_size % 32:
+            raise ValueError(f"image_size: got {self.image_size}, expected a multiple of 32, which the trunk can halve")
+        if self.decoder_config.resolutions > 4:  # the coarsest has 4 pixels for the smallest frames
+            raise ValueError(f"decoder_config.resolutions: got {self.decoder_config.resolutions}, expected 1 to 4")
         if not 0 < encoder.min_std < encoder.max_std:
             stds = (encoder.min_std, encoder.max_std)
             raise ValueError(f"encoder_config.min_std, max_std: got {stds}, expected 0 < min_std < max_std")
@@ -167,6 +187,8 @@ class WorldModelConfig(Block):
         for name in ("free_nats", "representation_scale", "representation_free_nats"):
             if getattr(prior, name) < 0:
                 raise ValueError(f"prior_config.{name}: got {getattr(prior, name)}, expected 0 or more")
+        if self.slow_config.free_nats < 0:
+            raise ValueError(f"slow_config.free_nats: got {self.slow_config.free_nats}, expected 0 or more")
         for name in ("recurrence_noise", "dream_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected [0, 1]")
@@ -181,8 +203,19 @@ class WorldModelConfig(Block):
 
     @property
     def feature_dim(self) -> int:
-        """The width of the agent feature f = [g, z]."""
-        return self.hidden_dim + self.latent_dim
+        """The width of the agent feature f = [g, z, u]."""
+        return self.hidden_dim + self.latent_dim + self.slow_dim
+
+    @property
+    def slow_dim(self) -> int:
+        """U, the width of the slow latent; 0 without one."""
+        return 0 if self.slow_config.every is None else self.slow_config.latent_dim
+
+    @property
+    def prior_input_dim(self) -> int:
+        """The width of what the prior reads: g, and with extensions u and [z, a] of the row before."""
+        path = self.latent_dim + self.action_dim if self.prior_config.action_path else 0
+        return self.hidden_dim + self.slow_dim + path
 
     @property
     def dynamics_dim(self) -> int:

@@ -21,10 +21,10 @@ class FrameNorm(nn.Module):
     scale: Tensor
     is_initialised: Tensor
 
-    def __init__(self, decay: float = 0.99) -> None:
+    def __init__(self, decay: float = 0.99, image_size: int = 64) -> None:
         super().__init__()
         self.decay = decay
-        self.register_buffer("mean", torch.full((3, 64, 64), 0.5))
+        self.register_buffer("mean", torch.full((3, image_size, image_size), 0.5))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
         self._is_known_initialised = False  # a copy of the flag on the host, which avoids a synchronisation

@@ -6,7 +6,7 @@ LayerNorm replaces Dreamer's RMSNorm: on a CPU it is one fused kernel, a seventh
 import torch
 from torch import Tensor, nn
 
-BLOCK = 4  # pixels per side of the blocks that coarse stems and decoders read and write as channels
+GRID = 8  # cells per side of a frame's features, maps and tokens, whatever the frame's size
 
 
 def check_sizes(**sizes: int) -> None:
@@ -36,6 +36,15 @@ def head(in_dim: int, hidden_dim: int, num_layers: int, out_dim: int, zero_init:
 def bounded_std(raw: Tensor, low: float, high: float) -> Tensor:
     """Return low + (high - low) * sigmoid(raw), a standard deviation between `low` and `high`."""
     return low + (high - low) * torch.sigmoid(raw)
+
+
+def stem_scale(image_size: int) -> int:
+    """Return a 32nd of a frame's side: 2 pixels at 64.
+
+    A trunk's first convolution takes up the size and a decoder's last one gives it back, so that what lies between has
+    the same shapes at every size.
+    """
+    return image_size // 32
 
 
 class ToBlocks(nn.Module):

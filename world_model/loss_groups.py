@@ -13,6 +13,7 @@ GROUPS: Groups = {
         "recon_loss": ("lambda_recon",),
         "kl_z": ("beta",),
         "overshoot_kl": ("beta",),
+        "slow_kl": ("beta",),
         "hierarchical_kl": ("beta", "hier_scale"),
         "cluster_entropy": (-1.0, "entropy_weight"),
         "gram_enc_loss": ("lambda_gram",),
@@ -42,6 +43,7 @@ OF_PART = {
     "attention": ("attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"),
     "teacher": ("gram_enc_loss",),
     "motion": ("motion_nll",),
+    "slow": ("slow_kl",),
 }
 OF_SETTING = {"overshoot": ("overshoot_kl", "overshoot_nll")}
 OF_TARGET = {"rewards": ("reward_nll", "overshoot_nll", "motion_nll"), "is_terminal": ("continue_nll",)}
@@ -49,7 +51,7 @@ OF_TARGET = {"rewards": ("reward_nll", "overshoot_nll", "motion_nll"), "is_termi
 # The task losses of method "balanced": these terms, and in the first group all others, users' own losses included
 BALANCED: Mapping[str, tuple[str, ...]] = {
     "total_reconstruction": (),
-    "total_kl": ("kl_z", "overshoot_kl", "hierarchical_kl", "cluster_entropy"),
+    "total_kl": ("kl_z", "overshoot_kl", "slow_kl", "hierarchical_kl", "cluster_entropy"),
     "total_reward": ("reward_nll", "overshoot_nll", "motion_nll", "continue_nll"),
 }
 

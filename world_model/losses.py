@@ -42,6 +42,20 @@ def squared_error(target: Tensor, prediction: Tensor) -> Tensor:
     return at_least_float32(target - prediction).square().sum((-3, -2, -1))
 
 
+def reconstruction_error(target: Tensor, prediction: Tensor, resolutions: int) -> Tensor:
+    """Return the mean of `squared_error` over resolutions, each half as fine as the last: [..., C, H, W] x2 -> [...].
+
+    Pooled pixels count with their area, so that an error of a whole region weighs the same at every resolution, and
+    one of a single pixel less and less.
+    """
+    found = squared_error(target, prediction)
+    lead, difference = target.shape[:-3], (target - prediction).flatten(0, -4)
+    for halvings in range(1, resolutions):
+        difference = functional.avg_pool2d(difference, 2)
+        found = found + 4**halvings * squared_error(difference, torch.zeros_like(difference)).view(lead)
+    return found / resolutions
+
+
 def latent_kl(
     mean: Tensor, std: Tensor, prior: PriorParameters, settings: PriorConfig
 ) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -7,6 +7,7 @@ x_t, x_t - x_{t-1} -> motion trunk -> posterior            with `encoder_config.
 x_t, g_t -> slot attention -> A_t ; its prior in dreams    pillar 4   attention_schema/
 losses -> three task gradients -> rotation                 pillar 5   multi_task_learning/
 [z_t, g_t, prior maps] -> decoder -> x̂_t
+g_{t-k+1..t} -> u_t, every k rows -> prior, heads, actor   an extension: slow_latent.py
 
 Prior, recurrence and extra losses are chosen by name: parts.py. What `forward` returns: output.py.
 """
@@ -19,8 +20,8 @@ from torch import Generator, Tensor, nn
 
 from multi_task_learning import LossAggregator
 from world_model import losses, terms
-from world_model.attention_schema import AttentionOutput, AttentionSchema
-from world_model.checks import FRAME, check_chunk, check_frames
+from world_model.attention_schema import AttentionSchema
+from world_model.checks import check_chunk, check_frames
 from world_model.config import WorldModelConfig
 from world_model.distributions import standard_normal
 from world_model.encoder_decoder import Decoder, Posterior
@@ -31,11 +32,11 @@ from world_model.layers import check_sizes
 from world_model.loss_groups import ALWAYS, OF_PART, OF_SETTING, OF_TARGET, Groups, select
 from world_model.motion import MotionTrunk
 from world_model.output import ModelOutput, Rollout
-from world_model.parts import extra_groups, extra_losses, make_dynamics, make_prior
+from world_model.parts import extra_groups, extra_losses, make_dynamics, make_prior, make_slow_latent
 from world_model.perceiver_io import CausalPerceiver
 from world_model.prior import Noise
 from world_model.settings import from_mapping
-from world_model.state import Inputs, Memory, Observed, State, stack_states
+from world_model.state import Inputs, Memory, Observed, State, arrivals, prior_input, stack_states
 from world_model.temporal_dynamics import ContextPredictor
 from world_model.trunk import ConvTrunk, SlowTrunk
 
@@ -57,14 +58,17 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.num_slots, self.context_dim = attention.num_slots, context_dim
         self.extra_groups = extra_groups(config.extra_losses)
 
-        self.frame_norm = FrameNorm()
-        self.trunk = ConvTrunk(encoder.base_channels, encoder.residual, encoder.stem_stride, encoder.frame_stack)
+        size = config.image_size
+        self.frame_norm = FrameNorm(image_size=size)
+        self.trunk = ConvTrunk(encoder.base_channels, encoder.residual, encoder.stem_stride, encoder.frame_stack, size)
         channels = self.trunk.out_channels
         self.perceiver: CausalPerceiver | None = None
         if perceiver.enabled:  # pillar 1
-            self.perceiver = CausalPerceiver(channels, config.action_dim, perceiver)
+            fine_channels = self.trunk.half_channels
+            self.perceiver = CausalPerceiver(channels, config.action_dim, perceiver, 2.0, size, fine_channels)
         self.posterior = Posterior(channels, context_dim, carry_dim, latent_dim, encoder)
         self.prior = make_prior(config)  # pillar 2
+        self.slow = make_slow_latent(config)
         self.dynamics = make_dynamics(config)  # pillar 3
         self.context_predictor: ContextPredictor | None = None
         if self.context_mode != "none":
@@ -73,13 +77,14 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if attention.enabled:  # pillar 4
             self.attention = AttentionSchema(channels, carry_dim, latent_dim, attention)
         base = config.decoder_config.base_channels
-        self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride)
+        self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride, size)
         self.reward_head = RewardHead(config.feature_dim, config.head_config)
         self.continue_head = ContinueHead(config.feature_dim, config.head_config)
         self.teacher = SlowTrunk(self.trunk, encoder.gram_fraction) if encoder.gram_fraction > 0 else None
         self.motion: MotionTrunk | None = None
         if encoder.motion_dim is not None:
-            self.motion = MotionTrunk(encoder.motion_dim, config.action_dim, encoder.hidden_dim, config.head_config)
+            of_motion = (encoder.motion_dim, config.action_dim, encoder.hidden_dim, config.head_config)
+            self.motion = MotionTrunk(*of_motion, size)
         self.frames_seen = max(encoder.frame_stack, 1 if self.motion is None else 2)  # by any trunk at once
 
     def loss_groups(self, rewards: bool = True, is_terminal: bool = True) -> Groups:
@@ -134,8 +139,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         check_sizes(batch=batch)
         hidden, cell = self.dynamics.initial(batch)
         cache = None if self.perceiver is None else self.perceiver.initial_cache(batch)
-        earlier = range(self.frames_seen - 1)
-        return Memory(hidden, cell, cache, tuple(hidden.new_zeros(batch, *FRAME) for _ in earlier))
+        earlier = tuple(hidden.new_zeros(batch, *self.frame_norm.mean.shape) for _ in range(self.frames_seen - 1))
+        latent, action = (hidden.new_zeros(batch, width) for width in (self.config.latent_dim, self.config.action_dim))
+        slow = () if self.slow is None else self.slow.initial(hidden[:, -1])
+        return Memory(hidden, cell, cache, earlier, arrival=self._arrival(latent, action), slow=slow)
 
     def observe_step(
         self,
@@ -147,21 +154,35 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     ) -> tuple[State, Memory]:
         """Infer from one frame per environment: frames [N, 3, 64, 64] in [0, 1], is_first bool [N] -> state, memory.
 
-        Once the action is chosen, `hidden, cell = advance(state, action)` belong into the memory for the next call.
+        Once the action is chosen, `remember(memory, state, action)` is the memory for the next call.
         """
-        check_frames(frames, is_first, len(memory.hidden), self.frame_norm.mean.dtype)
+        check_frames(frames, is_first, len(memory.hidden), self.frame_norm.mean)
         places = push(frames, is_first, memory.frames)
         stacked = torch.cat([self.frame_norm(place) for place in places], 1)
-        features = self.trunk(self._first(stacked, self.config.encoder_config.frame_stack))
+        features, fine = self._see(stacked)
         context, cache = features.new_zeros(len(frames), self.context_dim), memory.cache
         if self.perceiver is not None and cache is not None:
-            context, cache = self.perceiver.step(features, is_first, cache)
+            context, cache = self.perceiver.step(features, is_first, cache, fine)
         noise = standard_normal((len(frames), self.config.latent_dim), features, generator, sample)
         projected = self.posterior.project(features, context)
         if self.motion is not None:
             projected = projected + self.motion.inform(self.motion(self._first(stacked, 2)))
         state, _, _ = self._infer(memory.hidden, memory.cell, projected, context, is_first, noise)
-        return state, memory._replace(cache=cache, frames=places[:-1])
+        arrival, slow = tuple(torch.where(is_first[:, None], 0.0, x) for x in memory.arrival), memory.slow
+        if self.slow is not None:
+            noise = standard_normal((len(frames), self.slow.dim), features, generator, sample)
+            slow = self.slow.observe(state.carry, is_first, slow, noise)
+        memory = memory._replace(cache=cache, frames=places[:-1], slow=slow)
+        return state._replace(arrival=arrival, slow=slow[:2]), memory
+
+    def remember(self, memory: Memory, state: State, action: Tensor) -> Memory:
+        """Return the memory after action [N, A] in a state that `observe_step` gave with `memory`."""
+        hidden, cell = self.advance(state, action)
+        return memory._replace(hidden=hidden, cell=cell, arrival=self._arrival(state.latent, action))
+
+    def _arrival(self, latent: Tensor, action: Tensor) -> tuple[Tensor, ...]:
+        """Return what the next state's prior reads of this one, [..., D + A]; nothing without `action_path`."""
+        return (torch.cat([latent, action], -1),) if self.config.prior_config.action_path else ()
 
     # ---------------------------------------------------------------- inferring a chunk
 
@@ -179,19 +200,18 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         start: the memory before the first frame, as from `warm_up`; without it the first index counts as a reset (for
         pillar 1 always). `sample=False` takes every latent at its mean.
         """
-        dtype = self.frame_norm.mean.dtype
-        is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, start is not None)
+        frame = self.frame_norm.mean
+        is_first = check_chunk(observations, actions, self.config.action_dim, frame, is_first, start is not None)
         batch, steps = is_first.shape
         self.frame_norm.initialise(observations.flatten(0, 1))
         stacked = self._stacked(observations, is_first, start).flatten(0, 1)
-        features = self.trunk(self._first(stacked, self.config.encoder_config.frame_stack))
+        features, fine = self._see(stacked)
         features = features.unflatten(0, (batch, steps))  # [B, T, Cf, 8, 8]
         perceived = None
         if self.perceiver is not None:
             window_starts = is_first.clone()
             window_starts[:, 0] = True
-            seen = features if self.config.perceiver_config.trains_trunk else features.detach()
-            perceived = self.perceiver(seen, window_starts, generator)
+            perceived = self.perceiver(features, window_starts, generator, fine)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
         projected, motion = self.posterior.project(features, context), None
         if self.motion is not None:
@@ -200,8 +220,14 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         noise = standard_normal((steps, batch, self.config.latent_dim), features, generator, sample)
         carry = self.dynamics.initial(batch) if start is None else (start.hidden, start.cell)
         states, next_carry, mean, std = self.scan(*carry, projected, context, is_first, noise, actions)
+        led, slow = self._arrival(states.latent, actions), None
+        states = states._replace(arrival=arrivals(led, () if start is None else start.arrival, is_first))
+        if self.slow is not None:
+            slow_noise = standard_normal((batch, steps, self.slow.dim), features, generator, sample)
+            slow = self.slow(states.carry, is_first, slow_noise, () if start is None else start.slow)
+            states = states._replace(slow=(slow.latent, slow.age))
         drawn = states._replace(latent=mean + std * noise.transpose(0, 1))
-        return Observed(features, perceived, context, states, drawn, next_carry, mean, std, motion)
+        return Observed(features, perceived, context, states, drawn, next_carry, mean, std, motion, slow)
 
     @torch.no_grad()
     def warm_up(
@@ -209,9 +235,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
     ) -> Memory:
         """Return the memory after a chunk, the start for `observe` and `forward` on the rows that follow it."""
         observed = self.observe(observations, actions, is_first, generator)
-        hidden, cell = self.advance(observed.states.map(lambda x: x[:, -1]), actions[:, -1])
+        last = observed.states.map(lambda x: x[:, -1])
         frames = last_frames(observations, is_first, self.frames_seen)
-        return Memory(hidden, cell, None, frames)
+        slow = () if observed.slow is None else observed.slow.memory
+        return self.remember(Memory(last.hidden, last.cell, None, frames, slow=slow), last, actions[:, -1])
 
     def _stacked(self, observations: Tensor, is_first: Tensor, start: Memory | None) -> Tensor:
         """Return the frames of a chunk, each before its predecessors: [B, T, 3 * frames_seen, 64, 64]."""
@@ -263,16 +290,20 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         Shapes and `start` as in `observe`, rewards and is_terminal [B, T]; without those two, their losses are absent.
         In train mode the codebook is updated at the end.
         """
-        dtype, targets = self.frame_norm.mean.dtype, {"rewards": rewards, "is_terminal": is_terminal}
+        frame, targets = self.frame_norm.mean, {"rewards": rewards, "is_terminal": is_terminal}
         is_continued = start is not None
-        is_first = check_chunk(observations, actions, self.config.action_dim, dtype, is_first, is_continued, **targets)
+        is_first = check_chunk(observations, actions, self.config.action_dim, frame, is_first, is_continued, **targets)
         inputs = Inputs(observations, actions, is_first, rewards, is_terminal)
         observed = self.observe(observations, actions, is_first, generator, sample, start)
 
-        attention, maps, found = self._attend(inputs, observed, generator)
+        settings = self.config.attention_config
+        shares = self._share(settings.train_fraction), self._share(settings.prior_share)
+        attention, maps, found = terms.attention_terms(
+            self.attention, self.prior_maps, observed, is_first, *shares, generator
+        )
         share = self._share(self.config.decoder_config.train_fraction)
         frames, of_frames = terms.reconstruction_terms(
-            self.decode, observations, observed.drawn, maps, share, generator
+            self.decode, observations, observed.drawn, maps, share, self.config.decoder_config.resolutions, generator
         )
         prior, of_prior = terms.prior_terms(self.prior, self.config.prior_config, observed, generator)
         found |= of_frames | of_prior
@@ -290,11 +321,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             stacked = self._stacked(observations, is_first, start).flatten(0, 1)
             seen = self._first(stacked, self.config.encoder_config.frame_stack).unflatten(0, is_first.shape)
             found["gram_enc_loss"] = self.teacher.loss(observed.features, seen, generator)
-        found |= self._target_losses(inputs, observed.drawn.features)
-        if self.config.overshoot is not None:
-            found |= self._overshoot(self.config.overshoot, inputs, observed, generator)
-        if self.motion is not None and observed.motion is not None and rewards is not None:
-            found["motion_nll"] = self.motion.nll(observed.motion, actions, is_first, rewards)
+        found |= self._predictive_losses(inputs, observed, generator)
 
         output = ModelOutput(inputs, observed, prior, attention, maps, frames, predicted_context, found, scalars)
         found |= extra_losses(self.config.extra_losses, output)
@@ -303,25 +330,16 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.frame_norm.update(observations.flatten(0, 1))
         return output
 
+    def _see(self, stacked: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the trunk's features [N, ·, 8, 8] of stacked frames, and those at 16 x 16 if pillar 1 reads them."""
+        frames = self._first(stacked, self.config.encoder_config.frame_stack)
+        if self.perceiver is None or self.perceiver.read_fine is None:
+            return self.trunk(frames), None
+        return self.trunk.halfway(frames)
+
     def _share(self, train_fraction: float) -> float:
         """Return the share of frames on which a loss is computed: all of them in eval mode."""
         return train_fraction if self.training else 1.0
-
-    def _attend(
-        self, inputs: Inputs, observed: Observed, generator: Generator | None
-    ) -> tuple[AttentionOutput | None, Tensor, dict[str, Tensor]]:
-        """Run pillar 4: return its output (None if it is off), the decoder's maps, and its losses."""
-        drawn, is_first = observed.drawn, inputs.is_first
-        if self.attention is None:
-            return None, self.prior_maps(drawn), {}
-        fraction = self._share(self.config.attention_config.train_fraction)
-        if fraction < 1.0:
-            attention, found = terms.attention_terms(self.attention, observed, is_first, fraction, generator)
-            return attention, self.prior_maps(drawn), found
-        attention = self.attention(observed.features, drawn.carry, drawn.latent)
-        found = self.attention.losses(attention, is_first)
-        prior_share = self._share(self.config.attention_config.prior_share)
-        return attention, terms.decoder_maps(attention, prior_share, generator), found
 
     def _predicted_context(self, states: State) -> Tensor | None:
         """Return ĉ [B, T, C], or None without a predictor; in teacher mode the states hold c instead."""
@@ -329,36 +347,22 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             return None
         return self.context_predictor(states.carry, states.latent) if self.context_mode == "teacher" else states.context
 
-    def _target_losses(self, inputs: Inputs, features: Tensor) -> dict[str, Tensor]:
-        """Return the losses of the two heads for the given targets."""
-        found = {}
+    def _predictive_losses(self, inputs: Inputs, observed: Observed, generator: Generator | None) -> dict[str, Tensor]:
+        """Return the losses of the heads, for the given targets, and those of dreams, slow latent and motion."""
+        found, features = {}, observed.drawn.features
         if inputs.rewards is not None:
             found["reward_nll"] = self.reward_head.nll(features, inputs.rewards)
         if inputs.is_terminal is not None:
             found["continue_nll"] = losses.continue_nll(self.continue_head(features), inputs.is_terminal)
+        if self.config.overshoot is not None:
+            dreamed = terms.overshoot_dreams(self.imagine, self.config.overshoot, inputs, observed, generator)
+            free_nats = self.config.prior_config.free_nats
+            found |= terms.overshoot_terms(self.prior, self.reward_head, free_nats, inputs, observed, *dreamed)
+        if self.slow is not None and observed.slow is not None:
+            found["slow_kl"] = self.slow.loss(observed.slow)
+        if self.motion is not None and observed.motion is not None and inputs.rewards is not None:
+            found["motion_nll"] = self.motion.nll(observed.motion, inputs.actions, inputs.is_first, inputs.rewards)
         return found
-
-    def _overshoot(
-        self, steps: int, inputs: Inputs, observed: Observed, generator: Generator | None
-    ) -> dict[str, Tensor]:
-        """Dream `steps` rows each, back to back to the chunk's end, under the real actions; return the dreams' losses.
-
-        Inference corrects the carry at every frame, a dream never does: only here does the transition learn from its
-        own errors. Latent overshooting (Hafner et al. 2019), of the whole dream and with rewards.
-        """
-        rows = inputs.is_first.shape[1]
-        steps = max(1, min(steps, rows - 1))
-        count = (rows - 1) // steps  # dreams of a chunk, all dreamt at once; none of a single row
-        before = rows - count * steps  # rows that no dream foretells
-        dreamed = observed.states.map(lambda x: x[:, :0])
-        if count > 0:
-            actions = inputs.actions[:, before - 1 : -1].unflatten(1, (count, steps)).flatten(0, 1)
-            following = iter(actions.unbind(1))
-            start = observed.states.map(lambda x: x[:, before - 1 : -1 : steps].flatten(0, 1))
-            dream, _ = self.imagine(start, lambda _: next(following), steps, generator)
-            dreamed = dream.map(lambda x: x[:, 1:].unflatten(0, (-1, count)).flatten(1, 2))
-        free_nats = self.config.prior_config.free_nats
-        return terms.overshoot_terms(self.prior, self.reward_head, free_nats, steps, inputs, observed, dreamed)
 
     def forward_sequence(
         self,
@@ -394,7 +398,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if self.teacher is not None:
             self.teacher.follow(self.trunk)
         observed = output.observed
-        self.prior.after_update(observed.mean, observed.states.carry, output.prior.responsibilities, generator)
+        self.prior.after_update(observed.mean, observed.states.prior_input, output.prior.responsibilities, generator)
+        if self.slow is not None and observed.slow is not None:
+            self.slow.after_update(observed.slow, generator)
 
     # ---------------------------------------------------------------- dreaming
 
@@ -402,9 +408,21 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """Take one step of a dream: the transition of training, then z' ~ prior(g')."""
         hidden, cell = self.advance(state, action)
         if noise is None:
-            noise = self.prior.draw_noise(state.latent.shape, state.latent)
-        latent = self.prior(hidden[:, -1]).sample(noise, self.config.dream_noise)
-        return self._state(hidden, cell, latent)
+            noise = self.draw_noise(state.latent.shape[:-1])
+        arrival, slow = self._arrival(state.latent, action), state.slow
+        if self.slow is not None:
+            noise, of_slow = noise[: -self.slow.num_noises], noise[-self.slow.num_noises :]
+            slow = self.slow.tick(slow, hidden[:, -1], of_slow)
+        latent = self.prior(prior_input(hidden[:, -1], slow, arrival)).sample(noise, self.config.dream_noise)
+        return self._state(hidden, cell, latent)._replace(arrival=arrival, slow=slow)
+
+    def draw_noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Noise:
+        """Return the noise of dreamed steps of any shape [...]: that of the prior, then that of the slow one."""
+        like = self.frame_norm.mean
+        noise = tuple(self.prior.draw_noise((*shape, self.config.latent_dim), like, generator))
+        if self.slow is not None:
+            noise += tuple(self.slow.prior.draw_noise((*shape, self.slow.dim), like, generator))
+        return noise
 
     def imagine(
         self,
@@ -420,7 +438,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """
         check_sizes(horizon=horizon)
         if noise is None:
-            noise = self.prior.draw_noise((horizon, *state.latent.shape), state.latent, generator)
+            noise = self.draw_noise((horizon, len(state.latent)), generator)
         states, actions = [state], []
         for step_noise in zip(*noise, strict=True):
             actions.append(policy(states[-1]))

@@ -5,6 +5,8 @@ device. Monitors of a pillar that is off are absent; one that the chunk says not
 meanings and expected ranges: docs/monitors.md.
 """
 
+from functools import partial
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
@@ -13,7 +15,7 @@ from world_model.attention_schema import AttentionOutput, movement_loss
 from world_model.losses import context_nll
 from world_model.model import DPGMMVariationalRecurrentAutoencoder
 from world_model.output import ModelOutput
-from world_model.state import Observed, State
+from world_model.state import Observed
 
 HORIZONS = (1, 5, 15)  # steps of a dream after which it is compared with what happened
 TOP_SHARE = 0.1  # share of the largest rewards that judge the reward head
@@ -111,16 +113,22 @@ def imagination_gap(
     spread = (carry - carry.mean((0, 1))).norm(dim=-1).mean()
     found: Monitors = {}
     for k in (k for k in HORIZONS if k <= length):
-        dreamed = State(*(x[:, k].unflatten(0, (batch, steps))[:, : steps - k] for x in dream))
+        dreamed = dream.map(partial(_after, k, batch))
         is_same = episode[:, k:] == episode[:, : steps - k]  # [B, T - k]
         gaps = {
             "carry": (dreamed.carry - carry[:, k:]).norm(dim=-1) / spread,
-            "kl": model.prior(dreamed.carry).kl(mean[:, k:], std[:, k:])[0],
+            "kl": model.prior(dreamed.prior_input).kl(mean[:, k:], std[:, k:])[0],
         }
         if rewards is not None:
             gaps["reward"] = (model.reward_head.predict(dreamed.features) - rewards[:, k:]).abs()
         found |= {f"imag_gap_{name}/{k}": _mean(gap, is_same) for name, gap in gaps.items()}
     return found
+
+
+def _after(k: int, batch: int, dreams: Tensor) -> Tensor:
+    """Return row k of the dreams [B * T, ...] from each state, where the chunk has it: [B, T - k, ...]."""
+    rows = dreams[:, k].unflatten(0, (batch, -1))
+    return rows[:, : rows.shape[1] - k]
 
 
 def _mean(x: Tensor, where: Tensor) -> Tensor:

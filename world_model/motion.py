@@ -23,9 +23,11 @@ class MotionTrunk(nn.Module):
     `nll`: the reward's loss, which is all that trains the motion.
     """
 
-    def __init__(self, motion_dim: int, action_dim: int, posterior_dim: int, config: HeadConfig) -> None:
+    def __init__(
+        self, motion_dim: int, action_dim: int, posterior_dim: int, config: HeadConfig, image_size: int
+    ) -> None:
         super().__init__()
-        self.trunk = ConvTrunk(CHANNELS, residual=False, stem_stride=8, frame_stack=2)
+        self.trunk = ConvTrunk(CHANNELS, residual=False, stem_stride=8, frame_stack=2, image_size=image_size)
         channels = self.trunk.out_channels
         self.squeeze = nn.Sequential(nn.Conv2d(channels, channels // 4, 1), nn.SiLU(), nn.Flatten())
         self.embed = nn.Sequential(nn.Linear(channels // 4 * 64, motion_dim), nn.LayerNorm(motion_dim))

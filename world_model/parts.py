@@ -9,6 +9,7 @@ world_model.extra_losses              EXTRA_LOSSES    a function of the model's 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from world_model.config import WorldModelConfig
@@ -18,6 +19,7 @@ from world_model.output import ModelOutput
 from world_model.prior import Prior
 from world_model.registry import Registry
 from world_model.settings import unknown_key
+from world_model.slow_latent import STD_RANGE, SlowLatent
 from world_model.temporal_dynamics import OrthogonalLSTM
 
 
@@ -51,8 +53,8 @@ EXTRA_LOSSES: Registry[ExtraLoss] = Registry("loss")
 
 def _mixture(config: WorldModelConfig) -> DPGMMPrior:
     settings = config.prior_config
-    return DPGMMPrior(
-        config.hidden_dim,
+    prior = DPGMMPrior(
+        config.prior_input_dim,
         config.latent_dim,
         config.max_components,
         settings.trunk_dim,
@@ -61,12 +63,22 @@ def _mixture(config: WorldModelConfig) -> DPGMMPrior:
         settings.prior_shape,
         settings.prior_rate,
     )
+    _begin_with_the_carry(prior.trunk, config)
+    return prior
 
 
 def _gaussian(config: WorldModelConfig) -> GaussianPrior:
     settings = config.prior_config
     std_range = (settings.min_std, settings.max_std)
-    return GaussianPrior(config.hidden_dim, config.latent_dim, settings.trunk_dim, std_range)
+    prior = GaussianPrior(config.prior_input_dim, config.latent_dim, settings.trunk_dim, std_range)
+    _begin_with_the_carry(prior.trunk, config)
+    return prior
+
+
+@torch.no_grad()
+def _begin_with_the_carry(layer: nn.Linear, config: WorldModelConfig) -> None:
+    """Give what the prior reads besides the carry a weight of 0, which training moves."""
+    layer.weight[:, config.hidden_dim :].zero_()
 
 
 def _orthogonal_lstm(config: WorldModelConfig) -> OrthogonalLSTM:
@@ -81,6 +93,16 @@ DYNAMICS.register("orthogonal_lstm", _orthogonal_lstm)
 def make_prior(config: WorldModelConfig) -> Prior:
     """Make the prior that `prior_config.kind` names. ValueError for an unknown name."""
     return _module(PRIORS, config.prior_config.kind, config)
+
+
+def make_slow_latent(config: WorldModelConfig) -> SlowLatent | None:
+    """Make the slow latent with a mixture prior of its own; None without `slow_config.every`."""
+    slow, width = config.slow_config, config.prior_config.trunk_dim
+    if slow.every is None:
+        return None
+    inputs = slow.latent_dim + config.hidden_dim
+    prior: Any = DPGMMPrior(inputs, slow.latent_dim, slow.max_components, width, config.prior_config.unimix, STD_RANGE)
+    return SlowLatent(config.hidden_dim, slow.every, slow, prior)
 
 
 def make_dynamics(config: WorldModelConfig) -> Dynamics:

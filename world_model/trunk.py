@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Generator, Tensor, nn
 
-from world_model.layers import BLOCK, ToBlocks
+from world_model.layers import ToBlocks, stem_scale
 from world_model.losses import choose_frames, gram_loss, spread
 
 
@@ -37,22 +37,34 @@ class ConvTrunk(nn.Module):
     stem_stride 2: three convs of stride 2, 64 -> 32 -> 16 -> 8. stem_stride 4: one conv of kernel 8 replaces the first
     two, 64 -> 16 -> 8, which takes little more than half the time on a CPU. stem_stride 8: one conv of kernel 16,
     which is faster still (docs/speed.md); it reads blocks of 4x4 pixels as channels, the same sums in a faster order.
+    Frames of another size, a multiple of 32, change the first conv alone, whose stride grows with them.
+
+    `halfway`: the features at 16x16, `half_channels` wide, on the way to those at 8x8.
     """
 
     def __init__(
-        self, base_channels: int = 32, residual: bool = True, stem_stride: int = 2, frame_stack: int = 1
+        self,
+        base_channels: int = 32,
+        residual: bool = True,
+        stem_stride: int = 2,
+        frame_stack: int = 1,
+        image_size: int = 64,
     ) -> None:
         super().__init__()
-        base = base_channels
+        base, scale = base_channels, stem_scale(image_size)
         steps = {
-            2: [(base, 2), (2 * base, 2), (4 * base, 2)],
-            4: [(2 * base, 4), (4 * base, 2)],
+            2: [(base, scale), (2 * base, 2), (4 * base, 2)],
+            4: [(2 * base, 2 * scale), (4 * base, 2)],
             8: [(4 * base, 2)],
         }[stem_stride]
-        layers: list[nn.Module] = [ToBlocks(BLOCK)] if stem_stride == 8 else []
-        in_channels = 3 * frame_stack * (BLOCK**2 if stem_stride == 8 else 1)
+        block = 2 * scale
+        layers: list[nn.Module] = [ToBlocks(block)] if stem_stride == 8 else []
+        in_channels = 3 * frame_stack * (block**2 if stem_stride == 8 else 1)
         for out_channels, stride in steps:
-            conv = nn.Conv2d(in_channels, out_channels, 2 * stride, stride, padding=stride // 2)
+            if out_channels == 4 * base:  # the last one, from 16x16 to 8x8
+                self.half_channels, self.half_layers = in_channels, len(layers)
+            padding = (stride + 1) // 2
+            conv = nn.Conv2d(in_channels, out_channels, stride + 2 * padding, stride, padding)
             nn.init.kaiming_normal_(conv.weight)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
             layers += [conv, nn.GroupNorm(8, out_channels), nn.SiLU()]
@@ -64,6 +76,11 @@ class ConvTrunk(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.layers(frames)
+
+    def halfway(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features at 8x8 and those at 16x16 before them, [N, half_channels, 16, 16]."""
+        fine = self.layers[: self.half_layers](frames)
+        return self.layers[self.half_layers :](fine), fine
 
 
 class SlowTrunk(nn.Module):

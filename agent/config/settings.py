@@ -12,7 +12,7 @@ from agent.config.schedules import Schedule, check_schedule
 from world_model.config import WorldModelConfig
 from world_model.settings import Settings
 
-MOST_SHIFT = 32  # pixels, half a frame
+MOST_SIZE = 256  # pixels, side of a frame
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class EnvConfig(Settings):
 
     num_envs: int = 1  # parallel environments; several run in one worker process each
     action_repeat: int = 2  # env_frames for which each action is repeated; their rewards are summed
+    size: int = 64  # side of the frames, pixels, a multiple of 32
     render: Literal["standard", "fast"] = "standard"  # profile: fast omits shadows, reflections and multisampling
     camera: int | str | None = None  # camera of the suite's model, by number or name; null: Dreamer's
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {frameskip: 4}
@@ -31,9 +32,14 @@ class EnvConfig(Settings):
         """Return `max_episode_frames` in agent_steps."""
         return -(-self.max_episode_frames // self.action_repeat)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return the shape of a frame, [H, W, 3]."""
+        return self.size, self.size, 3
+
     def options(self) -> dict[str, Any]:
         """Return the arguments that `envs.make_env` and `envs.make_vector_env` share."""
-        return {name: getattr(self, name) for name in ("action_repeat", "render", "camera", "kwargs")}
+        return {name: getattr(self, name) for name in ("action_repeat", "size", "render", "camera", "kwargs")}
 
 
 @dataclass(frozen=True)
@@ -256,23 +262,7 @@ class Config(Settings):
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
-        if self.replay.recency < 0:
-            raise ValueError(f"replay.recency: got {self.replay.recency}, expected a number of at least 0")
-        if self.replay.capacity_gb is not None and self.replay.capacity_gb <= 0:
-            raise ValueError(f"replay.capacity_gb: got {self.replay.capacity_gb}, expected a positive number")
-        if not 0 <= self.replay.burn_in <= self.replay.batch_length:
-            lengths = (self.replay.burn_in, self.replay.batch_length)
-            raise ValueError(f"replay.burn_in, batch_length: got {lengths}, expected 0 <= burn_in <= batch_length")
-        lengths = (self.world_model.overshoot or 0, self.replay.batch_length)
-        if lengths[0] >= lengths[1]:
-            raise ValueError(f"world_model.overshoot, replay.batch_length: got {lengths}, expected overshoot < length")
-        if not 0 <= self.replay.shift <= MOST_SHIFT:
-            raise ValueError(f"replay.shift: got {self.replay.shift}, expected 0 to {MOST_SHIFT} pixels")
-        lengths = (self.replay.sample_length, self.replay.capacity_steps)
-        if lengths[0] > lengths[1]:
-            raise ValueError(
-                f"replay.{self.replay.sample_keys}, capacity_steps: got {lengths}, expected room for a chunk"
-            )
+        self._check_replay()
         for name in ("gamma", "lambd", "start_fraction"):
             if not 0 < getattr(self.behavior, name) <= 1:
                 raise ValueError(f"behavior.{name}: got {getattr(self.behavior, name)}, expected (0, 1]")
@@ -293,6 +283,34 @@ class Config(Settings):
         """The updates after which their work repeats: solves of gradient balancing, steps of actor and critic."""
         solves = self.world_model.rgb_config.every if self.world_model.use_rgb else 1
         return math.lcm(solves, self.behavior.every)
+
+    def _check_replay(self) -> None:
+        """Raise ValueError if frames or samples of the replay are out of range, or too short for the model."""
+        if not 32 <= self.env.size <= MOST_SIZE or self.env.size % 32:
+            expected = f"a multiple of 32 up to {MOST_SIZE}, which the trunk can halve"
+            raise ValueError(f"env.size: got {self.env.size}, expected {expected}")
+        if self.replay.recency < 0:
+            raise ValueError(f"replay.recency: got {self.replay.recency}, expected a number of at least 0")
+        if self.replay.capacity_gb is not None and self.replay.capacity_gb <= 0:
+            raise ValueError(f"replay.capacity_gb: got {self.replay.capacity_gb}, expected a positive number")
+        if not 0 <= self.replay.burn_in <= self.replay.batch_length:
+            lengths = (self.replay.burn_in, self.replay.batch_length)
+            raise ValueError(f"replay.burn_in, batch_length: got {lengths}, expected 0 <= burn_in <= batch_length")
+        lengths = (self.world_model.overshoot or 0, self.replay.batch_length)
+        if lengths[0] >= lengths[1]:
+            raise ValueError(f"world_model.overshoot, replay.batch_length: got {lengths}, expected overshoot < length")
+        clocks = (self.world_model.slow_config.every or 0, self.replay.batch_length)
+        if clocks[0] > clocks[1]:
+            names = "world_model.slow_config.every, replay.batch_length"
+            raise ValueError(f"{names}: got {clocks}, expected the slow clock to tick within a chunk")
+        half = self.env.size // 2
+        if not 0 <= self.replay.shift <= half:
+            raise ValueError(f"replay.shift: got {self.replay.shift}, expected 0 to {half} pixels, half a frame")
+        lengths = (self.replay.sample_length, self.replay.capacity_steps)
+        if lengths[0] > lengths[1]:
+            raise ValueError(
+                f"replay.{self.replay.sample_keys}, capacity_steps: got {lengths}, expected room for a chunk"
+            )
 
     def _check_optimizer(self) -> None:
         """Raise ValueError if a setting of the optimizer or of the weights' average is out of range."""

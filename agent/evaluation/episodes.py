@@ -16,7 +16,6 @@ from torch import Generator
 from agent.config.settings import Config
 from agent.evaluation.statistics import Summary, summarize
 from agent.learning.agent import Mode
-from agent.learning.frames import SIZE
 from envs import GymPixels, Step, make_env
 from envs.driver import EnvironmentFailure
 from envs.pixels import IS_CUT, PixelEnv
@@ -215,11 +214,11 @@ def agent_env(config: Config, env: EnvSource | None = None) -> Iterator[PixelEnv
     elif isinstance(env, PixelEnv):
         played = env
     else:
-        played = GymPixels(env, action_repeat=config.env.action_repeat)
+        played = GymPixels(env, action_repeat=config.env.action_repeat, size=config.env.size)
     before, played.max_steps = played.max_steps, config.env.max_steps
     try:
-        if played.size != SIZE:
-            raise ValueError(f"env: got frames of {played.size} pixels, expected {SIZE}")
+        if played.size != config.env.size:
+            raise ValueError(f"env: got frames of {played.size} pixels, expected {config.env.size}")
         yield played
     finally:
         played.max_steps = before
@@ -269,7 +268,8 @@ def play_episodes(
 
 def decision_ms(agent: TrainedPlayer, repeats: int = 10) -> float:
     """Return the milliseconds that a decision takes for one environment, the median of some."""
-    images, is_first, memory = np.zeros((1, SIZE, SIZE, 3), np.uint8), np.ones(1, bool), agent.initial_state(1)
+    images = np.zeros((1, *agent.config.env.image_shape), np.uint8)
+    is_first, memory = np.ones(1, bool), agent.initial_state(1)
     seconds = []
     with seeded(agent, 0):
         for _ in range(repeats + 1):

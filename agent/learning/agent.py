@@ -53,7 +53,7 @@ class Agent:
         self.device = choose_device(device if device is not None else config.device)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(config.seed)
-            settings = vars(config.world_model) | {"action_dim": action_dim}
+            settings = vars(config.world_model) | {"action_dim": action_dim, "image_size": config.env.size}
             self.model = DPGMMVariationalRecurrentAutoencoder(**settings).to(self.device)
             features = self.model.config.feature_dim
             self.actor_critic = ActorCritic(features, action_dim, config.behavior, is_discrete).to(self.device)
@@ -114,11 +114,11 @@ class Agent:
         with self.average.swapped() if plays_average else nullcontext(), self.autocast():
             belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
             action, plan = self._decide(belief, self._plan_before(memory, first), mode, generator)
-            hidden, cell = self.model.advance(belief, action)
+            memory = self.model.remember(memory, belief, action)
         chosen = action.cpu().numpy()
         if not np.isfinite(chosen).all():
             raise NotFinite("the policy's actions are not finite")
-        return chosen, memory._replace(hidden=hidden, cell=cell, plan=() if plan is None else (plan,))
+        return chosen, memory._replace(plan=() if plan is None else (plan,))
 
     def choose(self, state: State, mode: Mode, generator: Generator | None = None) -> Tensor:
         """Choose actions [N, A] in [-1, 1] for beliefs [N, ...], observed or dreamed; modes as in `act`."""
@@ -173,7 +173,7 @@ class Agent:
         actions [N, A] in [-1, 1] (or [A]) and the state for the next call. ValueError for other shapes or dtypes, or
         for a state of another number of environments.
         """
-        images, is_single = to_images(observation)
+        images, is_single = to_images(observation, self.config.env.size)
         if episode_start is None:
             episode_start = np.full(len(images), state is None)
         starts = np.asarray(episode_start, bool).reshape(-1)

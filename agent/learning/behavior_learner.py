@@ -175,7 +175,7 @@ class BehaviorLearner:
     def _rollout(self, start: State, generator: Generator | None) -> Dream:
         """Return a dream whose transitions, rewards and values are differentiable with respect to the actions."""
         horizon, latent = self.config.horizon, start.latent
-        noise = self.model.prior.draw_noise((horizon, *latent.shape), latent, generator)
+        noise = self.model.draw_noise((horizon, len(latent)), generator)
         kind = self.actor_critic.actor.kind
         action_noise = kind.draw_noise((horizon, len(latent), self.model.config.action_dim), latent, generator)
         features, raws, *parameters = self.roll(start, noise, action_noise)

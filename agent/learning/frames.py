@@ -9,12 +9,11 @@ from torch import Generator, Tensor
 
 from envs.images import resize_area, to_rgb
 
-SIZE = 64  # side of the agent's frames
 _CHANNELS = (1, 3)
 
 
-def to_images(observation: Any) -> tuple[NDArray[np.uint8], bool]:
-    """Convert one frame or a batch, of any size, to uint8 [N, 64, 64, 3]; also return whether it was a single frame.
+def to_images(observation: Any, side: int) -> tuple[NDArray[np.uint8], bool]:
+    """Convert one frame or a batch, of any size, to uint8 [N, side, side, 3]; also return whether it was one frame.
 
     A frame is [H, W, C] or [C, H, W] with C of 1 or 3. Grey is repeated, other sizes are resized by area as in
     `envs.adapter`. ValueError for other shapes or dtypes.
@@ -26,7 +25,7 @@ def to_images(observation: Any) -> tuple[NDArray[np.uint8], bool]:
     if images.dtype != np.uint8 or not is_frame or images.size == 0:
         came = f"{images.dtype} {list(images.shape)}"
         raise ValueError(f"observation: got {came}, expected uint8 frames [H, W, 3] or [3, H, W], one or a batch")
-    frames = [resize_area(to_rgb(image), SIZE, SIZE) for image in (images[None] if is_single else images)]
+    frames = [resize_area(to_rgb(image), side, side) for image in (images[None] if is_single else images)]
     return np.stack(frames), is_single
 
 

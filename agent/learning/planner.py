@@ -76,7 +76,7 @@ class MPPI:
         The action is the plan's mean (likeliest one), or with `sample` a draw from the plan.
         """
         config, latent = self.config, state.latent
-        noise = self.model.prior.draw_noise((config.horizon, *latent.shape), latent, generator)
+        noise = self.model.draw_noise((config.horizon, len(latent)), generator)
         shifted = torch.cat([before[:, 1:], self.initial(len(before), before)[:, -1:]], 1)
         if self.is_discrete:
             shifted = Categorical(shifted).mode

@@ -49,7 +49,6 @@ BASELINE = {
     "replay": Table(object),
 }
 PCG64 = {"bit_generator": str, "state": {"state": object, "inc": object}, "has_uint32": Count(), "uinteger": Count()}
-FRAME = (64, 64, 3)
 SPARE_BYTES, SPARE_TENSORS = 2**26, 2000  # that a model may take in addition to what its file holds
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange)
 
@@ -77,12 +76,12 @@ def check_payload(payload: dict[str, Any]) -> None:
 def check_run(payload: dict[str, Any]) -> None:
     """Raise ValueError `<part>: got X, expected Y` unless a run can resume from this payload."""
     check(payload, PARTS, "payload")
-    agent, collector = payload["agent"], payload["collector"]
-    _check_collector(collector, check_model(payload))
+    collector, built = payload["collector"], check_model(payload)
+    _check_collector(collector, built)
     for name, counted in (("agent", ("updates",)), ("collector", ("env_frames", "agent_steps"))):
         for key in counted:
             check_equal(payload[name].get(key), payload["counters"][key], f"{name}.{key}")
-    _check_replay(payload["replay"], collector["driver"]["actions"], agent["action_dim"])
+    _check_replay(payload["replay"], collector["driver"]["actions"], built)
     check(payload["means"], {"sums": Table(Array(None, ())), "counts": Table(Count(1))}, "means")
     check(payload["means"]["counts"], dict.fromkeys(payload["means"]["sums"], Count(1)), "means.counts")
     _check_global_random_state(payload["random"])
@@ -222,7 +221,10 @@ def _check_balanced_sum(state: Any, agent: Agent) -> None:
 def _check_collector(state: dict[str, Any], agent: Agent) -> None:
     num_envs = agent.config.env.num_envs
     float32, flags = torch.float32, Array(torch.bool, (num_envs,))
-    row = {"image": Array(torch.uint8, (num_envs, *FRAME)), "reward": Array(float32, (num_envs,))}
+    row = {
+        "image": Array(torch.uint8, (num_envs, *agent.config.env.image_shape)),
+        "reward": Array(float32, (num_envs,)),
+    }
     row |= {"is_first": flags, "is_last": flags, "is_terminal": flags}
     row |= {"action": Array(float32, (num_envs, agent.action_dim))}
     actions = Array(float32, (None, agent.action_dim))
@@ -245,7 +247,7 @@ def _check_collector(state: dict[str, Any], agent: Agent) -> None:
     _check_drawer(state["random"], "collector.random")
 
 
-def _check_replay(state: dict[str, Any], actions: list[Tensor], action_dim: int) -> None:
+def _check_replay(state: dict[str, Any], actions: list[Tensor], agent: Agent) -> None:
     """Check the replay's state; `actions` are those of each environment's current episode, one per row."""
     number = Array(torch.int64, (None,))
     expected = {
@@ -267,7 +269,7 @@ def _check_replay(state: dict[str, Any], actions: list[Tensor], action_dim: int)
         raise ValueError("replay.episodes.number: got numbers out of order, expected ascending ones up to last_number")
     for index, (packed, taken) in enumerate(zip(state["unfinished"], actions, strict=True)):
         try:
-            check_unfinished(packed, len(taken), FRAME, action_dim)
+            check_unfinished(packed, len(taken), agent.config.env.image_shape, agent.action_dim)
         except ValueError as error:
             raise ValueError(f"replay.unfinished[{index}]: {error}") from None
 

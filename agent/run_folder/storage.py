@@ -34,7 +34,7 @@ def check_room(rows: int, num_envs: int) -> int:
 
 def check_storage(config: Config, logdir: Path, action_dim: int) -> None:
     """Raise ReplayBudgetError at once if memory or disk cannot hold a full replay. Write nothing."""
-    row, key = row_bytes((64, 64, 3), action_dim), "replay.capacity_steps"
+    row, key = row_bytes(config.env.image_shape, action_dim), "replay.capacity_steps"
     memory, disk = needed_bytes(config, action_dim)
     check_budget(memory, memory_key=f"replay.memmap to true, or {key}", unit_bytes=row)
     check_budget(0, logdir / "episodes", disk, disk_key=key, unit_bytes=(5 if config.replay.memmap else 1) * row // 4)
@@ -45,7 +45,7 @@ def needed_bytes(config: Config, action_dim: int) -> tuple[int, int]:
 
     Rendered frames compress at least fourfold (docs/dependencies.md); a memory map keeps the rows on disk.
     """
-    rows = capacity_rows(config, action_dim) * row_bytes((64, 64, 3), action_dim)
+    rows = capacity_rows(config, action_dim) * row_bytes(config.env.image_shape, action_dim)
     return (0, rows // 4 + rows) if config.replay.memmap else (rows, rows // 4)
 
 
@@ -56,6 +56,7 @@ def open_storage(config: Config, logdir: Path, action_dim: int, pin_memory: bool
     store.needed.extend(first_episodes(logdir))
     buffer = ReplayBuffer(
         capacity_rows(config, action_dim),
+        image_shape=config.env.image_shape,
         action_dim=action_dim,
         num_envs=config.env.num_envs,
         seed=config.seed,
@@ -71,7 +72,7 @@ def capacity_rows(config: Config, action_dim: int) -> int:
     """Return the rows of the replay, the smaller of its two bounds. ValueError if a chunk does not fit."""
     rows, length = config.replay.capacity_steps, config.replay.sample_length
     if config.replay.capacity_gb is not None:
-        rows = min(rows, int(config.replay.capacity_gb * 2**30) // row_bytes((64, 64, 3), action_dim))
+        rows = min(rows, int(config.replay.capacity_gb * 2**30) // row_bytes(config.env.image_shape, action_dim))
     if rows < length:
         fitting = f"{config.replay.capacity_gb:g}, room for {rows} rows"
         expected = f"expected at least replay.{config.replay.sample_keys} ({length}) of them"

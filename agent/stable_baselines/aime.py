@@ -371,7 +371,7 @@ def _saved_model(place: File, device: torch.device) -> dict[str, Any]:
         return read_model(place, device)
     config, run = load_agent_run(place, log.warning)
     counts = {"num_timesteps": run["counters"]["agent_steps"], "episodes": run["replay"]["last_number"] + 1}
-    spaces = run_spaces(run["agent"]["action_dim"], run["agent"]["is_discrete"])
+    spaces = run_spaces(run["agent"]["action_dim"], run["agent"]["is_discrete"], config.env.size)
     return {"config": asdict(config), "agent": run["agent"], "n_envs": config.env.num_envs} | counts | spaces
 
 

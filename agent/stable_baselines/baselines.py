@@ -3,6 +3,7 @@
 Task, action repeat, render profile and prefill are the same as for our agent; the last STACK frames are stacked.
 """
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,6 @@ from envs.wording import one_line
 from replay import check_budget
 
 STACK = 3  # frames per observation
-ROW_BYTES = 2 * STACK * 3 * 64 * 64  # per row of SAC's replay: an observation and the next one
 ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -56,8 +56,9 @@ class Baseline:
         return sum(p.numel() for name, p in named if not name.startswith("critic_target"))
 
     def initial_state(self, num_envs: int) -> NDArray[np.uint8]:
-        """Return black frames [N, 64, 64, 3 STACK], VecFrameStack's state before an episode."""
-        return np.zeros((num_envs, 64, 64, 3 * STACK), np.uint8)
+        """Return black frames [N, H, W, 3 STACK], VecFrameStack's state before an episode."""
+        height, width, channels = self.config.env.image_shape
+        return np.zeros((num_envs, height, width, STACK * channels), np.uint8)
 
     def act(
         self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: NDArray[np.uint8], mode: Mode
@@ -115,7 +116,12 @@ def stacked_envs(config: Config) -> VecEnv:
 def buffer_rows(config: Config) -> int:
     """Return the rows (agent_steps) of SAC's replay: the whole run, or as many as fit into buffer_gb."""
     budget = -(-config.env_frames // config.env.action_repeat)
-    return max(config.env.num_envs, min(budget, int(config.sac.buffer_gb * 2**30) // ROW_BYTES))
+    return max(config.env.num_envs, min(budget, int(config.sac.buffer_gb * 2**30) // _row_bytes(config)))
+
+
+def _row_bytes(config: Config) -> int:
+    """Return the bytes per row of SAC's replay: an observation and the next one."""
+    return 2 * STACK * math.prod(config.env.image_shape)
 
 
 def make_model(config: Config, env: VecEnv, device: torch.device, buffer_rows: int) -> SAC | PPO:
@@ -123,7 +129,7 @@ def make_model(config: Config, env: VecEnv, device: torch.device, buffer_rows: i
     shared: dict[str, Any] = {"seed": config.seed, "device": device}
     if config.algo == "ppo":
         return PPO("CnnPolicy", env, **shared, **vars(config.ppo))
-    check_budget(buffer_rows * ROW_BYTES, None, None, "sac.buffer_gb (in GiB)", unit_bytes=2**30)
+    check_budget(buffer_rows * _row_bytes(config), None, None, "sac.buffer_gb (in GiB)", unit_bytes=2**30)
     prefill = config.replay.prefill_frames // config.env.action_repeat
     settings = {name: value for name, value in vars(config.sac).items() if name != "buffer_gb"}
     return SAC("CnnPolicy", env, buffer_size=buffer_rows, learning_starts=prefill, **shared, **settings)
@@ -131,8 +137,9 @@ def make_model(config: Config, env: VecEnv, device: torch.device, buffer_rows: i
 
 def one_pass(config: Config) -> Callable[[], None]:
     """Return a function that runs a batch of noise forward and backward through a CNN, the main cost of an update."""
-    network = NatureCNN(Box(0, 255, (3 * STACK, 64, 64), np.uint8))
-    frames = torch.zeros(getattr(config, config.algo).batch_size, 3 * STACK, 64, 64)
+    shape = (3 * STACK, config.env.size, config.env.size)
+    network = NatureCNN(Box(0, 255, shape, np.uint8))
+    frames = torch.zeros(getattr(config, config.algo).batch_size, *shape)
     return lambda: network(frames).sum().backward()
 
 

@@ -23,7 +23,6 @@ from stable_baselines3.common.vec_env import (
 from agent.config.nested import flatten
 from agent.config.presets import make_config
 from agent.config.settings import Config
-from agent.learning.frames import SIZE
 from agent.stable_baselines.arguments import OURS
 from envs import GymPixels, make_env, task_names
 from envs.adapter import choose_image
@@ -196,10 +195,10 @@ def _space_of(values: Mapping[str, Any]) -> Space[Any]:
     return Box(low, high, dtype=dtype.type)
 
 
-def run_spaces(action_dim: int, is_discrete: bool) -> dict[str, Any]:
+def run_spaces(action_dim: int, is_discrete: bool, size: int) -> dict[str, Any]:
     """Return the spaces of a run's environments as plain values, channels first as Stable-Baselines3 wraps them."""
     actions = OneHot(action_dim) if is_discrete else Box(-1.0, 1.0, (action_dim,), np.float32)
-    frames = Box(0, 255, (3, SIZE, SIZE), np.uint8)
+    frames = Box(0, 255, (3, size, size), np.uint8)
     return {"observation_space": space_to_plain(frames), "action_space": space_to_plain(actions)}
 
 

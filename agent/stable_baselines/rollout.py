@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from agent.learning.agent import Agent
-from agent.learning.frames import SIZE, to_images
+from agent.learning.frames import to_images
 from agent.run_folder.storage import capacity_rows, check_room
 from agent.stable_baselines.envs import Actions
 from agent.training.due_work import can_update, update_ratio, why_no_update
@@ -36,11 +36,13 @@ class Rollout:
 
     def __init__(self, agent: Agent, actions: Actions, num_envs: int) -> None:
         self._agent, self._actions, self._num_envs = agent, actions, num_envs
-        row, rows = row_bytes((SIZE, SIZE, 3), actions.dim), capacity_rows(agent.config, actions.dim)
+        shape = agent.config.env.image_shape
+        row, rows = row_bytes(shape, actions.dim), capacity_rows(agent.config, actions.dim)
         check_room(rows, num_envs)
         check_budget(rows * row, None, None, "replay.capacity_steps", unit_bytes=row)
         self.replay = ReplayBuffer(
             rows,
+            image_shape=shape,
             action_dim=actions.dim,
             num_envs=num_envs,
             seed=agent.config.seed,
@@ -62,7 +64,7 @@ class Rollout:
 
     def act(self, observations: Any) -> NDArray[Any]:
         """Choose actions [N, ...] in the environment's space; random ones before the first update."""
-        images, _ = to_images(observations)
+        images, _ = to_images(observations, self._agent.config.env.size)
         self._cut_long_episodes(images)
         if self._agent.updates == 0:
             actions = self._actions.random(self._random, self._num_envs)
@@ -78,7 +80,9 @@ class Rollout:
         dones, rewards = np.array(dones, bool), np.array(rewards, np.float32)
         ended = np.flatnonzero(dones)
         if len(ended):
-            images, _ = to_images(np.stack([infos[i]["terminal_observation"] for i in ended]))
+            images, _ = to_images(
+                np.stack([infos[i]["terminal_observation"] for i in ended]), self._agent.config.env.size
+            )
             cut = np.array([infos[i].get("TimeLimit.truncated", False) for i in ended])
             self._end(images, rewards[ended], ~cut, ended)
         self._starts, self._rewards = dones, np.where(dones, np.float32(0), rewards)

@@ -49,8 +49,8 @@ def environment_threads() -> int | None:
 
 def one_update(config: Config) -> Callable[[], Any]:
     """Return a function that makes one update of a throwaway agent on noise."""
-    dim, replay = config.world_model.action_dim, config.replay
-    agent, chunk = Agent(config, dim), random_chunk(replay.batch_size, replay.sample_length, dim)
+    dim = config.world_model.action_dim
+    agent, chunk = Agent(config, dim), random_chunk(config, dim)
     return lambda: agent.update(chunk)
 
 
@@ -145,10 +145,11 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def random_chunk(batch: int, length: int, action_dim: int) -> Chunk:
-    """Return a chunk [B, T] of noise without resets."""
+def random_chunk(config: Config, action_dim: int) -> Chunk:
+    """Return a chunk [B, T] of noise without resets, in the sizes of a run."""
     random = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (batch, length, 64, 64, 3), generator=random, dtype=torch.uint8)
+    batch, length = config.replay.batch_size, config.replay.sample_length
+    image = torch.randint(0, 256, (batch, length, *config.env.image_shape), generator=random, dtype=torch.uint8)
     flags = torch.zeros(batch, length, dtype=torch.bool)
     action = 2 * torch.rand(batch, length, action_dim, generator=random) - 1
     return Chunk(image, torch.rand(batch, length, generator=random), flags, flags, flags, action)

@@ -25,8 +25,7 @@ from agent.video.dreams import (
 from agent.video.picture import Caption, Picture, enlarge, overlay, stack, tile
 from envs import VideoWriter
 
-_ZOOM, _GAP = 4, 4  # pixels per pixel of the agent, pixels between panels
-_WIDTH = 3 * (64 * _ZOOM + _GAP) - _GAP
+_SIDE, _GAP = 256, 4  # pixels of a panel at most, and between panels
 _GAIN = 4  # factor on the error panels
 _REWARDS, _COMPONENTS = 110, 64  # heights of the charts, pixels
 _MOST_STEPS = 2000  # agent_steps, twice the suite's longest episode; each takes 0.4 MB of memory
@@ -43,6 +42,21 @@ class _Panels:
     rewards: NDArray[np.floating]
     context: int
     fps: float
+
+    @property
+    def zoom(self) -> int:
+        """Pixels per pixel of the agent."""
+        return max(1, _SIDE // self.real.shape[1])
+
+    @property
+    def side(self) -> int:
+        """Pixels of a panel."""
+        return self.zoom * self.real.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Pixels of a row of panels."""
+        return 3 * (self.side + _GAP) - _GAP
 
 
 def record_dream(
@@ -79,11 +93,11 @@ def record_dream(
         name: np.pad(values.cpu().numpy(), (length - len(values), 0), constant_values=np.nan)
         for name, values in expected.items()
     }
-    charts = [line_chart("reward:", lines, _WIDTH, _REWARDS)]
+    charts = [line_chart("reward:", lines, panels.width, _REWARDS)]
     responsibilities = outputs.get("responsibilities")  # of a prior with components
     if responsibilities is not None and responsibilities.shape[-1] > 1:
         shares = responsibilities[0].float().cpu().numpy()
-        charts.append(share_chart("component of the mixture:", shares, _WIDTH, _COMPONENTS))
+        charts.append(share_chart("component of the mixture:", shares, panels.width, _COMPONENTS))
     _write(path, panels, charts)
     return scores if episode.has_ended else replace(scores, cut_at=length - 1)
 
@@ -102,9 +116,8 @@ def _panels(episode: Episode, outputs: dict[str, Any], dreamt: NDArray[np.uint8]
 
 
 def _write(path: str | Path, panels: _Panels, charts: list[Chart]) -> None:
-    side = 64 * _ZOOM
-    label = Caption(side, ["reconstruction"])
-    status = Caption(_WIDTH, ["watching the first 0000 frames", "0000.00 s", "reward -00.00", "return -0000.0"])
+    label = Caption(panels.side, ["reconstruction"])
+    status = Caption(panels.width, ["watching the first 0000 frames", "0000.00 s", "reward -00.00", "return -0000.0"])
     returns = panels.rewards.cumsum()
     attention = "attention, one colour per slot" if panels.maps is not None else "no attention in this model"
     errors = (f"error of the {name} x {_GAIN}" for name in ("reconstruction", "open loop"))
@@ -114,7 +127,7 @@ def _write(path: str | Path, panels: _Panels, charts: list[Chart]) -> None:
             pictures = [real, panels.seen[t], panels.dreamt[t]]
             pictures += [_attended(panels, t), *(_error(real, other) for other in pictures[1:])]
             cells = [
-                stack([text, picture if picture.shape[0] == side else enlarge(picture, _ZOOM)])
+                stack([text, picture if picture.shape[0] == panels.side else enlarge(picture, panels.zoom)])
                 for text, picture in zip(labels, pictures, strict=True)
             ]
             ahead = t - panels.context + 1
@@ -127,7 +140,7 @@ def _attended(panels: _Panels, t: int) -> Picture:
     """Return the real frame under its posterior maps, at the video's size; white without the attention schema."""
     if panels.maps is None:
         return np.full_like(panels.real[t], 255)
-    return overlay(enlarge(panels.real[t], _ZOOM), panels.maps[t])
+    return overlay(enlarge(panels.real[t], panels.zoom), panels.maps[t])
 
 
 def _error(real: Picture, other: Picture) -> Picture:

@@ -18,7 +18,7 @@ from agent.video.picture import Caption, Picture, darken, enlarge, stack, tile
 from envs import VideoWriter
 from world_model.state import State
 
-_CELLS_OF_ZOOM = {4: 4, 3: 12, 2: 30}  # pixels per pixel of the agent -> most cells of that size
+_CELLS_OF_ZOOM = {4: 4, 3: 12, 2: 30}  # pixels per pixel of a frame of 64 -> most cells of that size
 _WIDEST = ("dream 000", "value -000.0", "reward -00.00", "return -000.0")
 
 
@@ -113,11 +113,12 @@ class _Grid:
     """The layout of the video: the real episode first, then the dreams."""
 
     def __init__(self, dreams: int, context: int, episode: Episode) -> None:
-        cells = dreams + 1
-        self._zoom = next((zoom for zoom, most in _CELLS_OF_ZOOM.items() if cells <= most), 1)
+        cells, size = dreams + 1, episode.frames.shape[-1]
+        zoom = next((zoom for zoom, most in _CELLS_OF_ZOOM.items() if cells <= most), 1)
+        self._zoom = max(1, 64 * zoom // size)
         self._columns = math.ceil(math.sqrt(cells))
-        self._caption = Caption(64 * self._zoom, _WIDEST, 8 + 2 * self._zoom)
-        width = self._columns * (64 * self._zoom + 4) - 4
+        self._caption = Caption(size * self._zoom, _WIDEST, 8 + 2 * zoom)
+        width = self._columns * (size * self._zoom + 4) - 4
         self._status = Caption(width, ["watching the first 0000 frames", "0000.00 s"])
         self._context, self._fps = context, episode.fps
         self._rewards = episode.rewards.numpy()

@@ -22,7 +22,7 @@ class ForeseeingPlayer:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        self.expected: NDArray[np.uint8] = np.empty((0, 64, 64, 3), np.uint8)  # [H, 64, 64, 3]
+        self.expected: NDArray[np.uint8] = np.empty((0, *agent.config.env.image_shape), np.uint8)  # [H, 64, 64, 3]
 
     def initial_state(self, num_envs: int) -> Any:
         """Return the agent's memory before the first frame."""

@@ -33,7 +33,7 @@ from benchmarks.learning.changes import parse_changes, with_changes
 from benchmarks.learning.values import values_and_returns
 from replay import EpisodeStore
 from replay.rows import Episode
-from world_model.state import State
+from world_model.state import State, join
 
 ARMS = {"new": ("actor", "critic"), "kept": (), "new_actor": ("actor",), "new_critic": ("critic",)}
 OF_THE_BEHAVIOR = ("behavior.", "optimizer.actor_lr", "optimizer.critic_lr")  # settings that may be changed
@@ -83,7 +83,7 @@ def joined(parts: Sequence[Experience]) -> Experience:
     reward, is_first, is_terminal = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("reward", "is_first", "is_terminal")
     )
-    states = State(*map(torch.cat, zip(*(part.states for part in parts), strict=True)))
+    states = join([part.states for part in parts], torch.cat)
     return Experience(states, reward, is_first, is_terminal)
 
 

@@ -141,7 +141,7 @@ class Judge:
                     yield Point(here, belief, memory)
                     self.simulator.restore(here)
                 action = self.agent.choose(belief, "deterministic")
-                memory, first = self._advance(belief, memory, action), torch.tensor([False])
+                memory, first = self.agent.model.remember(memory, belief, action), torch.tensor([False])
                 image, *_ = self.simulator.env.step(action[0].cpu().numpy())
 
     def score(self, point: Point) -> Scores:
@@ -167,7 +167,7 @@ class Judge:
     def _dream(self, starts: State) -> tuple[Tensor, State]:
         """Dream the candidates [K, H, A], all under the same components and latents: the actor's, then spread ones."""
         count, horizon, kind = len(starts.latent), self.given.horizon, self.agent.actor_critic.actor.kind
-        noise = self.agent.model.prior.draw_noise((horizon, *starts.latent[:1].shape), starts.latent, self.generator)
+        noise = self.agent.model.draw_noise((horizon, 1), self.generator)
         own = count // 2
         drawn = kind.draw_noise((horizon, count, self.agent.action_dim), starts.latent, self.generator)
         drawn[:, 0] = 0.0
@@ -190,7 +190,7 @@ class Judge:
         now = list(states)
         for step in range(steps):
             action = self.agent.choose(belief, "deterministic") if actions is None else actions[:, step]
-            memory = self._advance(belief, memory, action)
+            memory = self.agent.model.remember(memory, belief, action)
             now, reward, frames = self.simulator.step_each(now, action)
             belief, memory = self._observe(memory, frames, going)
             rewards.append(reward)
@@ -198,10 +198,6 @@ class Judge:
 
     def _observe(self, memory: Memory, frames: Tensor, first: Tensor) -> tuple[State, Memory]:
         return self.agent.model.observe_step(memory, frames, first, self.generator, sample=False)
-
-    def _advance(self, belief: State, memory: Memory, action: Tensor) -> Memory:
-        hidden, cell = self.agent.model.advance(belief, action)
-        return memory._replace(hidden=hidden, cell=cell)
 
     def _value(self, features: Tensor) -> Tensor:
         return least_value(self.agent.actor_critic, features)

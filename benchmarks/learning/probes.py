@@ -115,7 +115,7 @@ def read(agent: Agent, frames: Tensor, actions: Tensor, seed: int) -> dict[str, 
         if model.attention is not None:
             seen = model.attention.posterior(features, carry[0])
             found["slots"] = torch.cat([seen.slots.flatten(1), centre_of_mass(seen.maps).flatten(1), seen.mass], -1)
-        shares = model.prior(carry).kl(observed.mean, observed.std)[1]
+        shares = model.prior(observed.states.prior_input).kl(observed.mean, observed.std)[1]
         if shares is not None and shares.shape[-1] > 1:
             found["responsibilities"] = shares[0]
         for name, part in found.items():

@@ -8,6 +8,7 @@ from torch import Tensor
 from multi_task_learning import LossAggregator
 from world_model import DPGMMVariationalRecurrentAutoencoder
 from world_model.output import ModelOutput
+from world_model.state import State
 
 SMALL: dict[str, Any] = {
     "max_components": 4,
@@ -43,6 +44,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "frame stack": {"encoder_config": {"frame_stack": 3}},
     "motion": {"encoder_config": {"motion_dim": 8}},
     "overshoot": {"overshoot": 3},
+    "fine cells": {"perceiver_config": {"fine_cells": True}, "encoder_config": {"stem_stride": 4}},
+    "two resolutions": {"decoder_config": {"resolutions": 2}},
+    "action path": {"prior_config": {"action_path": True}},
+    "slow latent": {"slow_config": {"every": 2}, "overshoot": 2},
     "half the sequences attended to": {"attention_config": {"train_fraction": 0.5}},
     "posterior maps in half": {"attention_config": {"prior_share": 0.5}},
     "half the frames": {"decoder_config": {"train_fraction": 0.5}, "perceiver_config": {"train_fraction": 0.5}},
@@ -55,6 +60,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     },
 }
 
+EXTENDED: dict[str, Any] = {"prior_config": {"action_path": True}, "slow_config": {"every": 3, "latent_dim": 5}}
 TOTALS = ("total_elbo", "perceiver_loss", "total_predictive")
 
 
@@ -84,14 +90,14 @@ def make_model(seed: int = 0, **changes: Any) -> DPGMMVariationalRecurrentAutoen
 
 
 def make_sample(
-    batch: int = 2, steps: int = 6, action_dim: int = 2, resets: tuple[int, ...] = (), seed: int = 1
+    batch: int = 2, steps: int = 6, action_dim: int = 2, resets: tuple[int, ...] = (), seed: int = 1, size: int = 64
 ) -> Sample:
     """A random chunk whose rows all reset at the given indices."""
     generator = rng(seed)
     is_first = torch.zeros(batch, steps, dtype=torch.bool)
     is_first[:, list(resets)] = True
     return Sample(
-        torch.rand(batch, steps, 3, 64, 64, generator=generator),
+        torch.rand(batch, steps, 3, size, size, generator=generator),
         2 * torch.rand(batch, steps, action_dim, generator=generator) - 1,
         is_first,
         torch.randn(batch, steps, generator=generator),
@@ -102,6 +108,13 @@ def make_sample(
 def rng(seed: int = 0) -> torch.Generator:
     """A fresh generator."""
     return torch.Generator().manual_seed(seed)
+
+
+def tensors(state: State) -> dict[str, Tensor]:
+    """All tensors of a state by name."""
+    named = state._asdict().items()
+    parts = {name: value if isinstance(value, tuple) else (value,) for name, value in named}
+    return {f"{name}.{index}": tensor for name, value in parts.items() for index, tensor in enumerate(value)}
 
 
 def training_losses(

@@ -6,28 +6,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.world_model.small_model import make_model, make_sample, rng
+from tests.world_model.small_model import EXTENDED, make_model, make_sample, rng, tensors
 from world_model.generative_prior import PriorParams
-from world_model.state import State
+from world_model.state import State, stack_states
 
 WINDOW = 4  # of the toy model's Perceiver
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"n_lstm_layers": 2}, {"context_mode": "none"}, {"perceiver_config": {"enabled": False}}]
+    "changes",
+    [{}, {"n_lstm_layers": 2}, {"context_mode": "none"}, {"perceiver_config": {"enabled": False}}, EXTENDED],
 )
 def test_a_dream_of_posterior_latents_is_the_training_pass_bit_for_bit(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, sample = make_model(**changes), make_sample(steps=6)
     seen = model.observe(sample.observations, sample.actions, generator=rng())
-    latents = iter(seen.states.latent[:, 1:].unbind(1))
-    monkeypatch.setattr(PriorParams, "sample", lambda *_: next(latents))
+    queues = {part.shape[-1]: iter(part[:, 1:].unbind(1)) for part in (seen.states.latent, *seen.states.slow[:1])}
+    monkeypatch.setattr(PriorParams, "sample", lambda params, *_: next(queues[params.means.shape[-1]]))
     actions = iter(sample.actions[:, :-1].unbind(1))
     start = seen.states.map(lambda x: x[:, 0].contiguous())
     dream, _ = model.imagine(start, lambda _: next(actions), horizon=5)
-    for name, dreamed, trained in zip(State._fields, dream, seen.states, strict=True):
-        assert torch.equal(dreamed, trained), name
+    dreamed, trained = tensors(dream), tensors(seen.states)
+    assert dreamed.keys() == trained.keys()
+    for name, tensor in dreamed.items():
+        assert torch.equal(tensor, trained[name]), name
 
 
 @torch.no_grad()
@@ -44,8 +47,7 @@ def test_acting_equals_training_with_the_same_noise(monkeypatch: pytest.MonkeyPa
     trained = model.forward_sequence(sample.observations, sample.actions, is_first)["states"]
     is_first[:, 0] = True  # acting has no chunk whose beginning would say so
     played = play(model, sample.observations, sample.actions, is_first)
-    for name, left, right in zip(State._fields, played, trained, strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4, msg=name)
+    torch.testing.assert_close(tensors(played), tensors(trained), rtol=1e-4, atol=1e-4)
 
 
 def test_h_is_the_next_carry_except_across_a_reset() -> None:
@@ -63,18 +65,17 @@ def play(model: Any, frames: Tensor, actions: Tensor, is_first: Tensor) -> State
     memory, states = model.initial(len(frames)), []
     for t in range(frames.shape[1]):
         state, memory = model.observe_step(memory, frames[:, t], is_first[:, t])
-        hidden, cell = model.advance(state, actions[:, t])
-        memory = memory._replace(hidden=hidden, cell=cell)
+        memory = model.remember(memory, state, actions[:, t])
         states.append(state)
-    return State(*(torch.stack(parts, 1) for parts in zip(*states, strict=True)))
+    return stack_states(states, 1)
 
 
-@pytest.mark.parametrize("mode", ["closed", "teacher", "none"])
+@pytest.mark.parametrize("changes", [{}, {"context_mode": "teacher"}, {"context_mode": "none"}, EXTENDED])
 @torch.no_grad()
-def test_acting_equals_training(mode: str) -> None:
+def test_acting_equals_training(changes: dict[str, Any]) -> None:
     """Three environments that reset at different times, longer than the Perceiver's window."""
     steps = 3 * WINDOW
-    model = make_model(context_mode=mode, n_lstm_layers=2).eval()
+    model = make_model(**changes, n_lstm_layers=2).eval()
     model.dynamics.initial_hidden.normal_(std=0.3, generator=rng())  # a reset must be seen
     sample = make_sample(batch=3, steps=steps)
     is_first = torch.zeros(3, steps, dtype=torch.bool)
@@ -82,8 +83,7 @@ def test_acting_equals_training(mode: str) -> None:
         is_first[env, list(times)] = True
     played = play(model, sample.observations, sample.actions, is_first)
     trained = model.forward_sequence(sample.observations, sample.actions, is_first, sample=False)["states"]
-    for name, left, right in zip(State._fields, played, trained, strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4, msg=name)
+    torch.testing.assert_close(tensors(played), tensors(trained), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -116,8 +116,8 @@ def test_without_recurrence_noise_a_sample_reaches_what_is_drawn_and_not_the_rec
     many = sample._replace(**{name: x.expand(4000, *x.shape[1:]) for name, x in sample._asdict().items()})
     seen = model.observe(*sample[:3])
     outputs = model.forward_sequence(*many, rng())
-    for name, x in outputs["states"]._asdict().items():
-        torch.testing.assert_close(x, getattr(seen.states, name).expand_as(x), rtol=1e-4, atol=1e-4, msg=name)
+    for name, x in tensors(outputs["states"]).items():
+        torch.testing.assert_close(x, tensors(seen.states)[name].expand_as(x), rtol=1e-4, atol=1e-4, msg=name)
     # standard errors of mean and std of 4000 draws with std about 1 are 0.016 and 0.011: four of them
     drawn = outputs["z_posterior"]
     torch.testing.assert_close(drawn.mean(0), seen.mean[0], rtol=0, atol=0.065)
@@ -179,8 +179,8 @@ def test_a_rollout_is_the_dream_of_its_actions_and_what_the_heads_say_of_it() ->
     dream, _ = model.imagine(start, lambda _: next(queue), 3, rng())
     found = model.rollout(start, actions, rng(), value=lambda features: features.sum(-1))
     reached = dream.map(lambda x: x[:, 1:])
-    for ours, expected in zip(found.states, reached, strict=True):
-        assert torch.equal(ours, expected)
+    for name, ours in tensors(found.states).items():
+        assert torch.equal(ours, tensors(reached)[name])
     assert torch.equal(found.rewards, model.reward_head.predict(reached.features))
     assert torch.equal(found.continues, model.continue_head.predict(reached.features))
     assert found.values is not None

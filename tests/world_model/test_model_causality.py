@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.world_model.small_model import Sample, make_model, make_sample, rng
+from tests.world_model.small_model import EXTENDED, Sample, make_model, make_sample, rng, tensors
 from world_model import DPGMMVariationalRecurrentAutoencoder
 
 STEPS = 6
@@ -27,7 +27,7 @@ def make_awake(**changes: Any) -> DPGMMVariationalRecurrentAutoencoder:
 def per_step(outputs: dict[str, Any]) -> dict[str, Tensor]:
     """The [B, T, ...] outputs, those of the states too; the inputs and pooled statistics aside."""
     found = {name: value for name, value in outputs.items() if name not in POOLED | {"observations", "states"}}
-    return found | {f"states.{name}": value for name, value in outputs["states"]._asdict().items()}
+    return found | {f"states.{name}": value for name, value in tensors(outputs["states"]).items()}
 
 
 def assert_equal_steps(left: dict[str, Any], right: dict[str, Any], steps: slice, skipped: set[str]) -> None:
@@ -39,9 +39,11 @@ def assert_equal_steps(left: dict[str, Any], right: dict[str, Any], steps: slice
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("tau", [1, 3, 5])
-@pytest.mark.parametrize("resets", [(), (2,)])
-def test_later_frames_and_actions_change_nothing_before(mode: str, tau: int, resets: tuple[int, ...]) -> None:
-    model = make_awake(n_lstm_layers=2)
+@pytest.mark.parametrize(("resets", "changes"), [((), {}), ((2,), {}), ((), EXTENDED)])
+def test_later_frames_and_actions_change_nothing_before(
+    mode: str, tau: int, resets: tuple[int, ...], changes: dict[str, Any]
+) -> None:
+    model = make_awake(**changes, n_lstm_layers=2)
     sample = make_sample(steps=STEPS, resets=resets)
     model.forward_sequence(*sample, rng())  # the first training forward fills the codebook from all its frames
     model.train(mode == "train")
@@ -114,7 +116,7 @@ def reached(gradient: Tensor) -> list[int]:
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("tau", range(1, STEPS))
 def test_nothing_crosses_a_reset(mode: str, tau: int) -> None:
-    model = make_awake(n_lstm_layers=2)
+    model = make_awake(**EXTENDED, n_lstm_layers=2)
     sample = make_sample(steps=STEPS, resets=(tau,))
     model.forward_sequence(*sample, rng())
     model.train(mode == "train")

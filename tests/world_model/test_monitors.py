@@ -13,7 +13,7 @@ from tests.world_model.small_model import SWITCHES, make_model, make_sample, rng
 from world_model import monitors
 from world_model.attention_schema import AttentionOutput
 from world_model.generative_prior import PriorParams, mixture_monitors
-from world_model.state import Observed, State
+from world_model.state import Observed, State, stack_states
 
 COUNTS = ("entropy", "inverse_simpson", "coverage")
 MIXTURE = {f"components_{kind}/{count}" for kind in ("used", "open") for count in COUNTS} | {
@@ -236,7 +236,7 @@ class CountingModel:
         for _ in range(horizon):
             hidden = states[-1].hidden + policy(states[-1])[:, None]
             states.append(state._replace(hidden=hidden))
-        return State(*(torch.stack(parts, 1) for parts in zip(*states, strict=True))), None
+        return stack_states(states, 1), None
 
 
 @pytest.mark.parametrize("wrong", [False, True])

@@ -4,20 +4,45 @@ import pytest
 import torch
 from torch.nn import functional
 
+from agent.config.presets import make_config
 from tests.world_model.small_model import make_model, make_sample, rng
 from world_model.encoder_decoder.decoder import Decoder
 from world_model.layers import FromBlocks, ToBlocks
 from world_model.trunk import ConvTrunk
 
 
+@pytest.mark.parametrize("size", [32, 64, 96, 128])
 @pytest.mark.parametrize("stem_stride", [2, 4, 8])
-def test_trunk_and_decoder_agree_on_their_shapes(stem_stride: int) -> None:
-    frames = torch.randn(2, 3, 64, 64)
+def test_trunk_and_decoder_agree_on_their_shapes(stem_stride: int, size: int) -> None:
+    frames = torch.randn(2, 3, size, size)
     for frame_stack in (1, 2):
-        trunk = ConvTrunk(8, residual=False, stem_stride=stem_stride, frame_stack=frame_stack)
-        assert trunk(frames.repeat(1, frame_stack, 1, 1)).shape == (2, 32, 8, 8)
-    decoder = Decoder(feature_dim=5, num_slots=3, base_channels=8, stem_stride=stem_stride)
+        trunk = ConvTrunk(8, False, stem_stride, frame_stack, size)
+        features, fine = trunk.halfway(frames.repeat(1, frame_stack, 1, 1))
+        assert features.shape == (2, 32, 8, 8)
+        assert fine.shape == (2, trunk.half_channels, 16, 16)
+        torch.testing.assert_close(trunk(frames.repeat(1, frame_stack, 1, 1)), features, rtol=0, atol=0)
+    decoder = Decoder(5, num_slots=3, base_channels=8, stem_stride=stem_stride, image_size=size)
     assert decoder(torch.randn(2, 5), torch.full((2, 3, 8, 8), 1 / 64)).shape == frames.shape
+
+
+@pytest.mark.parametrize("stem_stride", [2, 4, 8])
+@pytest.mark.parametrize("size", [32, 96, 128])
+def test_every_pixel_of_a_frame_of_any_size_is_seen_and_drawn(stem_stride: int, size: int) -> None:
+    frame = torch.randn(1, 3, size, size, requires_grad=True)
+    trunk = ConvTrunk(8, False, stem_stride, image_size=size)
+    (seen,) = torch.autograd.grad(trunk(frame).square().sum(), frame)
+    assert (seen != 0).any(1).all()
+    decoder = Decoder(5, num_slots=3, base_channels=8, stem_stride=stem_stride, image_size=size)
+    drawn = decoder(torch.randn(2, 5), torch.full((2, 3, 8, 8), 1 / 64))
+    assert (drawn[0] != drawn[1]).any(0).all()
+
+
+@pytest.mark.parametrize("size", [0, 33, 80])
+def test_a_size_that_the_trunk_cannot_halve_is_named(size: int) -> None:
+    with pytest.raises(ValueError, match=rf"^env\.size: got {size}, expected a multiple of 32 up to 256, which"):
+        make_config("debug", "counting", {"env.size": size})
+    with pytest.raises(ValueError, match=rf"^image_size: got {size}, expected a"):
+        make_model(image_size=size)
 
 
 def test_blocks_are_those_of_torch() -> None:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from world_model.attention_schema.slot_attention import GRID, NUM_CELLS
-from world_model.layers import check_sizes, head
+from world_model.attention_schema.slot_attention import NUM_CELLS
+from world_model.layers import GRID, check_sizes, head
 
 LOG_PRECISION_RANGE = (-4.0, 8.0)
 

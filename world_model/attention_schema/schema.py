@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from world_model.attention_schema.attention_prior import AttentionExpected, AttentionPrior
-from world_model.attention_schema.slot_attention import GRID, SlotAttention
+from world_model.attention_schema.slot_attention import SlotAttention
 from world_model.config import AttentionConfig
-from world_model.layers import check_sizes
+from world_model.layers import GRID, check_sizes
 
 
 class AttentionOutput(NamedTuple):

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from world_model.layers import check_sizes
+from world_model.layers import GRID, check_sizes
 
-GRID = 8  # cells per side of a frame
 NUM_CELLS = GRID * GRID
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from world_model.layers import BLOCK, FromBlocks
+from world_model.layers import FromBlocks, stem_scale
 
 
 class Decoder(nn.Module):
@@ -12,11 +12,15 @@ class Decoder(nn.Module):
     Frames are normalised (`FrameNorm`). Maps enter scaled by 64 (uniform = 1) at the 8x8 stage. There is no skip
     connection from the encoder. The layers mirror the trunk: stem_stride 2 ends in two transposed convs (16 -> 32 ->
     64), 4 in one sub-pixel conv (16 -> 64), and 8 in the transposed conv (8 -> 16) whose channels are those pixels.
+    Frames of another size, a multiple of 32, change the last layer alone.
     """
 
-    def __init__(self, feature_dim: int, num_slots: int, base_channels: int = 32, stem_stride: int = 2) -> None:
+    def __init__(
+        self, feature_dim: int, num_slots: int, base_channels: int = 32, stem_stride: int = 2, image_size: int = 64
+    ) -> None:
         super().__init__()
-        base = base_channels
+        base, scale = base_channels, stem_scale(image_size)
+        side, padding = 2 * scale, (scale + 1) // 2
         self.project = nn.Linear(feature_dim, 8 * base * 16)
         self.to_cells = nn.Sequential(
             nn.Unflatten(1, (8 * base, 4, 4)),
@@ -26,19 +30,19 @@ class Decoder(nn.Module):
             nn.GroupNorm(8, 4 * base),
             nn.SiLU(),
         )
-        block, width = 3 * BLOCK**2, 2 * base
+        block, width = 3 * side**2, 2 * base
         last: list[nn.Module]
         if stem_stride == 2:
             last = [
                 nn.ConvTranspose2d(width, base, 4, stride=2, padding=1),  # 16 -> 32
                 nn.GroupNorm(8, base),
                 nn.SiLU(),
-                nn.ConvTranspose2d(base, 3, 4, stride=2, padding=1),  # 32 -> 64
+                nn.ConvTranspose2d(base, 3, scale + 2 * padding, scale, padding),  # 32 -> 64
             ]
         elif stem_stride == 4:
-            last = [nn.Conv2d(width, block, 3, padding=1), FromBlocks(BLOCK)]  # 16 -> 64
+            last = [nn.Conv2d(width, block, 3, padding=1), FromBlocks(side)]  # 16 -> 64
         else:
-            last, width = [FromBlocks(BLOCK)], block
+            last, width = [FromBlocks(side)], block
         activation = [] if stem_stride == 8 else [nn.GroupNorm(8, width), nn.SiLU()]
         self.to_pixels = nn.Sequential(
             nn.ConvTranspose2d(4 * base + num_slots, width, 4, stride=2, padding=1),  # 8 -> 16

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from world_model.config import PerceiverConfig
-from world_model.layers import check_sizes
+from world_model.layers import GRID, check_sizes
 from world_model.perceiver_io.attention import (
     LatentBlock,
     QueryAttention,
@@ -14,7 +14,9 @@ from world_model.perceiver_io.attention import (
     causal_window_mask,
     rotary_angles,
 )
-from world_model.perceiver_io.tokenizer import GRID, NUM_CELLS, Tokenizer
+from world_model.perceiver_io.tokenizer import NUM_CELLS, Tokenizer
+
+FINE_GRID = 2 * GRID
 
 
 class PerceiverOutput(NamedTuple):
@@ -39,10 +41,19 @@ class CausalPerceiver(nn.Module):
     tokens = quantised cells + cell embedding; latents = read(tokens), mixed within the frame, then attended over the
     last `window` steps of the episode per latent index; c = RMSNorm(read(latents)), so |c|^2 = context_dim. The next
     frame's tokens are predicted from c_t and a_t alone; otherwise no loss needs the context, and it becomes constant.
+    With `fine_cells` the latents also read the 256 cells of the trunk's 16 x 16 features, without a code and a loss.
     The cost per frame is O(64 L + L^2 + L window). Raises ValueError for sizes that do not fit together.
     """
 
-    def __init__(self, feature_channels: int, action_dim: int, config: PerceiverConfig, mlp_ratio: float = 2.0) -> None:
+    def __init__(
+        self,
+        feature_channels: int,
+        action_dim: int,
+        config: PerceiverConfig,
+        mlp_ratio: float = 2.0,
+        image_size: int = 64,
+        fine_channels: int = 0,
+    ) -> None:
         super().__init__()
         check_sizes(action_dim=action_dim)
         width, num_heads, num_latents = config.width, config.num_heads, config.num_latents
@@ -58,9 +69,16 @@ class CausalPerceiver(nn.Module):
         self.num_heads = num_heads
         self.head_dim = width // num_heads
         self.window = config.window
-        self.tokenizer = Tokenizer(feature_channels, codebook_size, code_dim)
+        self.trains_trunk = config.trains_trunk
+        self.tokenizer = Tokenizer(feature_channels, codebook_size, code_dim, image_size)
         self.cell_embedding = nn.Parameter(0.02 * torch.randn(NUM_CELLS, code_dim))
-        self.read_tokens = QueryAttention(num_latents, NUM_CELLS, code_dim, width, num_heads, width)
+        self.read_fine: nn.Linear | None = None
+        num_tokens = NUM_CELLS
+        if config.fine_cells:
+            num_tokens += FINE_GRID**2
+            self.read_fine = nn.Linear(fine_channels, code_dim)
+            self.fine_embedding = nn.Parameter(0.02 * torch.randn(FINE_GRID**2, code_dim))
+        self.read_tokens = QueryAttention(num_latents, num_tokens, code_dim, width, num_heads, width)
         self.latent_block = LatentBlock(width, num_heads, mlp_ratio)
         self.temporal_blocks = nn.ModuleList(
             TemporalBlock(width, num_heads, mlp_ratio) for _ in range(config.num_blocks)
@@ -70,17 +88,26 @@ class CausalPerceiver(nn.Module):
         self.embed_action = nn.Linear(action_dim, width)
         self.read_next_tokens = QueryAttention(NUM_CELLS, num_latents + 1, width, width, num_heads, codebook_size)
 
-    def forward(self, features: Tensor, is_first: Tensor, generator: torch.Generator | None = None) -> PerceiverOutput:
+    def forward(
+        self,
+        features: Tensor,
+        is_first: Tensor,
+        generator: torch.Generator | None = None,
+        fine: Tensor | None = None,
+    ) -> PerceiverOutput:
         """Compute the contexts of chunks: features [B, T, Cf, 8, 8], is_first bool [B, T]; index 0 counts as a reset.
 
-        In train mode the first call initialises the codebook with its vectors, drawn with `generator`.
+        fine: features [B * T, ·, 16, 16] for `fine_cells`. In train mode the first call initialises the codebook with
+        its vectors, drawn with `generator`.
         """
         self._check(features, is_first, 5)
         batch, length = is_first.shape
+        if not self.trains_trunk:
+            features, fine = features.detach(), None if fine is None else fine.detach()
         vectors = self.tokenizer.encode(features.flatten(0, 1))  # [N, 64, code_dim], N = B*T
         self.tokenizer.quantizer.initialise(vectors, generator)
         values, indices, commitment = self.tokenizer.quantizer(vectors)
-        latents = self._read_frames(values).unflatten(0, (batch, length))  # [B, T, L, width]
+        latents = self._read_frames(values, fine).unflatten(0, (batch, length))  # [B, T, L, width]
         mask = causal_window_mask(is_first, self.window)
         angles = rotary_angles(length, self.head_dim, features.device)
         for block in self.temporal_blocks:
@@ -93,7 +120,9 @@ class CausalPerceiver(nn.Module):
             vectors=vectors.unflatten(0, (batch, length)),
         )
 
-    def step(self, features: Tensor, is_first: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    def step(
+        self, features: Tensor, is_first: Tensor, cache: Cache, fine: Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
         """Process one frame per row: features [N, Cf, 8, 8], is_first bool [N] -> context [N, context_dim], next cache.
 
         The result equals `forward` on the whole sequence, however long. The module's state does not change.
@@ -101,7 +130,8 @@ class CausalPerceiver(nn.Module):
         self._check(features, is_first, 4)
         if len(cache.keys) != len(features):
             raise ValueError(f"cache: got {len(cache.keys)} rows, expected the features' {len(features)}")
-        latents = self._read_frames(self.tokenizer.quantizer(self.tokenizer.encode(features)).values)  # [N, L, width]
+        values = self.tokenizer.quantizer(self.tokenizer.encode(features)).values
+        latents = self._read_frames(values, fine)  # [N, L, width]
         is_valid = torch.cat([cache.is_valid & ~is_first.unsqueeze(-1), torch.ones_like(is_first).unsqueeze(-1)], -1)
         mask = is_valid[:, None, None]  # [N, 1, 1, W]
         angles = rotary_angles(self.window, self.head_dim, features.device)
@@ -142,8 +172,11 @@ class CausalPerceiver(nn.Module):
         """Move the codebook towards the vectors of a training forward, at its end; no effect in eval mode."""
         self.tokenizer.quantizer.update(output.vectors, output.indices.flatten(2), generator)
 
-    def _read_frames(self, values: Tensor) -> Tensor:
+    def _read_frames(self, values: Tensor, fine: Tensor | None) -> Tensor:
         tokens = values + self.cell_embedding  # [N, 64, code_dim]
+        if self.read_fine is not None and fine is not None:
+            cells = self.read_fine(fine.flatten(-2).mT) + self.fine_embedding  # [N, 256, code_dim]
+            tokens = torch.cat([tokens, cells], 1)
         return self.latent_block(self.read_tokens(tokens))  # [N, L, width]
 
     def _read_out(self, latents: Tensor) -> Tensor:

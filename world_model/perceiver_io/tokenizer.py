@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from world_model.layers import check_sizes
+from world_model.layers import GRID, check_sizes
 from world_model.perceiver_io.quantizer import VectorQuantizer
 
-GRID = 8  # cells per side of a frame
 NUM_CELLS = GRID * GRID
-PATCH = 8  # pixels per side of a cell
 
 
 class Tokenizer(nn.Module):
@@ -18,13 +16,15 @@ class Tokenizer(nn.Module):
     commitment cheap by shrinking all vectors.
     """
 
-    def __init__(self, feature_channels: int, codebook_size: int = 256, code_dim: int = 64) -> None:
+    def __init__(
+        self, feature_channels: int, codebook_size: int = 256, code_dim: int = 64, image_size: int = 64
+    ) -> None:
         super().__init__()
         check_sizes(feature_channels=feature_channels)
-        self.code_dim = code_dim
+        self.code_dim, self.patch_size = code_dim, image_size // GRID
         self.quantizer = VectorQuantizer(codebook_size, code_dim)
         self.project = nn.Linear(feature_channels, code_dim)
-        self.patch = nn.Linear(code_dim, 3 * PATCH * PATCH)
+        self.patch = nn.Linear(code_dim, 3 * self.patch_size**2)
 
     def encode(self, features: Tensor) -> Tensor:
         """Turn features [N, Cf, 8, 8] into vectors [N, 64, code_dim] of mean square 1, float32."""
@@ -35,6 +35,7 @@ class Tokenizer(nn.Module):
 
     def decode(self, values: Tensor) -> Tensor:
         """Turn quantised values [N, 64, code_dim] into frames [N, 3, 64, 64], pixel range about [0, 1]."""
-        patches = self.patch(values).view(-1, GRID, GRID, 3, PATCH, PATCH)
+        side = self.patch_size
+        patches = self.patch(values).view(-1, GRID, GRID, 3, side, side)
         # [N, cell row, cell column, channel, row, column] -> [N, channel, cell row, row, cell column, column]
-        return patches.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, GRID * PATCH, GRID * PATCH)
+        return patches.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, GRID * side, GRID * side)

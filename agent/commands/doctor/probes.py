@@ -57,8 +57,8 @@ def probe_learning(preset: str, task: str, action_dim: int, seconds: float, thre
     config = make_config(preset, task)
     _print_budget(config, action_dim)
     agent = Agent(config, action_dim)
-    chunk = random_chunk(config.replay.batch_size, config.replay.sample_length, action_dim)
-    frames = np.zeros((config.env.num_envs, 64, 64, 3), np.uint8)
+    chunk = random_chunk(config, action_dim)
+    frames = np.zeros((config.env.num_envs, *config.env.image_shape), np.uint8)
     memory, first = agent.initial_state(config.env.num_envs), np.zeros(config.env.num_envs, bool)
 
     def tell(update: float, label: str) -> None:

@@ -30,7 +30,6 @@ class Known:
     ) -> None:
         self.config = SimpleNamespace(action_dim=action_dim)
         self.step, self.action_dim = step, action_dim
-        self.prior = SimpleNamespace(draw_noise=lambda shape, like, generator=None: (torch.zeros(shape[:2]),))
         self.reward_head = SimpleNamespace(predict=lambda features: reward(*self.split(features)))
         self.continue_head = SimpleNamespace(predict=lambda features: torch.ones(features.shape[:-1]))
 
@@ -42,6 +41,11 @@ class Known:
         """Return the belief at s [N, n]."""
         zero = torch.zeros(len(s), 1, 1)
         return State(zero, zero, torch.cat([s, torch.zeros(len(s), self.action_dim)], -1), zero[:, 0])
+
+    @staticmethod
+    def draw_noise(shape: tuple[int, ...], generator: Any = None) -> tuple[Tensor, ...]:
+        """Return noise that changes nothing."""
+        return (torch.zeros(shape),)
 
     def imagine(self, state: State, policy: Any, horizon: int, noise: Any = None) -> tuple[State, Tensor]:
         """Dream as a world model does."""
@@ -190,7 +194,7 @@ def test_all_candidates_dream_under_the_same_components_and_latents():
     agent = make_agent()
     agent.plan_with("mppi")
     planner, starts = agent.planner, torch.ones(2, dtype=torch.bool)
-    noise = agent.model.prior.draw_noise((3, 2, agent.model.config.latent_dim), torch.zeros(()))
+    noise = agent.model.draw_noise((3, 2))
     belief, _ = agent.model.observe_step(agent.model.initial(2), torch.rand(2, 3, 64, 64), starts)
     planner.config = PlannerConfig(horizon=3)
     actions = torch.full((2, 5, 3, agent.action_dim), 0.3)

@@ -80,8 +80,7 @@ def test_the_value_is_that_of_the_last_frame_seen(agent, tmp_path):
             belief, memory = agent.model.observe_step(
                 memory, to_frames(torch.from_numpy(row.image)), torch.from_numpy(row.is_first)
             )
-            hidden, cell = agent.model.advance(belief, torch.from_numpy(row.action))
-            memory = memory._replace(hidden=hidden, cell=cell)
+            memory = agent.model.remember(memory, belief, torch.from_numpy(row.action))
         expected = float(agent.actor_critic.critic.value(belief.features)[0])
     assert abs(expected) > 1e-2
     assert found.value == pytest.approx(expected, rel=1e-4)

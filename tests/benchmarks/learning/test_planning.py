@@ -52,11 +52,10 @@ def test_what_came_is_the_sum_over_both_legs_and_the_end(agent, monkeypatch):
         for step in range(GIVEN.horizon + GIVEN.follow):
             played = fixed[candidate : candidate + 1, step] if step < GIVEN.horizon else None
             action = agent.choose(belief, "deterministic") if played is None else played
-            hidden, cell = agent.model.advance(belief, action)
             image, reward, *_ = env.env.step(action[0].numpy())
             rewards.append(float(reward) * gamma**step)
             frames = to_frames(torch.from_numpy(image.copy())[None])
-            memory = memory._replace(hidden=hidden, cell=cell)
+            memory = agent.model.remember(memory, belief, action)
             belief, memory = agent.model.observe_step(memory, frames, torch.tensor([False]), sample=False)
         end = float(critic(belief.features)) * gamma ** len(rewards)  # the slow critic begins as a copy
         assert float(scores.came[candidate]) == pytest.approx(sum(rewards) + end, rel=1e-4)

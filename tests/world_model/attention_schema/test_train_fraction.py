@@ -11,6 +11,13 @@ NAMES = OF_PART["attention"]
 HALF = {"attention_config": {"train_fraction": 0.5}}
 
 
+def half_of(model, output, seed):
+    """The schema's output and losses for half of the sequences."""
+    is_first = output.inputs.is_first
+    found = terms.attention_terms(model.attention, model.prior_maps, output.observed, is_first, 0.5, 1.0, rng(seed))
+    return found[0], found[2]
+
+
 def test_the_mean_over_all_choices_is_the_loss_of_all_sequences():
     """Of two sequences, each is chosen by some seed; together they have the losses of both, resets or not."""
     model, sample = make_model().eval(), make_sample(batch=2, resets=(3,))
@@ -18,9 +25,7 @@ def test_the_mean_over_all_choices_is_the_loss_of_all_sequences():
         output = model(*sample, generator=rng())
         found = {}
         for seed in range(20):
-            attention, losses = terms.attention_terms(
-                model.attention, output.observed, output.inputs.is_first, 0.5, rng(seed)
-            )
+            attention, losses = half_of(model, output, seed)
             found[int(attention.sequences)] = losses
     for name in NAMES:
         both = torch.stack([found[i][name].mean() for i in range(2)]).mean()
@@ -55,7 +60,7 @@ def test_monitors_are_those_of_the_sequences_attended_to(resets):
     model, sample = make_model().eval(), make_sample(batch=2, resets=resets)
     with torch.no_grad():
         output = model(*sample, generator=rng())
-        attention, _ = terms.attention_terms(model.attention, output.observed, output.inputs.is_first, 0.5, rng())
+        attention, _ = half_of(model, output, 0)
         i = int(attention.sequences)
         alone = output.attention._replace(
             **{name: value[i : i + 1] for name, value in output.attention._asdict().items() if value is not None}
