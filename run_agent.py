@@ -30,6 +30,8 @@ COMMANDS = {
     "evaluate": "play whole episodes: returns with 95 % intervals, beside random actions and published scores",
     "record": "write a video of whole episodes, or of the world model's dreams (--dream, --imagine)",
     "doctor": "check this machine (versions, rendering, speed, memory) and estimate the hours of a run",
+    "export": "write a run's agent into one file, for --agent, agent.load and train --from",
+    "push": "upload an agent to the Hugging Face Hub, with its model card",
     "plot": "plot learning curves of runs, mean and 95 % interval over seeds, beside published ones",
     "verify-resume": "train briefly with and without interruptions, and compare the two bit for bit",
 }

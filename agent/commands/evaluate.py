@@ -10,6 +10,7 @@ from agent.commands.parser import (
     add_planner,
     check_at_least,
     check_target,
+    default_file,
     load_agent,
     planner_settings,
     run_parser,
@@ -24,24 +25,19 @@ def prepare(arguments: list[str]) -> Job:
     """Load a run's agent; the job plays deterministic, sampled and random episodes."""
     parser = run_parser("evaluate")
     parser.add_argument("--episodes", type=int, default=10, help="episodes of each policy (default: 10)")
-    parser.add_argument("--json", type=Path, help="file for the results (default: <logdir>/evaluation.json)")
+    parser.add_argument("--json", type=Path, help="file for the results (default: evaluation.json of the run)")
     add_overwrite(parser)
     parser.add_argument("--latex", action="store_true", help="also print a row for a LaTeX table")
     add_planner(parser)
     options, planning = parser.parse(arguments, planner_settings())
     check_at_least(options, episodes=1, seed=0)
-    path = options.json if options.json is not None else options.logdir / "evaluation.json"
+    path = options.json if options.json is not None else default_file(options, "", "evaluation.json")
     check_target(path, "json", options.json is None or options.overwrite)
     agent = load_agent(options, planning)
-    env_frames = trained_frames(options.logdir)
+    from agent.run_folder.load import trained_frames
+
+    env_frames = trained_frames(options.place)
     return lambda: _evaluate(agent, env_frames, options, path)
-
-
-def trained_frames(logdir: Path) -> int:
-    """Return the env_frames of a run's newest checkpoint."""
-    from agent.run_folder.load import load_run
-
-    return load_run(logdir)["counters"]["env_frames"]
 
 
 def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespace, path: Path) -> None:

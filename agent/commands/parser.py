@@ -142,10 +142,27 @@ def resumed_config(saved: Config, logdir: Path, options: argparse.Namespace, ove
 def run_parser(command: str) -> Parser:
     """Return a parser with the options that every command about a run takes."""
     parser = Parser(command)
-    parser.add_argument("--logdir", type=Path, required=True, help="the run's folder")
+    add_source(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     return parser
+
+
+def add_source(parser: Parser) -> None:
+    """Add --logdir and --agent, of which one has to be given."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--logdir", type=Path, help="the run's folder")
+    text = "instead of a run: a file of `export`, the name of an agent that comes with the package, or hub:user/name"
+    source.add_argument("--agent", help=text)
+
+
+def default_file(options: argparse.Namespace, folder: str, name: str) -> Path:
+    """Return where a result goes unless the user says: into the run's folder, or here, named after the agent."""
+    if options.logdir is not None:
+        return options.logdir / folder / name
+    from agent.run_folder.places import short_name
+
+    return Path(f"{short_name(options.agent)}-{name}")
 
 
 def add_planner(parser: Parser) -> None:
@@ -161,20 +178,23 @@ def planner_settings() -> list[str]:
 
 
 def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Agent | Baseline":
-    """Load the agent or baseline of --logdir, and check that its task can be played and rendered here.
+    """Load the agent or baseline of --logdir or --agent, and check that its task can be played and rendered here.
 
     planning: arguments `--planner.<setting>`, which replace those of the run. ValueError where nothing plans.
+    `options.place` becomes the folder or file that it came from.
     """
     import torch
 
     from agent.evaluation.episodes import agent_env
+    from agent.run_folder.places import find_agent
     from agent.stable_baselines.load import load
     from agent.training.threads import environment_threads
 
     settings = parse_settings(planning)
-    if options.logdir.is_file():
-        raise ValueError(f"logdir: got '{options.logdir}', a file, expected a run's folder")
-    agent = load(options.logdir, options.device)
+    if options.logdir is not None and options.logdir.is_file():
+        raise ValueError(f"logdir: got '{options.logdir}', a file, expected a run's folder; --agent reads files")
+    options.place = options.logdir if options.logdir is not None else find_agent(options.agent)
+    agent = load(options.place, options.device)
     _plan(agent, getattr(options, "planner", None), settings)
     torch.set_num_threads(environment_threads() or agent.config.threads or torch.get_num_threads())
     with agent_env(agent.config):

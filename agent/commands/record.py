@@ -16,6 +16,7 @@ from agent.commands.parser import (
     add_planner,
     check_at_least,
     check_target,
+    default_file,
     load_agent,
     planner_settings,
     run_parser,
@@ -49,7 +50,7 @@ def prepare(arguments: list[str]) -> Job:
         raise ValueError("got --dream and --imagine, expected one of them")
     kind = "imagine" if options.imagine else "dream" if options.dream else "record"
     _fill_in(options, kind)
-    path = options.out if options.out is not None else options.logdir / "videos" / f"{kind}.mp4"
+    path = options.out if options.out is not None else default_file(options, "videos", f"{kind}.mp4")
     if path.suffix not in (".mp4", ".gif"):
         raise ValueError(f"out: got '{path}', expected a name ending in .mp4 or .gif")
     check_target(path, "out", options.out is None or options.overwrite)
@@ -78,7 +79,7 @@ def _write(job: Callable[[], None], path: Path) -> int:
 
 def _parser() -> Parser:
     parser = run_parser("record")
-    parser.add_argument("--out", type=Path, help="an .mp4 or .gif file (default: <logdir>/videos/record.mp4)")
+    parser.add_argument("--out", type=Path, help="an .mp4 or .gif file (default: in videos/ of the run)")
     add_overwrite(parser)
     add_planner(parser)
     parser.add_argument(

@@ -3,7 +3,8 @@
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,14 @@ from agent.commands.parser import (
     new_config,
     resumed_config,
 )
+from agent.config.nested import merge
+from agent.config.presets import parse_settings
 from agent.run_folder.wandb_writer import WandbWriter, check_wandb
+from world_model.settings import from_mapping
 
 if TYPE_CHECKING:
     from agent.config.settings import Config
+    from agent.run_folder.weights import Start
     from agent.stable_baselines.baseline_trainer import BaselineTrainer
     from agent.training.trainer import Trainer
 
@@ -35,6 +40,8 @@ def prepare(arguments: list[str]) -> Job:
     parser.add_argument("--task", help="task to learn, such as walker_walk (default: cartpole_swingup)")
     parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu if there is a GPU, else cpu)")
     parser.add_argument("--logdir", type=Path, help="the run's folder (default: runs/<task>-seed<N>)")
+    text = "start with the weights of another agent: a run's folder, or what --agent of `evaluate` takes"
+    parser.add_argument("--from", dest="source", help=f"{text}; settings too, unless --preset is given")
     parser.add_argument("--resume", action="store_true", help="resume the run in --logdir; an error if there is none")
     parser.add_argument("--max_minutes", type=float, help="stop with a checkpoint after this many minutes")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -44,10 +51,15 @@ def prepare(arguments: list[str]) -> Job:
         raise ValueError(f"max_minutes: got {options.max_minutes}, expected a positive number")
     if options.wandb:
         check_wandb()
-    tell = (lambda _: None) if options.quiet else say
+    tell = _teller(options)
+    start = None
+    if options.source is not None:
+        from agent.run_folder.load import starting_point
+
+        start = starting_point(options.source)
     logdir = options.logdir
     if logdir is None:
-        logdir = default_logdir(new_config(options, overrides, lambda _: None))
+        logdir = default_logdir(_new_config(options, overrides, start, lambda _: None))
     check_writable(logdir, "logdir")
     payload = None
     if (logdir / "config.yaml").is_file() or any((logdir / "checkpoints").glob("*.pt")):
@@ -55,13 +67,45 @@ def prepare(arguments: list[str]) -> Job:
 
         saved, payload = run_config(logdir, tell)
         config = resumed_config(saved, logdir, options, overrides)
+        _check_start(config, start, payload is None, logdir)
         if payload is None:
             tell(f"{logdir}: no checkpoint yet; starting from the beginning")
     elif options.resume:
         raise FileNotFoundError(f"logdir: got '{logdir}', expected a folder with a run (no config.yaml in it)")
     else:
+        config = _new_config(options, overrides, start, tell)
+    if start is not None and config.algo != "aime":
+        raise ValueError(f"from: got algo {config.algo}, expected aime, whose weights {start.name} holds")
+    return _training(config, payload, logdir, options, start)
+
+
+def _teller(options: argparse.Namespace) -> Callable[[str], None]:
+    return (lambda _: None) if options.quiet else say
+
+
+def _new_config(
+    options: argparse.Namespace, overrides: list[str], start: "Start | None", tell: Callable[[str], None]
+) -> "Config":
+    """Return a new run's config: with a start that agent's own, unless a preset is named, with `overrides` applied."""
+    if start is None:
+        return new_config(options, overrides, tell)
+    if options.preset is not None:
         config = new_config(options, overrides, tell)
-    return _training(config, payload, logdir, options, tell)
+    else:
+        changes = parse_settings(overrides) | ({} if options.task is None else {"task": options.task})
+        of_any_machine = replace(start.config, device="auto", threads=0)
+        config = from_mapping(type(start.config), merge(asdict(of_any_machine), changes))
+        tell(f"settings of {start.name} (choose others with --preset)")
+    return replace(config, started_from=start.name)
+
+
+def _check_start(config: "Config", start: "Start | None", is_new: bool, logdir: Path) -> None:
+    """Raise ValueError if a run in `logdir` starts from another agent, or `is_new` and needs it once more."""
+    if start is not None and start.name != config.started_from:
+        expected = "none" if config.started_from is None else config.started_from
+        raise ValueError(f"from: got {start.name}, expected {expected} as in '{logdir}'; choose another --logdir")
+    if start is None and is_new and config.started_from is not None:
+        raise ValueError(f"from: got none, expected {config.started_from}: '{logdir}' has no checkpoint yet")
 
 
 def _training(
@@ -69,10 +113,10 @@ def _training(
     payload: dict[str, Any] | None,
     logdir: Path,
     options: argparse.Namespace,
-    tell: Callable[[str], None],
+    start: "Start | None",
 ) -> Job:
     """Build the trainer, which checks task, rendering and replay budget, and return the job that runs it."""
-    resume = payload is not None
+    resume, tell = payload is not None, _teller(options)
     if payload is not None:
         from agent.training.due_work import is_over
 
@@ -83,7 +127,9 @@ def _training(
         tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")
     from agent.training.threads import overload
 
-    trainer = _trainer_class(config.algo)(config, logdir, resume, options.max_minutes, options.quiet)
+    trainer = _trainer(config.algo, start)(config, logdir, resume, options.max_minutes, options.quiet)
+    if start is not None and not resume:
+        tell(f"starting from {start.name}")
     tell(
         f"task {config.task}  algo {config.algo}  preset {config.preset}  device {trainer.agent.device}  "
         f"parameters {trainer.agent.num_parameters:,}  env_frames {config.env_frames:,}  logdir {logdir}  "
@@ -115,12 +161,12 @@ def _training(
     return job
 
 
-def _trainer_class(algo: str) -> "type[Trainer | BaselineTrainer]":
-    """Return the trainer class of an algorithm; only a baseline imports Stable-Baselines3."""
+def _trainer(algo: str, start: "Start | None") -> "Callable[..., Trainer | BaselineTrainer]":
+    """Return the trainer class of an algorithm, ours with a start; only a baseline imports Stable-Baselines3."""
     if algo == "aime":
         from agent.training.trainer import Trainer
 
-        return Trainer
+        return partial(Trainer, start=start)
     from agent.stable_baselines.baseline_trainer import BaselineTrainer
 
     return BaselineTrainer

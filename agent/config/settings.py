@@ -218,6 +218,7 @@ class Config(Settings):
     preset: str = "gpu"  # preset that the values came from
     size: str | None = None  # widths of presets/sizes.yaml, all pillars on, instead of the preset's own, such as "10m"
     seed: int = 0  # seed of weights, replay, exploration and episodes
+    started_from: str | None = None  # agent whose weights the run started from, name and hash; `train --from` says it
     env_frames: int = 1_000_000  # budget of the run
     device: str = "auto"  # "auto": cuda if available, else cpu
     threads: int = 0  # torch's CPU threads; 0: OMP_NUM_THREADS, else the fastest number, measured once at the start

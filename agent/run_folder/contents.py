@@ -92,7 +92,7 @@ def check_model(payload: dict[str, Any]) -> Agent:
     config, state = saved_config(payload), payload["agent"]
     is_counted = {"action_dim": Count(1), "is_discrete": bool, "updates": Count()}
     check({name: state.get(name) for name in is_counted}, is_counted, "agent")
-    built = _build(config, state)
+    built = build_agent(config, state)
     check_agent(state, built)
     return built
 
@@ -138,8 +138,8 @@ def check_agent(state: dict[str, Any], agent: Agent) -> None:
             _attempt(f"agent.generators.{name}", torch.Generator().set_state, saved.cpu())
 
 
-def _build(config: Config, state: dict[str, Any]) -> Agent:
-    """Build an agent of a file's config; ValueError if it would take much more memory than its file."""
+def build_agent(config: Config, state: dict[str, Any]) -> Agent:
+    """Build an agent of a file's config; ValueError if it would take much more memory than its `state`, the file's."""
     tensors = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
     try:
         with _Budget(sum(leaf.nbytes for leaf in tensors) + SPARE_BYTES, len(tensors) + SPARE_TENSORS):

@@ -12,9 +12,12 @@ from agent.config.files import load_config, read_yaml
 from agent.config.nested import differences, flatten
 from agent.config.settings import Config
 from agent.learning.agent import Agent, choose_device
+from agent.run_folder.agent_file import fingerprint, is_agent_file, read_agent_file
 from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, load_newest
 from agent.run_folder.contents import check_payload, is_baseline, saved_config
 from agent.run_folder.model_file import File, read_model
+from agent.run_folder.places import find_agent, is_named
+from agent.run_folder.weights import Start, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +40,22 @@ def is_run(place: object) -> TypeGuard[str | os.PathLike[str]]:
 def load_agent(logdir: File, device: str | None = None) -> Agent:
     """Load the agent of a run from its newest good checkpoint, with the average of its weights if there is one.
 
-    A file written by `agent.AIME.save` works as well. FileNotFoundError if `logdir` is neither, ValueError for a
-    baseline's run.
+    Also taken: a file of `run_agent.py export`, "pretrained:NAME" for one that comes with the package, "hub:user/name",
+    and a file of `agent.AIME.save`. FileNotFoundError if `logdir` is none of these, ValueError for a baseline's run, an
+    unknown name and a damaged file.
     """
     chosen = choose_device(device if device is not None else "auto")
+    if is_named(logdir):
+        logdir = find_agent(logdir)
+    if is_agent_file(logdir):
+        return read_agent_file(Path(logdir)).agent(str(chosen))
     if is_run(logdir):
         config, payload = load_agent_run(logdir, log.warning)
     else:
         try:
             payload = read_model(logdir)
         except FileNotFoundError:
-            expected = "expected a folder with a run (no config.yaml in it), or a file that AIME.save wrote"
+            expected = "expected a folder with a run (no config.yaml in it), or a file of an agent"
             raise FileNotFoundError(f"logdir: got {str(logdir)!r}, {expected}") from None
         config = saved_config(payload)
     state = payload["agent"]
@@ -66,6 +74,28 @@ def load_agent_run(place: str | os.PathLike[str], tell: Callable[[str], None]) -
     if is_baseline(payload):
         raise ValueError(f"logdir: got {str(logdir)!r}, a run of {config.algo}; agent.load loads it")
     return config, payload
+
+
+def starting_point(place: str) -> Start:
+    """Return what `train --from` starts from: a run's folder, or whatever names an agent; errors as in `load_agent`."""
+    path = Path(place)
+    if not is_run(place):
+        if path.is_dir():
+            raise ValueError(f"from: got '{place}', a folder without a run, expected a run's folder or an agent's file")
+        path = find_agent(place)
+    agent = load_agent(path, "cpu")
+    name = fingerprint(path) if path.is_file() else f"{path.resolve().name}/{_checkpoint_name(path, agent)}"
+    return Start(name, agent.config, agent.action_dim, agent.is_discrete, weights_of(agent))
+
+
+def _checkpoint_name(logdir: Path, agent: Agent) -> str:
+    """Return the fingerprint of the checkpoint that an agent was loaded from; it is named by its updates."""
+    return fingerprint(logdir / "checkpoints" / f"{agent.updates:09d}.pt")
+
+
+def trained_frames(place: Path) -> int:
+    """Return the env_frames of a run's newest good checkpoint, or of an agent in a file."""
+    return read_agent_file(place).card.env_frames if is_agent_file(place) else load_run(place)["counters"]["env_frames"]
 
 
 def first_episodes(logdir: Path) -> list[int]:

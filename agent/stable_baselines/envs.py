@@ -34,7 +34,8 @@ from envs.tasks import GYM_PREFIX, base_task
 from envs.wording import describe_error, one_line
 from world_model.settings import declared, unknown_key
 
-_NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device")  # the environment, learn() or arguments decide them
+# The environment, learn() or arguments decide these, or they say where a run came from.
+_NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device", "started_from")
 _OF_TRAINER = (  # settings of `train` that have no meaning without a Trainer
     "final_updates",
     "eval_every",

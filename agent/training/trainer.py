@@ -26,6 +26,7 @@ from agent.run_folder.random_state import (
 )
 from agent.run_folder.running_means import RunningMeans
 from agent.run_folder.storage import check_storage, open_storage
+from agent.run_folder.weights import Start
 from agent.training.clocks import Deadline, Every
 from agent.training.collector import Collector
 from agent.training.display import Display
@@ -53,6 +54,8 @@ class Trainer:
     Checkpoints are written regularly, at every evaluation and at every stop. They hold everything that the rest of the
     run depends on, including the episodes in progress: on a CPU a resumed run is identical bit for bit to one that was
     never stopped. Work of a killed run after its last checkpoint is repeated.
+
+    start: the weights that a new run begins with. ValueError if they are of other actions or of another model.
     """
 
     def __init__(
@@ -62,8 +65,9 @@ class Trainer:
         resume: bool = False,
         max_minutes: float | None = None,
         quiet: bool = False,
+        start: Start | None = None,
     ) -> None:
-        self.config, self.logdir = config, Path(logdir)
+        self.config, self.logdir, self.start = config, Path(logdir), start
         self.lock = RunLock(self.logdir)
         with ExitStack() as cleanup:
             cleanup.callback(self.lock.release)
@@ -96,6 +100,8 @@ class Trainer:
         self.config = replace(self.config, threads=self.threads.count)  # kept by a resumed run
         config, driver = self.config, self.collector.driver
         self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
+        if payload is None and self.start is not None:
+            self.start.give_to(self.agent)
         if config.compile:
             self.agent.compile()
         check_storage(config, self.logdir, driver.action_dim)

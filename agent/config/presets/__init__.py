@@ -102,6 +102,8 @@ def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
         key, is_joined, text = argument[2:].partition("=")
         if key not in hints:
             raise ValueError(unknown_key(key, list(hints)))
+        if key == "started_from":
+            raise ValueError(f"{key}: got a value, expected none: `train --from` notes it")
         if not is_joined:
             text = next(rest, "--")
             if text.startswith("--"):
