@@ -186,6 +186,7 @@ def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Ag
     import torch
 
     from agent.evaluation.episodes import agent_env
+    from agent.run_folder.agent_file import read_agent_file
     from agent.run_folder.places import find_agent
     from agent.stable_baselines.load import load
     from agent.training.threads import environment_threads
@@ -193,8 +194,13 @@ def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Ag
     settings = parse_settings(planning)
     if options.logdir is not None and options.logdir.is_file():
         raise ValueError(f"logdir: got '{options.logdir}', a file, expected a run's folder; --agent reads files")
-    options.place = options.logdir if options.logdir is not None else find_agent(options.agent)
-    agent = load(options.place, options.device)
+    agent: Agent | Baseline
+    if options.agent is not None:
+        options.place = find_agent(options.agent)
+        agent = read_agent_file(options.place).agent(options.device)
+    else:
+        options.place = options.logdir
+        agent = load(options.place, options.device)
     _plan(agent, getattr(options, "planner", None), settings)
     torch.set_num_threads(environment_threads() or agent.config.threads or torch.get_num_threads())
     with agent_env(agent.config):

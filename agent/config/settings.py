@@ -211,14 +211,17 @@ class PPOConfig(Settings):
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """All settings of one run. `preset` and `size` only record where the values came from; resuming ignores them."""
+    """All settings of one run. `preset`, `size` and `started_from` record where values came from.
+
+    Resuming ignores the first two.
+    """
 
     task: str = "cartpole_swingup"  # task to learn, see docs/environments.md
     algo: Literal["aime", "sac", "ppo"] = "aime"  # algorithm: our agent, or a baseline of Stable-Baselines3
     preset: str = "gpu"  # preset that the values came from
     size: str | None = None  # widths of presets/sizes.yaml, all pillars on, instead of the preset's own, such as "10m"
     seed: int = 0  # seed of weights, replay, exploration and episodes
-    started_from: str | None = None  # agent whose weights the run started from, name and hash; `train --from` says it
+    started_from: str | None = None  # agent whose weights the run started from, name and hash; noted by `train --from`
     env_frames: int = 1_000_000  # budget of the run
     device: str = "auto"  # "auto": cuda if available, else cpu
     threads: int = 0  # torch's CPU threads; 0: OMP_NUM_THREADS, else the fastest number, measured once at the start

@@ -1,7 +1,7 @@
 """A trained agent as one file: its weights for acting and dreaming, and a card that says what they are.
 
 The file is safetensors, so reading it runs no code. Numbers are in half precision where they fit into it. The metadata
-holds `format`, `version` and, as JSON, the `card`.
+holds one entry, JSON with the format's `version` and the `card`: safetensors writes several in any order.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from agent.config.settings import Config
-from agent.learning.agent import Agent
+from agent.learning.agent import Agent, choose_device
 from agent.run_folder.contents import build_agent, saved_config
 from agent.run_folder.schema import Count, Each, Maybe, check
 from agent.run_folder.weights import Weights, check_weights, use_weights
@@ -23,9 +23,8 @@ from envs.wording import one_line
 from replay.writing import write_whole
 
 SUFFIX = ".aime"
-_FORMAT, _VERSION = "aime.agent", 1
-_KEYS = ("format", "version", "card")
-_MOST_CARD = 1 << 22  # characters; a long run's card has 100,000
+_ENTRY, _VERSION = "aime.agent", 1
+_MOST_CARD = 1 << 22  # characters; a card has 5,000, with the curve of a long run 10,000
 _EXPECTED = "expected a file that `run_agent.py export` wrote"
 
 SCORES = {
@@ -79,9 +78,10 @@ class AgentFile(NamedTuple):
     config: Config
     weights: Weights
 
-    def agent(self, device: str) -> Agent:
-        """Build the agent."""
-        agent = Agent(self.config, self.card.action_dim, device, self.card.is_discrete)
+    def agent(self, device: str | None = None) -> Agent:
+        """Build the agent; `device` None is cuda if available."""
+        chosen = choose_device(device if device is not None else "auto")
+        agent = Agent(self.config, self.card.action_dim, str(chosen), self.card.is_discrete)
         use_weights(agent, self.weights)
         agent.updates = self.card.updates
         return agent
@@ -103,8 +103,7 @@ def agent_bytes(card: Card, weights: Weights) -> bytes:
             raise ValueError(f"weights.{name}: got numbers that are not finite, expected finite ones")
         half = value.half() if value.is_floating_point() else value
         stored[name] = (half if bool(half.isfinite().all()) else value).contiguous()
-    card_text = json.dumps(asdict(card), allow_nan=False)
-    return save(stored, dict(zip(_KEYS, (_FORMAT, str(_VERSION), card_text), strict=True)))
+    return save(stored, {_ENTRY: json.dumps({"version": _VERSION, "card": asdict(card)}, allow_nan=False)})
 
 
 def write_agent_file(path: Path, card: Card, weights: Weights) -> int:
@@ -144,21 +143,20 @@ def read_agent_file(path: Path) -> AgentFile:
 
 def _card(metadata: dict[str, str]) -> Card:
     """Return the card in a file's metadata, checked. ValueError without the file's name."""
-    if metadata.get("format") != _FORMAT or not all(name in metadata for name in _KEYS):
+    if _ENTRY not in metadata:
         raise ValueError(f"safetensors without an agent's card, {_EXPECTED}")
-    version = metadata["version"]
-    if version != str(_VERSION):
-        raise ValueError(
-            f"format version {version[:20]}, expected {_VERSION}; a newer version of this program reads it"
-        )
+    text = metadata[_ENTRY]
     try:
-        if len(metadata["card"]) > _MOST_CARD:
-            raise ValueError(f"got {len(metadata['card'])} characters, expected at most {_MOST_CARD}")
-        values = json.loads(metadata["card"])
+        if len(text) > _MOST_CARD:
+            raise ValueError(f"got {len(text)} characters, expected at most {_MOST_CARD}")
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"card: not readable as JSON ({one_line(error)})") from None
-    check(values, _CARD, "card")
-    return Card(**values)
+    version = values.get("version") if isinstance(values, dict) else None
+    if type(version) is int and version > _VERSION:
+        raise ValueError(f"format version {version}, expected {_VERSION}; a newer version of this program reads it")
+    check(values, {"version": Count(1), "card": _CARD}, "metadata")
+    return Card(**values["card"])
 
 
 def fingerprint(path: Path) -> str:

@@ -44,11 +44,11 @@ def load_agent(logdir: File, device: str | None = None) -> Agent:
     and a file of `agent.AIME.save`. FileNotFoundError if `logdir` is none of these, ValueError for a baseline's run, an
     unknown name and a damaged file.
     """
-    chosen = choose_device(device if device is not None else "auto")
     if is_named(logdir):
         logdir = find_agent(logdir)
     if is_agent_file(logdir):
-        return read_agent_file(Path(logdir)).agent(str(chosen))
+        return read_agent_file(Path(logdir)).agent(device)
+    chosen = choose_device(device if device is not None else "auto")
     if is_run(logdir):
         config, payload = load_agent_run(logdir, log.warning)
     else:
