@@ -39,6 +39,9 @@ USAGE = f"""usage: {PROGRAM} <command> [options]
 
 commands:
 {"".join(f"  {name:<15}{text}" + chr(10) for name, text in COMMANDS.items())}
+Nothing trained yet, an agent that comes with the package:
+  {hint("record", "--agent", "ball_in_cup_catch", "--dream")}
+
 A first run:
   {hint("train", "--task", "cartpole_swingup", "--logdir", "runs/demo")}
   {hint("evaluate", "--logdir", "runs/demo")}

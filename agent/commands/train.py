@@ -92,7 +92,10 @@ def _new_config(
     if options.preset is not None:
         config = new_config(options, overrides, tell)
     else:
-        changes = parse_settings(overrides) | ({} if options.task is None else {"task": options.task})
+        changes = parse_settings(overrides)
+        if "size" in changes:
+            raise ValueError(f"size: got '{changes['size']}', expected none with --from, or a --preset beside it")
+        changes |= {} if options.task is None else {"task": options.task}
         of_any_machine = replace(start.config, device="auto", threads=0)
         config = from_mapping(type(start.config), merge(asdict(of_any_machine), changes))
         tell(f"settings of {start.name} (choose others with --preset)")

@@ -72,7 +72,9 @@ def load_agent_run(place: str | os.PathLike[str], tell: Callable[[str], None]) -
     if payload is None:
         raise FileNotFoundError(f"no checkpoint in {logdir / 'checkpoints'}")
     if is_baseline(payload):
-        raise ValueError(f"logdir: got {str(logdir)!r}, a run of {config.algo}; agent.load loads it")
+        raise ValueError(
+            f"logdir: got {str(logdir)!r}, a run of {config.algo}; agent.load loads it, expected one of aime"
+        )
     return config, payload
 
 

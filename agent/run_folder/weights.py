@@ -72,7 +72,8 @@ def check_weights(weights: Mapping[str, Tensor], agent: Agent) -> None:
     expected = {name: own[name] for name in own if name in weights} | for_acting(own)
     check(dict(weights), {name: Array(None, tuple(value.shape)) for name, value in expected.items()}, "weights")
     for name, value in weights.items():
-        if value.is_floating_point() != own[name].is_floating_point():
+        is_float = value.is_floating_point() and own[name].is_floating_point()
+        if not is_float and value.dtype != own[name].dtype:
             raise ValueError(f"weights.{name}: got {value.dtype}, expected {own[name].dtype}")
         if not bool(value.isfinite().all()):
             raise ValueError(f"weights.{name}: got numbers that are not finite, expected finite ones")

@@ -133,7 +133,9 @@ def test_starts_that_do_not_fit_are_one_line_and_write_nothing(capsys, run, file
     error = refused(capsys, *start, "--quiet", "--world_model.hidden_dim=24")
     assert "from: got small.aime sha256:" in error
     assert "expected a tensor [" in error
-    assert "algo" in refused(capsys, *start, "--quiet", "--algo=ppo")
+    assert "from: got algo ppo, expected aime" in refused(capsys, *start, "--quiet", "--algo=ppo")
+    assert "size: got '10m', expected none with --from" in refused(capsys, *start, "--quiet", "--size=10m")
+    assert "expected a tensor [" in refused(capsys, *start, "--quiet", "--preset=cpu", "--task=reaching")
     assert "started_from: got a value, expected none" in refused(capsys, *start, "--started_from=x")
     assert "(no such file)" in refused(capsys, "train", "--from=nothing/a.aime", f"--logdir={logdir}")
     assert "a folder without a run" in refused(capsys, "train", f"--from={tmp_path}", f"--logdir={logdir}")

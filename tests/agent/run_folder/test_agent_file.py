@@ -136,6 +136,7 @@ def forged(content: bytes, metadata=None, card=None, **weights) -> bytes:
 
 
 BIAS = "model.decoder.to_pixels.0.bias"
+TOKENS = "model.perceiver.tokenizer.quantizer.idle_updates"
 SCORES = {"seeds": [0], "returns": ["x"], "mean": 1.0, "std": None, "interval_low": None, "interval_high": None}
 SCORES |= {"action_repeat": 1, "render": "fast"}
 FORGERIES = {
@@ -157,6 +158,7 @@ FORGERIES = {
     "a weight less": ({BIAS: None}, f"weights: got a dict without '{BIAS}'"),
     "a weight more": ({"model.extra": torch.zeros(2)}, "weights: got a dict with 'model.extra'"),
     "another shape": ({BIAS: torch.zeros(3)}, f"weights.{BIAS}: got torch.float32 [3], expected a tensor ["),
+    "another whole type": ({TOKENS: torch.zeros(16, dtype=torch.uint16)}, "got torch.uint16, expected torch.int64"),
     "another type": ({"model.frame_norm.is_initialised": torch.zeros(())}, "got torch.float32, expected torch.bool"),
 }
 
