@@ -89,7 +89,7 @@ def test_the_command_line_takes_runs_only(learned, tmp_path, capsys):
 
     learned.save(tmp_path / "model")
     assert main(["evaluate", "--logdir", str(tmp_path / "model.zip"), "--json", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.strip().endswith("model.zip', a file, expected a run's folder")
+    assert "model.zip', a file, expected a run's folder; --agent reads files" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["model.zip"]
 
 
