@@ -38,8 +38,8 @@ class Start(NamedTuple):
     weights: Weights
 
     def give_to(self, agent: Agent) -> None:
-        """Replace a new agent's weights. ValueError, naming this start, unless they and the actions fit."""
-        got, expected = (_actions(x.action_dim, x.is_discrete) for x in (self, agent))
+        """Replace a new agent's weights. ValueError, naming this start, unless they, actions and frames fit."""
+        got, expected = (_spaces(x.action_dim, x.is_discrete, x.config) for x in (self, agent))
         if got != expected:
             raise ValueError(f"from: got {self.name} with {got}, expected {expected} as in {agent.config.task}")
         try:
@@ -50,8 +50,9 @@ class Start(NamedTuple):
         use_weights(agent, self.weights)
 
 
-def _actions(action_dim: int, is_discrete: bool) -> str:
-    return f"{action_dim} {'discrete actions' if is_discrete else 'continuous action dimensions'}"
+def _spaces(action_dim: int, is_discrete: bool, config: Config) -> str:
+    actions = "discrete actions" if is_discrete else "continuous action dimensions"
+    return f"{action_dim} {actions} and frames of {config.env.size} pixels"
 
 
 def weights_of(agent: Agent) -> Weights:

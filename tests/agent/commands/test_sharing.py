@@ -124,8 +124,10 @@ def test_a_run_starts_from_a_runs_folder_with_all_its_weights(run, tmp_path):
 def test_starts_that_do_not_fit_are_one_line_and_write_nothing(capsys, run, file, tmp_path):
     logdir = tmp_path / "new"
     start = ["train", f"--from={file}", f"--logdir={logdir}"]
-    got = "with 1 continuous action dimensions, expected 2 continuous action dimensions as in counting"
-    assert got in refused(capsys, *start, "--quiet", "--task=counting")
+    got, pixels = "with 1 continuous action dimensions and frames of 64 pixels", "frames of 64 pixels as in counting"
+    expected = f"{got}, expected 2 continuous action dimensions and {pixels}"
+    assert expected in refused(capsys, *start, "--quiet", "--task=counting")
+    assert "frames of 96 pixels as in reaching" in refused(capsys, *start, "--quiet", "--env.size=96")
     error = refused(capsys, *start, "--quiet", "--world_model.hidden_dim=24")
     assert "from: got small.aime sha256:" in error
     assert "expected a tensor [" in error

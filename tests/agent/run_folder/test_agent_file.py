@@ -21,6 +21,8 @@ WHOLE = {  # every part that has weights which only losses read
     "world_model__encoder_config__motion_dim": 8,
     "world_model__perceiver_config__enabled": True,
     "world_model__attention_config__enabled": True,
+    "world_model__slow_config__every": 2,
+    "world_model__prior_config__action_path": True,
     "optimizer__average_decay": 0.5,
 }
 KEYS = {"config", "action_dim", "is_discrete", "updates", "env_frames", "version", "commit", "curve", "evaluation"}
