@@ -3,6 +3,9 @@
 Importing this module does not import huggingface_hub, which is optional.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,35 +24,42 @@ def _library() -> Any:
     """Import huggingface_hub. A one-line ValueError if it is not installed."""
     if find_spec("huggingface_hub") is None:
         raise ValueError(f"hub: got no package, expected the one that `{INSTALL}` installs")
+    import_module("huggingface_hub.utils.logging")  # an attribute only once it is imported; that sets the log's level
     return import_module("huggingface_hub")
 
 
-def _unreachable(library: Any) -> tuple[type[Exception], ...]:
-    """Return the errors of a hub that does not answer, or does not have or allow what was asked for."""
-    errors = library.errors
-    return OSError, ValueError, errors.HTTPError, errors.EntryNotFoundError
+@contextmanager
+def _reported(line: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+    """Turn the errors of a hub that does not answer, or does not have or allow what was asked for, into one line.
+
+    What the library logs meanwhile, a line for each of its five trials, is not shown.
+    """
+    errors, logger = import_module("huggingface_hub.errors"), logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except (OSError, ValueError, errors.HTTPError, errors.EntryNotFoundError) as error:
+        raise kind(f"{line} ({one_line(error, 160)})") from None
+    finally:
+        logger.setLevel(level)
 
 
 def fetch(name: str) -> Path:
     """Return the local copy of an agent's file, downloaded if need be. A one-line ValueError if that fails."""
     library = _library()
-    try:
+    with _reported(f"agent: got 'hub:{name}', expected the user/name of an agent on the Hub"):
         return Path(library.hf_hub_download(repo_id=name, filename=FILE))
-    except _unreachable(library) as error:
-        reason = one_line(error, 160)
-        raise ValueError(f"agent: got 'hub:{name}', expected the user/name of an agent on the Hub ({reason})") from None
 
 
 def check_login(name: str) -> None:
     """Raise a one-line ValueError unless the Hub answers, knows the user, and `name` can be a repository's."""
     library = _library()
-    try:
+    with _reported(f"hub: got '{name}', expected user/name and a login"):
         library.utils.validate_repo_id(name)
         if name.count("/") != 1:
             raise ValueError("a repository has the name of its user or organisation before it")
         library.HfApi().whoami()
-    except _unreachable(library) as error:
-        raise ValueError(f"hub: got '{name}', expected user/name and a login ({one_line(error, 160)})") from None
 
 
 def publish(name: str, content: bytes, card: "Card", is_private: bool) -> str:
@@ -60,14 +70,11 @@ def publish(name: str, content: bytes, card: "Card", is_private: bool) -> str:
     library = _library()
     files = {FILE: content, "README.md": model_card(name, card).encode()}
     added = [library.CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in files.items()]
-    try:
+    with _reported(f"hub: '{name}' could not be written", ConnectionError):
         api = library.HfApi()
-        address = api.create_repo(name, private=is_private, exist_ok=True)
-        task = card.config["task"]
-        api.create_commit(repo_id=name, operations=added, commit_message=f"An agent for {task}")
-    except _unreachable(library) as error:
-        raise ConnectionError(f"hub: '{name}' could not be written ({one_line(error, 160)})") from None
-    return str(address)
+        address = str(api.create_repo(name, private=is_private, exist_ok=True))
+        api.create_commit(repo_id=name, operations=added, commit_message=f"An agent for {card.config['task']}")
+    return address
 
 
 def model_card(name: str, card: "Card") -> str:

@@ -1,5 +1,8 @@
 """Agents on the Hugging Face Hub, with a local folder in its place."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from tests.agent.run_folder.test_agent_file import card_of
 
 hub = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
 
+ROOT = Path(__file__).resolve().parents[3]
 SCORES = {"seeds": [5, 6], "returns": [1.0, 2.0], "mean": 1.5, "std": 0.5, "interval_low": 1.0, "interval_high": 2.0}
 SCORES |= {"action_repeat": 1, "render": "fast"}
 
@@ -137,6 +141,25 @@ def test_without_the_library_a_line_says_what_to_install(capsys, monkeypatch, fi
     monkeypatch.setattr("agent.run_folder.hub.find_spec", lambda name: None)
     for argv in (["push", f"--agent={file}", "--hub=me/a"], ["evaluate", "--agent=hub:me/a"]):
         assert "pip install 'huggingface_hub>=2,<3'" in refused(capsys, *argv)
+
+
+def test_without_a_network_the_library_itself_is_one_line(tmp_path):
+    """In a process of its own, where nothing else has imported the library's modules."""
+    code = """
+from agent.run_folder import hub
+for ask in (hub.fetch, hub.check_login):
+    try:
+        ask("me/none")
+    except ValueError as error:
+        print(error)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"}
+    env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, timeout=200)
+    fetched, logged_in = done.stdout.splitlines()
+    assert fetched.startswith("agent: got 'hub:me/none', expected the user/name of an agent on the Hub (")
+    assert logged_in.startswith("hub: got 'me/none', expected user/name and a login (")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_downloads_of_the_library_itself_are_found_without_a_network(monkeypatch, tmp_path, file):
