@@ -111,7 +111,11 @@ def default_logdir(config: Config) -> Path:
 
 def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable[[str], None]) -> Config:
     """Return a new run's config: the named preset, else the one that fits the hardware, with `overrides` applied."""
-    preset = options.preset
+    return parse_overrides(overrides, choose_preset(options.preset, tell), options.task)
+
+
+def choose_preset(preset: str | None, tell: Callable[[str], None]) -> str:
+    """Return the named preset, or if there is none that which fits the hardware; `tell` gets a line about it."""
     if preset is None:
         import torch
 
@@ -119,7 +123,7 @@ def new_config(options: argparse.Namespace, overrides: list[str], tell: Callable
         tell(f"preset {preset}: {reason} (choose another with --preset)")
     elif preset in ALIASES:
         tell(f"preset {preset}: now called {ALIASES[preset]}")
-    return parse_overrides(overrides, preset, options.task)
+    return preset
 
 
 def resumed_config(saved: Config, logdir: Path, options: argparse.Namespace, overrides: list[str]) -> Config:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,13 +154,18 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict) and _is_row(row):
-                yield row
+        yield from parse_rows(file)
+
+
+def parse_rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the objects in lines of a metrics.jsonl, skipping incomplete and invalid ones."""
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and _is_row(row):
+            yield row
 
 
 def _is_row(row: Mapping[str, Any]) -> bool:

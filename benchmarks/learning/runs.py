@@ -32,15 +32,16 @@ from agent.config.settings import Config
 from agent.learning.agent import choose_device
 from agent.run_folder.checkpoint import checkpoint_paths, load_newest
 from agent.run_folder.logger import read_metrics
+from agent.sweep.child import PROGRAM
 from benchmarks.harness.command import Command, parse_settings, positive
 from benchmarks.harness.machine import describe_machine
 from benchmarks.learning.results import ARMS, FOLDER, Result, load_result
 from envs.rendering import choose_gl_backend
 from envs.tasks import SUITE_TASKS, task_names
+from envs.wording import describe_exit
 from replay.writing import write_whole
 from world_model.settings import unknown_key
 
-RUN_AGENT = Path(__file__).resolve().parents[2] / "run_agent.py"
 TAKEN = ("task", "preset", "seed", "env_frames", "threads")  # settings that have options of their own
 # A run's own from stage to stage, or without a say in what it learns: the rest of a config makes the configuration.
 OF_A_STAGE = ("env_frames", "threads", "train.final_updates")
@@ -163,7 +164,7 @@ def commands(run: Run, env_frames: int, given: argparse.Namespace) -> tuple[list
     if final := run.config.train.final_updates:
         options["train.final_updates"] = final if env_frames == max(given.stages) else 0
     chosen = [f"--{key}={value}" for key, value in options.items()]
-    agent = str(RUN_AGENT)
+    agent = str(PROGRAM)
     held_out = ["--episodes=10", "--seed=500000", f"--json={figures}", "--overwrite"]
     return [agent, "train", *chosen], [agent, "evaluate", f"--logdir={run.logdir}", *held_out], figures
 
@@ -179,7 +180,7 @@ def call(command: list[str], threads: int) -> None:
             raise
     print(said, file=sys.stderr, end="", flush=True)
     if process.returncode != 0:
-        raise RuntimeError((said.strip().splitlines() or [f"exit status {process.returncode}"])[-1])
+        raise RuntimeError(describe_exit(process.returncode, said))
 
 
 def counters(logdir: Path) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def known_options(command: str) -> set[str]:
     with redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
         main([command, "--help"])
     options = set(re.findall(r"--([a-z][\w-]*)", shown.getvalue()))
-    if command == "train":
+    if command in ("train", "sweep"):
         return options | {*config_keys(), *PLACEHOLDERS}
     return options | {*planner_settings()} if "planner" in options else options
 

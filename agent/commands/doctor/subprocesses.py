@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import shorten
 from typing import Any, NamedTuple
+
+from envs.wording import describe_exit
 
 ROOT = Path(__file__).resolve().parents[3]
 READY = "ready"
@@ -112,6 +113,4 @@ def _answer(code: int | None, out: Path, err: Path, seconds: float) -> Answer:
         return Answer(figures, None)
     if code is None:
         return Answer(figures, f"{NO_ANSWER} in {seconds:.0f} s, killed")
-    lines = [line.strip() for line in err.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    return Answer(figures, shorten(lines[-1], 160) if lines and code > 0 else ended)
+    return Answer(figures, describe_exit(code, err.read_text(encoding="utf-8", errors="replace")))

@@ -94,19 +94,25 @@ def parse_overrides(arguments: Sequence[str], preset: str, task: str | None = No
 
 def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the values of `--any.key value` arguments by key. A one-line ValueError if one is invalid."""
-    hints, values = declared(Config), dict[str, Any]()
+    hints = declared(Config)
+    return {key: parse_value(text, hints[key]) for key, text in setting_texts(arguments).items()}
+
+
+def setting_texts(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the texts of `--any.key value` arguments by key, unparsed. A one-line ValueError for an unknown key."""
+    known, texts = list(declared(Config)), dict[str, str]()
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("--"):
             raise ValueError(f"got '{argument}', expected settings like --replay.batch_size 8")
         key, is_joined, text = argument[2:].partition("=")
-        if key not in hints:
-            raise ValueError(unknown_key(key, list(hints)))
+        if key not in known:
+            raise ValueError(unknown_key(key, known))
         if key == "started_from":
             raise ValueError(f"{key}: got a value, expected none: `train --from` notes it")
         if not is_joined:
             text = next(rest, "--")
             if text.startswith("--"):
                 raise ValueError(f"{key}: got no value, expected one after it")
-        values[key] = parse_value(text, hints[key])
-    return values
+        texts[key] = text
+    return texts
