@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "train an agent on a task, or resume a run",
     "evaluate": "play whole episodes: returns with 95 % intervals, beside random actions and published scores",
     "record": "write a video of whole episodes, or of the world model's dreams (--dream, --imagine)",
+    "report": "write one HTML page about a run: returns, videos, what its world model predicts and what its parts do",
     "doctor": "check this machine (versions, rendering, speed, memory) and estimate the hours of a run",
     "export": "write a run's agent into one file, for --agent, agent.load and train --from",
     "push": "upload an agent to the Hugging Face Hub, with its model card",
@@ -47,6 +48,7 @@ A first run:
   {hint("train", "--task", "cartpole_swingup", "--logdir", "runs/demo")}
   {hint("evaluate", "--logdir", "runs/demo")}
   {hint("record", "--logdir", "runs/demo", "--dream")}
+  {hint("report", "--logdir", "runs/demo")}
 
 `{PROGRAM} <command> --help` lists a command's options; `{PROGRAM} --version` prints the version."""
 

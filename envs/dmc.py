@@ -81,7 +81,10 @@ class DMCPixels(PixelEnv):
         return self._camera.render(height, width)
 
     def simulator_state(self) -> dict[str, float]:
-        """Return MuJoCo's qpos and qvel by joint; a hinge without limits has the sine and cosine of its angle."""
+        """Return MuJoCo's qpos and qvel by joint, and "contacts", the number of places where bodies touch.
+
+        A hinge without limits has the sine and cosine of its angle.
+        """
         model, data = self._env.physics.model, self._env.physics.data
         places: dict[str, NDArray[np.float64]] = {}
         speeds: dict[str, NDArray[np.float64]] = {}
@@ -93,11 +96,12 @@ class DMCPixels(PixelEnv):
             else:
                 places[f"qpos/{name}"] = place
             speeds[f"qvel/{name}"] = speed
+        touching = {"contacts": float((data.contact.dist <= 0).sum())}
         return {
             f"{name} {i}" if len(values) > 1 else name: float(value)
             for name, values in {**places, **speeds}.items()
             for i, value in enumerate(values)
-        }
+        } | touching
 
     def close(self) -> None:
         """Free the simulator and its GL context; the environment cannot be used after that."""

@@ -33,13 +33,14 @@ class VideoWriter:
     Args:
         path: the file, .mp4 or .gif.
         fps: frames per second; a gif drops frames above GIF_FPS.
+        compact: write an mp4 of a sixth of the size, good enough for a web page.
 
     Raises:
         ValueError: another suffix, a folder, fps not above 0, or (at the end) no frame at all.
         EncodingError: the encoder failed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
+    def __init__(self, path: str | os.PathLike[str], fps: float, compact: bool = False) -> None:
         self.path = Path(path)
         if self.path.suffix not in ENCODERS:
             raise ValueError(f"path: got {str(path)!r}, expected a name ending in {' or '.join(ENCODERS)}")
@@ -47,7 +48,7 @@ class VideoWriter:
             raise ValueError(f"path: got {str(path)!r}, a folder, expected the name of a file")
         if not 0 < fps < float("inf"):
             raise ValueError(f"fps: got {fps!r}, expected a finite number above 0")
-        self._fps = float(fps)
+        self._fps, self._compact = float(fps), compact
         choice = choose_encoder(self.path)
         if choice.failures:
             logger.warning("%s", choice.remark())
@@ -85,7 +86,7 @@ class VideoWriter:
         if self.path.suffix == ".mp4":  # H.264 halves the resolution of colours, so both sides must be even
             height, width = height + height % 2, width + width % 2
         fps = min(self._fps, GIF_FPS) if self.path.suffix == ".gif" else self._fps
-        self._encoder = open_encoder(self._partial, self._encoder_name, (width, height), fps)
+        self._encoder = open_encoder(self._partial, self._encoder_name, (width, height), fps, self._compact)
         return self._encoder
 
     def close(self) -> None:

@@ -24,7 +24,18 @@ ALLOWED = {  # what each package may import of ours, itself aside
     "benchmarks": {"envs", "replay", "multi_task_learning", "world_model", "agent", "run_agent"},
 }
 # The rooms of agent/, from the bottom up: a room imports only from itself and those before it.
-ROOMS = ("config", "learning", "run_folder", "evaluation", "video", "training", "stable_baselines", "sweep", "commands")
+ROOMS = (
+    "config",
+    "learning",
+    "run_folder",
+    "evaluation",
+    "video",
+    "training",
+    "report",
+    "stable_baselines",
+    "sweep",
+    "commands",
+)
 
 Graph = dict[str, set[str]]  # module -> modules of ours that it imports
 

@@ -144,12 +144,17 @@ def resumed_config(saved: Config, logdir: Path, options: argparse.Namespace, ove
 
 
 def run_parser(command: str) -> Parser:
-    """Return a parser with the options that every command about a run takes."""
+    """Return a parser with the options that every command takes that plays with a trained agent."""
     parser = Parser(command)
     add_source(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
+    add_playing(parser)
     return parser
+
+
+def add_playing(parser: Parser, seed: int = 0) -> None:
+    """Add --seed, with its default, and --device."""
+    parser.add_argument("--seed", type=int, default=seed, help=f"seed of the first episode (default: {seed})")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
 
 
 def add_source(parser: Parser) -> None:

@@ -174,15 +174,18 @@ class Health:
         return lines
 
 
+def bounds(expected: Range) -> str:
+    """Describe a range: "40 to 230", "at most 0.2", "at least 4"."""
+    ends = " to ".join(f"{bound:.3g}" for bound in (expected.low, expected.high) if math.isfinite(bound))
+    if not math.isfinite(expected.low):
+        return f"at most {ends}"
+    return ends if math.isfinite(expected.high) else f"at least {ends}"
+
+
 def describe(name: str, value: float, expected: Range) -> str:
     """Describe a value: "vq_perplexity 12 is below its range, 40 to 230: few codes are in use; try ..."."""
-    bounds = " to ".join(f"{bound:.3g}" for bound in (expected.low, expected.high) if math.isfinite(bound))
-    if not math.isfinite(expected.low):
-        bounds = f"at most {bounds}"
-    elif not math.isfinite(expected.high):
-        bounds = f"at least {bounds}"
     if value < expected.low:
-        return f"{name} {value:.3g} is below its range, {bounds}: {expected.below}"
+        return f"{name} {value:.3g} is below its range, {bounds(expected)}: {expected.below}"
     if value > expected.high:
-        return f"{name} {value:.3g} is above its range, {bounds}: {expected.above}"
-    return f"{name} {value:.3g} is back in its range, {bounds}"
+        return f"{name} {value:.3g} is above its range, {bounds(expected)}: {expected.above}"
+    return f"{name} {value:.3g} is back in its range, {bounds(expected)}"

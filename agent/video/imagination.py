@@ -53,14 +53,15 @@ def record_imagination(
     dreams: int = 8,
     mode: Mode = "sample",
     env: EnvSource | None = None,
+    compact: bool = False,
 ) -> Imagination:
     """Write a grid of a real episode and of `dreams` dreams from one of its states, under the agent's policy.
 
     Every cell shows the first `context` frames of the episode, which is of the agent's task or of `env`. Then each
     dream continues for `horizon` steps, with components and latents drawn from the prior and actions from the policy
     (its means if `mode` is "deterministic"). Captions show the predicted reward and value, and the sum of rewards. A
-    cell is darkened once its episode has ended; a dream ends when the model first predicts that. ValueError for numbers
-    below 1, ShortEpisodeError if the episode is not longer than `context`.
+    cell is darkened once its episode has ended; a dream ends when the model first predicts that. `compact` as in
+    VideoWriter. ValueError for numbers below 1, ShortEpisodeError if the episode is not longer than `context`.
     """
     for name, number in (("context", context), ("horizon", horizon), ("dreams", dreams)):
         if number < 1:
@@ -69,7 +70,7 @@ def record_imagination(
     check_context(episode, context)
     real = to_pictures(episode.frames[0])
     length = len(real)
-    with eval_mode(agent) as generator, VideoWriter(path, episode.fps) as video:
+    with eval_mode(agent) as generator, VideoWriter(path, episode.fps, compact) as video:
         generator.manual_seed(seed)
         start = _belief(agent, episode, context)
         value = float(agent.actor_critic.critic.value(start.features)[0])

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Picture = NDArray[np.uint8]
 WHITE, INK, FAINT = (255, 255, 255), (20, 20, 20), (150, 150, 150)
-# Okabe and Ito's palette, distinguishable for the colour-blind
+# Okabe and Ito's palette, distinguishable for the colour-blind, with grey in place of black
 _OKABE_ITO = (
     (0, 114, 178),
     (230, 159, 0),
@@ -19,12 +19,13 @@ _OKABE_ITO = (
     (86, 180, 233),
     (213, 94, 0),
     (240, 228, 66),
+    (150, 150, 150),
 )
 _OPACITY = 0.5  # of a slot's colour at the maximum of its map
 
 
 def palette(count: int) -> Picture:
-    """Return colours [count, 3]: seven distinct ones, then the same ones darker and darker."""
+    """Return colours [count, 3]: eight distinct ones, then the same ones darker and darker."""
     base = np.array(_OKABE_ITO, float)
     index = np.arange(count)
     return (base[index % len(base)] * 0.6 ** (index // len(base))[:, None]).astype(np.uint8)

@@ -28,9 +28,9 @@ from agent.learning.actor_critic import ActorCritic
 from agent.learning.agent import Agent
 from agent.learning.behavior_learner import BehaviorLearner, ReplayTargets
 from agent.learning.frames import to_frames
+from agent.report.dreams import values_and_returns
 from benchmarks.harness.command import Command, Report
 from benchmarks.learning.changes import parse_changes, with_changes
-from benchmarks.learning.values import values_and_returns
 from replay import EpisodeStore
 from replay.rows import Episode
 from world_model.state import State, join

@@ -27,10 +27,12 @@ from torch import Tensor
 
 from agent import load
 from agent.learning.agent import Agent, Mode
+from agent.report.dreams import dream_errors, values_and_returns
+from agent.report.held_out import HeldOut, play
+from agent.report.pictures import attention_picture
 from agent.video.dreams import inferred, open_loop, psnr
+from agent.video.picture import palette
 from benchmarks.harness.command import Command, Report
-from benchmarks.learning.held_out import HeldOut, play
-from benchmarks.learning.values import values_and_returns
 from world_model import monitors
 from world_model.losses import squared_error
 from world_model.state import State
@@ -38,10 +40,6 @@ from world_model.state import State
 AHEAD = (1, 5, 15, 30, 50)  # steps of an open loop that are judged
 STARTS, DREAM_STEPS, CONTEXT = 32, 50, 5
 SHOWN = ("kl_bound", "vq_perplexity", "attention_kl", "reward_nll")  # outputs whose means are figures
-# Okabe and Ito's colours, which the colour-blind can tell apart
-COLOURS = np.array(
-    [(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)]
-)
 
 Picture = NDArray[np.uint8]
 
@@ -75,16 +73,11 @@ def open_loop_figures(
     length = data.frames.shape[1]
     steps = [k for k in AHEAD if k < length - CONTEXT]
     starts = [int(s) for s in np.linspace(CONTEXT - 1, length - 1 - steps[-1], 16)]
-    figures: dict[int, list[Tensor]] = {k: [] for k in steps}
-    for b in range(len(data.frames)):
-        dream = open_loop(agent, inferred(outputs, data.actions, b), starts, steps[-1], generator)
-        for k in steps:
-            figures[k].append((dream[:, k - 1] - data.frames[b, [s + k for s in starts]]).square().mean())
-    found = {f"open loop/+{k}": float(-10 * torch.stack(errors).mean().log10()) for k, errors in figures.items()}
+    errors = dream_errors(agent, outputs["states"], data, starts, steps[-1], generator)
     best_frame = data.frames.mean((0, 1), keepdim=True).expand_as(data.frames)
     return {
         "open loop/reconstruction": psnr(outputs["reconstructions"], data.frames),
-        **found,
+        **{f"open loop/+{k}": float(-10 * np.log10(errors.frame[:, :, k - 1].mean())) for k in steps},
         "open loop/mean frame": psnr(best_frame, data.frames),
     }
 
@@ -131,28 +124,10 @@ def open_loop_picture(agent: Agent, outputs: dict[str, Any], data: HeldOut, gene
     return grid(rows)
 
 
-def attention_picture(outputs: dict[str, Any], frames: Tensor) -> Picture:
-    """Frames of one episode; below, who owns each cell (one colour per slot); then each slot's map over its prior's."""
-    shown = torch.linspace(CONTEXT, frames.shape[1] - 1, 10).long()
-    share = outputs["slot_responsibilities"][0, shown].cpu().numpy()
-    colours = COLOURS[: share.shape[1]] / 255
-    owners = np.einsum("tsij,sc->tijc", share, colours).repeat(8, 1).repeat(8, 2)
-    pictures = [to_picture(x) for x in frames[0, shown]]
-    rows = [pictures, [to_uint8(0.5 * x / 255 + 0.5 * o) for x, o in zip(pictures, owners, strict=True)]]
-    for slot in range(share.shape[1]):
-        for name in ("attention_maps", "prior_attention_maps"):
-            of = outputs[name][0, shown, slot].cpu()
-            bright = (of / of.amax((-2, -1), keepdim=True)).numpy().repeat(8, 1).repeat(8, 2)[..., None]
-            rows.append([to_uint8(x / 255 * (0.15 + 0.85 * o)) for x, o in zip(pictures, bright, strict=True)])
-    return grid(rows)
-
-
 def components_picture(outputs: dict[str, Any], rewards: Tensor, episodes: int = 6) -> Picture:
     """Per episode: a strip whose colours are the responsibilities of the mixture's components, over one of rewards."""
     shares = outputs["responsibilities"][:episodes].cpu().numpy()  # [E, L, K]
-    colours = (
-        COLOURS[np.arange(shares.shape[-1]) % len(COLOURS)] * np.where(np.arange(shares.shape[-1]) < 7, 1, 0.5)[:, None]
-    )
+    colours = palette(shares.shape[-1])
     paid = rewards[:episodes].cpu().numpy()
     paid = paid / max(1e-8, float(np.abs(paid).max()))
     rows = []
@@ -210,7 +185,11 @@ def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path |
         if "responsibilities" in outputs:
             drawn["components"] = components_picture(outputs, data.rewards)
         if agent.model.attention is not None:
-            drawn["attention"] = attention_picture(outputs, data.frames)
+            shown = np.linspace(CONTEXT, data.frames.shape[1] - 1, 10).astype(int)
+            found_maps = (
+                outputs[name][0, shown] for name in ("slot_responsibilities", "attention_maps", "prior_attention_maps")
+            )
+            drawn["attention"] = attention_picture(data.frames[0, shown], *found_maps)
         for name, picture in drawn.items():
             Image.fromarray(picture).save(pictures / f"{name}.jpg", quality=90)
     return found

@@ -164,7 +164,8 @@ def test_the_simulator_state_is_named_by_joint():
     for _ in range(5):
         env.step(np.ones(1, np.float32))
     state, physics = env.simulator_state(), env._env.physics
-    assert list(state) == ["qpos/slider", "qpos/sin hinge_1", "qpos/cos hinge_1", "qvel/slider", "qvel/hinge_1"]
+    places, speeds = ["qpos/slider", "qpos/sin hinge_1", "qpos/cos hinge_1"], ["qvel/slider", "qvel/hinge_1"]
+    assert list(state) == [*places, *speeds, "contacts"]
     assert state["qpos/slider"] == physics.cart_position()
     assert state["qpos/cos hinge_1"] == pytest.approx(physics.pole_angle_cosine())
     assert state["qvel/slider"] == physics.named.data.qvel["slider"]
@@ -175,7 +176,7 @@ def test_the_simulator_state_of_joints_with_several_coordinates():
     env = make_env("quadruped_walk", render="fast", size=8)
     env.reset()
     state, data = env.simulator_state(), env._env.physics.data
-    assert len(state) == len(data.qpos) + len(data.qvel)  # all of its hinges have limits
+    assert len(state) == len(data.qpos) + len(data.qvel) + 1  # all of its hinges have limits; contacts
     assert [state[f"qpos/root {i}"] for i in range(7)] == data.qpos[:7].tolist()
     assert "qvel/root 5" in state
     assert "qvel/root 6" not in state

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from agent import load
+from agent.report.dreams import values_and_returns
 from benchmarks.learning import behavior_alone
-from benchmarks.learning.values import values_and_returns
 
 
 def test_arms_stand_side_by_side_and_the_run_stays_as_it_is(finished_run: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Episodes that a run has not seen, with the simulator's true state."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,10 @@ from torch import Tensor
 from agent.evaluation.episodes import agent_env, episode_rows, seeded
 from agent.learning.agent import Agent, Mode
 from agent.learning.frames import to_frames
+from envs import Step
+from envs.pixels import PixelEnv
+
+MOST_STEPS = 1000  # agent_steps of an episode, the suite's longest; each row takes 50 kB of memory
 
 
 @dataclass
@@ -16,6 +21,7 @@ class HeldOut:
     """Episodes of one length: frames [B, L, 3, 64, 64], actions [B, L, A], rewards [B, L], is_terminal [B, L].
 
     simulator: float64 [B, L] by variable, the state that each frame shows; empty where the environment does not tell.
+    fps: rows per second of the simulated world.
     """
 
     frames: Tensor
@@ -23,15 +29,28 @@ class HeldOut:
     rewards: Tensor
     is_terminal: Tensor
     simulator: dict[str, Tensor]
+    fps: float
 
 
-def play(agent: Agent, episodes: int, seed: int, mode: Mode) -> HeldOut:
-    """Episodes with the seeds seed, seed + 1, ...; all are cut to the length of the shortest."""
+def play(
+    agent: Agent, episodes: int, seed: int, mode: Mode, on_row: Callable[[int, PixelEnv], None] | None = None
+) -> HeldOut:
+    """Play episodes with the seeds seed, seed + 1, ...; all are cut to the length of the shortest, 1,001 rows at most.
+
+    on_row: called with the number of the episode, from 0, and the environment, which shows the row's state.
+    """
+
+    def play_one(episode: int, env: PixelEnv) -> list[tuple[Step, dict[str, float]]]:
+        found = []
+        for row, _ in episode_rows(agent, env, seed + episode, mode, MOST_STEPS):
+            found.append((row, env.simulator_state()))
+            if on_row is not None:
+                on_row(episode, env)
+        return found
+
     with agent_env(agent.config) as env, seeded(agent, seed):
-        played = [
-            [(row, env.simulator_state()) for row, _ in episode_rows(agent, env, seed + i, mode)]
-            for i in range(episodes)
-        ]
+        played = [play_one(episode, env) for episode in range(episodes)]
+        fps = env.metadata["render_fps"]
     length = min(map(len, played))
 
     def field(name: str) -> Tensor:
@@ -43,4 +62,4 @@ def play(agent: Agent, episodes: int, seed: int, mode: Mode) -> HeldOut:
 
     simulator = {name: variable(name) for name in played[0][0][1]}
     frames = to_frames(field("image"))
-    return HeldOut(frames, field("action"), field("reward"), field("is_terminal"), simulator)
+    return HeldOut(frames, field("action"), field("reward"), field("is_terminal"), simulator, fps)
