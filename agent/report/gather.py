@@ -118,8 +118,8 @@ def gather(
 ) -> ReportData:
     """Play `episodes` held-out episodes with sampled actions and gather all that the page shows.
 
-    ValueError below four episodes, and for a folder without metrics; ShortEpisodeError where the shortest episode has no
-    room for a dream; EnvironmentFailure where the environment fails.
+    ValueError below four episodes, and for a folder without metrics; ShortEpisodeError where the shortest episode has
+    no room for a dream; EnvironmentFailure where the environment fails.
     """
     if episodes < LEAST_EPISODES:
         raise ValueError(f"episodes: got {episodes}, expected at least {LEAST_EPISODES}")
