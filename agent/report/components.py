@@ -89,7 +89,9 @@ def with_pictures(agent: Agent, components: list[Component], inference: Inferenc
         spread = rows[np.linspace(0, len(rows) - 1, min(EXAMPLES, len(rows))).round().astype(int)]
         at = tuple(typical.tolist())
         state = inference.states.map(lambda x: x[at][None].to(agent.device))  # noqa: B023
-        mean = agent.model.prior(state.prior_input).means[:, component.number]
+        means = getattr(agent.model.prior(state.prior_input), "means", None)
+        # A prior of one's own may have components without means; the row's own latent then stands for the component.
+        mean = state.latent if means is None else means[:, component.number]
         prototype = to_pictures(agent.model.decode(state._replace(latent=mean)))[0]
         examples = to_pictures(frames[tuple(spread.T)])
         found.append(component._replace(prototype=prototype, typical=to_pictures(frames[at]), examples=examples))

@@ -1,4 +1,4 @@
-"""Figures of predictions on made-up data whose answers are known, and of a world whose rewards are known."""
+"""Figures of predictions on made-up data whose answers are known."""
 
 import numpy as np
 import pytest
@@ -35,16 +35,3 @@ def test_calibration_of_what_never_changes():
     found = calibration(np.arange(3.0), np.ones(3))
     assert (found.predicted.tolist(), found.came.tolist()) == ([0, 1, 2], [1, 1, 1])
     assert np.isnan(found.correlation)
-
-
-def test_the_card_tells_what_counting_pays(gathered):
-    # `counting` pays t for frame t, 1 to 10, whatever is done; dreams of five steps begin after frames 4 and 5
-    card = gathered.card
-    assert gathered.rows == 4 * 11
-    assert len(card.frame.mean) == len(card.reward.mean) == 5
-    assert card.rewards_seen.came.mean() == pytest.approx(5, abs=0.1)  # the mean of 0, 1, ..., 10, in groups of 4 or 5
-    starts = [4] * 15 + [5]
-    expected = [np.mean([abs(start + k - 5) for start in starts]) for k in range(1, 6)]
-    assert card.mean_reward.mean == pytest.approx(expected)
-    assert card.still.mean[0] < card.still.mean[4]  # the frame changes with every step
-    assert card.state["r2"]["frame"]["step"]["value"] > 0.95  # the brightness of half the frame

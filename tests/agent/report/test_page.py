@@ -1,4 +1,7 @@
-"""The page: well-formed, self-contained, complete; in a browser without errors and with a slider that works."""
+"""What is gathered of a small run, and the page: well-formed, self-contained, complete; in a browser its slider works.
+
+All that needs the gathered data is in this file, so that they are gathered once.
+"""
 
 import json
 import re
@@ -8,9 +11,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from agent.report.gather import ReportData
+from agent import load
+from agent.report.gather import ReportData, gather
 from agent.report.page import PARTS, render
 from run_agent import main
 
@@ -73,6 +78,11 @@ class Checker(HTMLParser):
 
 
 @pytest.fixture(scope="module")
+def gathered(finished_run: Path) -> ReportData:
+    return gather(load(finished_run), finished_run, 4, 0)
+
+
+@pytest.fixture(scope="module")
 def page(gathered: ReportData) -> str:
     return render(gathered)
 
@@ -84,6 +94,29 @@ def checked(page: str) -> Checker:
     assert len(set(checker.ids)) == len(checker.ids)
     assert checker.unnamed == []
     return checker
+
+
+def test_the_card_tells_what_counting_pays(gathered):
+    # `counting` pays t for frame t, 1 to 10, whatever is done; dreams of five steps begin after frames 4 and 5
+    card = gathered.card
+    assert gathered.rows == 4 * 11
+    assert len(card.frame.mean) == len(card.reward.mean) == 5
+    assert card.rewards_seen.came.mean() == pytest.approx(5, abs=0.1)  # the mean of 0, 1, ..., 10, in groups of 4 or 5
+    starts = [4] * 15 + [5]
+    expected = [np.mean([abs(start + k - 5) for start in starts]) for k in range(1, 6)]
+    assert card.mean_reward.mean == pytest.approx(expected)
+    assert card.still.mean[0] < card.still.mean[4]  # the frame changes with every step
+    assert card.state["r2"]["frame"]["step"]["value"] > 0.95  # the brightness of half the frame
+
+
+def test_pictures_are_those_of_members(gathered):
+    assert gathered.mixture is not None
+    shown = [x for x in gathered.mixture.components if x.prototype is not None]
+    assert shown
+    for component in shown:
+        assert component.prototype.shape == component.typical.shape == (64, 64, 3)
+        assert 1 <= len(component.examples) <= 3
+    assert sum(x.share for x in gathered.mixture.components) == pytest.approx(1)
 
 
 def test_a_fault_in_the_nesting_would_be_found():
