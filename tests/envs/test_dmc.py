@@ -170,6 +170,18 @@ def test_the_simulator_state_is_named_by_joint():
     assert state["qpos/cos hinge_1"] == pytest.approx(physics.pole_angle_cosine())
     assert state["qvel/slider"] == physics.named.data.qvel["slider"]
     assert state["qvel/slider"] > 0  # pushed to the right
+    assert state["contacts"] == 0  # nothing to touch
+
+
+def test_contacts_are_counted_once_the_walker_has_fallen():
+    env = make_env("walker_walk", seed=0, render="fast", size=8)
+    env.reset()
+    counts = []
+    for _ in range(60):
+        env.step(np.zeros(6, np.float32))
+        counts.append(env.simulator_state()["contacts"])
+    assert counts[-1] >= 2  # it lies on the floor
+    assert len(set(counts)) > 1
 
 
 def test_the_simulator_state_of_joints_with_several_coordinates():

@@ -43,6 +43,16 @@ def test_frames_come_back_in_order_and_size(tmp_path, suffix, size):
     np.testing.assert_allclose(frames.mean((1, 2)), COLORS, atol=6)
 
 
+def test_a_compact_mp4_has_the_same_frames_in_less_than_half_the_space(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    for name, compact in (("usual.mp4", False), ("compact.mp4", True)):
+        with VideoWriter(tmp_path / name, 20, compact) as writer:
+            for frame in noise:
+                writer.add(frame)
+    assert (tmp_path / "compact.mp4").stat().st_size < (tmp_path / "usual.mp4").stat().st_size / 2
+    assert len(read_back(tmp_path / "compact.mp4", 64, 64)[0]) == 20
+
+
 @pytest.mark.parametrize(
     ("fps", "kept"), [(12.5, 25), (30, 60), (48, 96), (50, 100), (60, 100), (125, 100), (500, 100)]
 )

@@ -32,9 +32,10 @@ def test_an_index_that_knows_the_next_rewards_is_told_so():
     found = information.mixture_figures(shares, rewards, speed, seed=0)
     for name in ("next 15 rewards", "speed"):
         assert found["information"][name]["information"] == pytest.approx(found["information"][name]["entropy of bins"])
-    assert (
-        "speed" not in information.mixture_figures(shares, rewards, {"qpos/x": speed["qpos/x"]}, seed=0)["information"]
-    )
+    still = {"qpos/x": speed["qpos/x"], "contacts": torch.zeros(8, 60).double()}  # no velocity, and nothing touches
+    assert list(information.mixture_figures(shares, rewards, still, seed=0)["information"]) == ["next 15 rewards"]
+    touching = information.mixture_figures(shares, rewards, {"contacts": 1.0 * index.double()}, seed=0)["information"]
+    assert touching["contacts"]["information"] == pytest.approx(touching["contacts"]["entropy of bins"])
     counts = np.bincount(index.flatten()) / index.numel()
     assert found["in use by index"] == pytest.approx(math.exp(-(counts * np.log(counts)).sum()))
     assert found["in use by index"] < found["in use"] < 4  # responsibilities are spread more evenly than the index
