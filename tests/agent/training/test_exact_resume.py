@@ -12,9 +12,10 @@ from agent.run_folder.checkpoint import load_newest
 from replay import EpisodeStore
 from tests.agent.training.payloads import CLOCKS, assert_same
 
-# Moving discs: frames depend on seeds and on every action. Episodes have 26 rows; 3 updates a second tick.
-SETTINGS = {"env_frames": 130, "replay.prefill_frames": 60, "replay.capacity_steps": 90, "train.train_ratio": 24}
-SETTINGS |= {"train.eval_every": 80, "train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 7}
+# Moving discs: frames depend on seeds and on every action. Episodes have 26 rows, and one ends while the run learns;
+# the ring is full before. Two ticks make 3 updates due. Evaluations come at 60 (before any update), 120 and 130 frames.
+SETTINGS = {"env_frames": 130, "replay.prefill_frames": 116, "replay.capacity_steps": 90, "train.train_ratio": 24}
+SETTINGS |= {"train.eval_every": 60, "train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 7}
 
 
 def config(num_envs, **changes):
@@ -71,63 +72,63 @@ def straight(tmp_path_factory):
     return folders
 
 
-@pytest.mark.parametrize(("num_envs", "stops"), [(1, (1, 20, 41)), (2, (9, 30))])
+@pytest.mark.parametrize(("num_envs", "stops"), [(1, (3, 4, 12)), (2, (5, 40))])
 def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, straight, num_envs, stops):
     """Stops in the middle of episodes, between the updates that a tick makes due, and during an evaluation."""
+    owed, evaluations = set(), set()
     for i, stop_at in enumerate(stops):
         trainer = train(tmp_path, num_envs, resume=i > 0, stop_at=stop_at)
         assert trainer.stop_reason == "SIGTERM"
+        owed.add(trainer.due.updates)
+        evaluations.add(trainer.due.evaluation)
+    assert max(owed) >= 1
+    if num_envs == 1:
+        assert 0 in owed
+        assert evaluations == {True, False}
     assert train(tmp_path, num_envs, resume=True).stop_reason == ""
     assert_same_run(straight[num_envs], tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "switch",
+    "switches",
     [
-        {"world_model.perceiver_config.enabled": False},
-        {"world_model.attention_config.enabled": False},
-        {"world_model.max_components": 1},
-        {"world_model.use_rgb": False},
-        {"world_model.rgb_config.method": "balanced"},
-        {"optimizer.average_decay": 0.0},
-        {"replay.burn_in": 2},
-        {"replay.shift": 4},
-        {"replay.recency": 2.0},
-        {"world_model.encoder_config.frame_stack": 2},
-        {"world_model.encoder_config.motion_dim": 8},
-        {"world_model.overshoot": 3},
-        {"behavior.every": 2},
-        {"optimizer.anneal": 0.8},
-        {"optimizer.average_collects": True},
-        {"world_model.attention_config.train_fraction": 0.5},
-        {"behavior.target_std": 0.4},
+        {
+            "world_model.perceiver_config.enabled": False,
+            "replay.burn_in": 2,
+            "optimizer.anneal": 0.8,
+            "optimizer.average_collects": True,
+        },
+        {
+            "world_model.attention_config.enabled": False,
+            "world_model.overshoot": 3,
+            "replay.recency": 2.0,
+            "behavior.every": 2,
+        },
+        {
+            "world_model.max_components": 1,
+            "world_model.encoder_config.frame_stack": 2,
+            "world_model.encoder_config.motion_dim": 8,
+            "replay.shift": 4,
+        },
+        {"world_model.use_rgb": False, "optimizer.average_decay": 0.0, "behavior.target_std": 0.4},
+        {"world_model.rgb_config.method": "balanced", "world_model.attention_config.train_fraction": 0.5},
     ],
-    ids=lambda switch: "=".join(map(str, *switch.items())),
+    ids=lambda switches: " ".join(map(str, switches)),
 )
-def test_a_run_with_a_part_switched_off_goes_on_too(tmp_path, switch):
-    changes = switch | {"env_frames": 90}
+def test_a_run_with_parts_switched_goes_on_too(tmp_path, switches):
+    """Several parts at once; none of them turns off another's state."""
+    changes = switches | {"env_frames": 124}
     train(tmp_path / "straight", **changes)
-    train(tmp_path / "stopped", stop_at=20, **changes)
+    assert train(tmp_path / "stopped", stop_at=9, **changes).agent.updates >= 5
     train(tmp_path / "stopped", resume=True, **changes)
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
 
 
-def test_a_stop_leaves_updates_and_evaluations_for_the_run_that_goes_on(tmp_path):
-    owed, evaluations = set(), set()
-    for stop_at in (46, 51, 54):
-        trainer = train(tmp_path / str(stop_at), stop_at=stop_at)
-        owed.add(trainer.due.updates)
-        evaluations.add(trainer.due.evaluation)
-    assert {0, 1} <= owed
-    assert evaluations == {True, False}
-
-
 def test_a_longer_budget_changes_no_update(tmp_path, straight):
-    train(tmp_path, env_frames=90)
+    train(tmp_path, env_frames=124)
     train(tmp_path, resume=True)
     extra = [row for row in lines(tmp_path) if row not in lines(straight[1])]
-    assert [row["env_frames"] for row in extra if "eval_return" in row] == [90]  # evaluated where it ended
+    assert [row["env_frames"] for row in extra if "eval_return" in row] == [124]  # evaluated where it ended
     found, expected = (load_newest(logdir / "checkpoints")[0] for logdir in (tmp_path, straight[1]))
     assert_same(found["agent"], expected["agent"])
     assert_same(found["replay"], expected["replay"])
@@ -151,7 +152,7 @@ def test_a_killed_run_does_again_what_came_after_its_last_checkpoint(tmp_path, s
 
 
 def test_another_number_of_environments_begins_new_episodes(tmp_path):
-    first = train(tmp_path, 1, stop_at=30)
+    first = train(tmp_path, 1, stop_at=9)
     rows = len(first.replay)
     second = train(tmp_path, 2, resume=True)
     assert second.env_frames >= SETTINGS["env_frames"]
