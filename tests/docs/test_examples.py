@@ -2,11 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
+
+import run_agent
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 BUDGETS = {  # file -> arguments that make it short, and what it has to say, the last line last
@@ -18,28 +19,35 @@ BUDGETS = {  # file -> arguments that make it short, and what it has to say, the
 }
 
 
-@pytest.mark.slow
+@pytest.fixture
+def play(tmp_path, monkeypatch, capsys):
+    """Runs an example as a script in an empty folder; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments):
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        capsys.readouterr()
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.parametrize("name", BUDGETS)
-def test_example(name, tmp_path):
+def test_example(name, tmp_path, play):
     arguments, expected = BUDGETS[name]
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    for line, pattern in zip(result.stdout.splitlines()[-len(expected) :], expected, strict=True):
+    for line, pattern in zip(play(name, *arguments).splitlines()[-len(expected) :], expected, strict=True):
         assert re.search(pattern, line), line
     for metrics in tmp_path.rglob("metrics.jsonl"):  # of a Trainer's run: it has learned too
         assert json.loads(metrics.read_text().splitlines()[-1])["updates"] > 0
 
 
-@pytest.mark.slow
-def test_random_shooting_plays_in_the_world_model_of_a_run(tmp_path):
-    run_agent = EXAMPLES.parent / "run_agent.py"
-    train = ["train", "--preset=debug", "--task=reaching", "--env_frames=110", "--quiet", "--logdir=run"]
-    for command in ([run_agent, *train], [EXAMPLES / "random_shooting.py", "run"]):
-        arguments = [sys.executable, *map(str, command)]
-        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-    assert re.fullmatch(r"reaching: return \d+\.\d by random shooting in its world model\n", result.stdout)
+def test_random_shooting_plays_in_the_world_model_of_a_run(play):
+    train = ["train", "--preset=debug", "--task=reaching", "--env_frames=110", "--train.video_frames=0", "--quiet"]
+    assert run_agent.main([*train, "--logdir=run"]) == 0
+    assert re.fullmatch(
+        r"reaching: return \d+\.\d by random shooting in its world model\n", play("random_shooting.py", "run")
+    )
 
 
 def test_the_example_of_an_own_environment_is_short():

@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 
+import agent
 from agent.config.files import load_config
 from agent.config.nested import flatten
 from agent.learning.exploration import EXPLORATIONS
@@ -24,6 +25,7 @@ CHOSEN = {  # recipe -> what its run's config.yaml must say
     "An environment": {"task": "gym:OwnLamps-v0"},
     "A pillar's replacement": {"world_model.dynamics": "gru"},
 }
+SHORTER = {"env_frames": 70, "replay.prefill_frames": 40, "train.train_ratio": 8, "train.video_frames": 0}
 LOGGED = {"A loss": "latent_norm", "Exploration": "novelty"}
 
 
@@ -48,6 +50,10 @@ def test_a_recipe_is_one_file_of_fewer_than_30_lines_that_trains(name, tmp_path,
     lines = [line for line in RECIPES[name].splitlines() if line.strip()]
     assert len(lines) < 30
     monkeypatch.chdir(tmp_path)
+    make = agent.make_config
+    monkeypatch.setattr(
+        agent, "make_config", lambda preset, task, own: make(preset, task, own | SHORTER), raising=False
+    )
     script = tmp_path / "my_part.py"
     script.write_text(RECIPES[name], encoding="utf-8")
     exec(compile(RECIPES[name], str(script), "exec"), {"__name__": "__main__"})
