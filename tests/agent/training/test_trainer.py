@@ -15,10 +15,11 @@ from agent.training.evaluator import EVALUATION_SEED
 from envs import make_env
 from envs.counting import decode_frame
 
+SETTINGS = {"replay.prefill_frames": 40, "train.eval_every": 10_000, "train.video_frames": 0}
+
 
 def run(logdir, resume=False, **overrides):
-    config = make_config("debug", overrides={"train.eval_every": 10_000, "train.video_frames": 0, **overrides})
-    trainer = Trainer(config, logdir, resume=resume, quiet=True)
+    trainer = Trainer(make_config("debug", overrides=SETTINGS | overrides), logdir, resume=resume, quiet=True)
     trainer.run()
     return trainer
 
@@ -39,10 +40,22 @@ class SpyAgent(Agent):
         return super().update(chunk)
 
 
+class IdleAgent(SpyAgent):
+    """Keeps the chunks too, and learns from the first alone."""
+
+    def update(self, chunk):
+        if not self.chunks:
+            self.metrics = super().update(chunk)
+        else:
+            self.chunks.append(chunk)
+            self.updates += 1
+        return self.metrics
+
+
 def test_counted_frames_reach_the_learner_in_order(tmp_path, monkeypatch):
     """The frame encodes (worker, episode, step): every row the learner sees must fit the row before it."""
-    monkeypatch.setattr("agent.training.trainer.Agent", SpyAgent)
-    trainer = run(tmp_path, env_frames=300)
+    monkeypatch.setattr("agent.training.trainer.Agent", IdleAgent)
+    trainer = run(tmp_path, env_frames=200)
     chunks = trainer.agent.chunks
     assert len(chunks) > 10
     crossings = 0
@@ -63,11 +76,11 @@ def test_counted_frames_reach_the_learner_in_order(tmp_path, monkeypatch):
 
 
 def test_budget_ratio_and_files(tmp_path):
-    trainer = run(tmp_path, **{"env_frames": 300, "replay.prefill_frames": 100, "train.train_ratio": 4})
-    assert 300 <= trainer.env_frames <= 301  # two environments step at once
+    trainer = run(tmp_path, **{"env_frames": 100, "replay.prefill_frames": 50, "train.train_ratio": 4})
+    assert 100 <= trainer.env_frames <= 101  # two environments step at once
     assert trainer.collector.agent_steps == trainer.env_frames  # action repeat 1
     replay = trainer.config.replay
-    due = 4 * (trainer.collector.agent_steps - 100) / (replay.batch_size * replay.batch_length)
+    due = 4 * (trainer.collector.agent_steps - 50) / (replay.batch_size * replay.batch_length)
     assert trainer.agent.updates == pytest.approx(due, abs=1.0)
     for name in ("config.yaml", "metrics.jsonl", "progress.csv", "tensorboard", "checkpoints", "episodes"):
         assert (tmp_path / name).exists(), name
@@ -78,22 +91,22 @@ def test_budget_ratio_and_files(tmp_path):
 
 
 def test_a_longer_budget_goes_on_with_replay_and_counters(tmp_path):
-    first = run(tmp_path, env_frames=200)
+    first = run(tmp_path, env_frames=80)
     rows, updates, weights = len(first.replay), first.agent.updates, first.agent.model.state_dict()
-    config = make_config("debug", overrides={"env_frames": 320, "train.eval_every": 10_000, "train.video_frames": 0})
+    config = make_config("debug", overrides=SETTINGS | {"env_frames": 130})
     second = Trainer(config, tmp_path, resume=True, quiet=True)
     assert (second.env_frames, second.agent.updates, len(second.replay)) == (first.env_frames, updates, rows)
     for name, value in second.agent.model.state_dict().items():
         assert (value == weights[name]).all(), name
     second.run()
-    assert second.env_frames >= 320
+    assert second.env_frames >= 130
     assert second.agent.updates > updates
     frames = [line["env_frames"] for line in lines(tmp_path)]
     assert frames == sorted(frames)
 
 
 def test_a_loaded_agent_acts_like_the_trained_one(tmp_path):
-    trainer = run(tmp_path, env_frames=200)
+    trainer = run(tmp_path, env_frames=80)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     with trainer.agent.average.swapped():
         expected, _ = trainer.agent.predict(images, deterministic=True)
@@ -103,7 +116,8 @@ def test_a_loaded_agent_acts_like_the_trained_one(tmp_path):
 
 def test_an_evaluation_plays_with_the_average_of_the_weights(tmp_path):
     """Its figure is that of the loaded agent, which has the average, and not that of the last weights."""
-    config = make_config("debug", "reaching", {"env_frames": 200, "optimizer.average_decay": 0.9})
+    changes = {"env_frames": 80, "train.train_ratio": 4, "optimizer.average_decay": 0.9}
+    config = make_config("debug", "reaching", SETTINGS | changes)
     trainer = Trainer(config, tmp_path, quiet=True)
     trainer.run()
     logged = [line["eval_return"] for line in lines(tmp_path) if "eval_return" in line][-1]
@@ -113,25 +127,25 @@ def test_an_evaluation_plays_with_the_average_of_the_weights(tmp_path):
 
 
 def test_learning_rates_fall_with_the_frames_of_the_run(tmp_path):
-    trainer = run(tmp_path, **{"env_frames": 200, "optimizer.anneal": 0.5, "train.final_updates": 1})
+    trainer = run(tmp_path, **{"env_frames": 80, "optimizer.anneal": 0.5, "train.final_updates": 1})
     group = trainer.agent.model_learner.optimizer.param_groups[0]
     assert group["lr"] == pytest.approx(0.1 * trainer.config.optimizer.model_lr)
 
 
 def test_final_updates_come_after_the_last_frame_and_before_its_evaluation(tmp_path):
-    plain = run(tmp_path / "plain", env_frames=200)
-    trainer = run(tmp_path / "final", **{"env_frames": 200, "train.final_updates": 7})
+    plain = run(tmp_path / "plain", env_frames=70)
+    trainer = run(tmp_path / "final", **{"env_frames": 70, "train.final_updates": 7})
     assert (trainer.env_frames, trainer.agent.updates) == (plain.env_frames, plain.agent.updates + 7)
     last = lines(tmp_path / "final")[-1]
     assert "eval_return" in last
     assert last["updates"] == trainer.agent.updates
-    longer = run(tmp_path / "final", resume=True, **{"env_frames": 300, "train.final_updates": 0})
-    straight = run(tmp_path / "straight", env_frames=300)
+    longer = run(tmp_path / "final", resume=True, **{"env_frames": 100, "train.final_updates": 0})
+    straight = run(tmp_path / "straight", env_frames=100)
     assert longer.agent.updates == straight.agent.updates + 7  # the train ratio does not count them
 
 
 def test_final_updates_may_be_asked_for_when_the_budget_is_spent(tmp_path):
-    given = {"env_frames": 200, "train.final_updates": 3}
+    given = {"env_frames": 60, "train.final_updates": 3}
     before = run(tmp_path / "final", **given)
     options = ["train", f"--logdir={tmp_path / 'final'}", "--resume", "--quiet"]
     assert run_agent.main([*options, "--train.final_updates=8"]) == 0
@@ -159,14 +173,12 @@ def test_an_environment_that_fails_in_an_evaluation_costs_that_evaluation_alone(
     told = []
     monkeypatch.setattr("agent.evaluation.episodes.make_env", make)
     monkeypatch.setattr(Trainer, "note", lambda self, line: told.append(line))
-    trainer = run(tmp_path, **{"env_frames": 200, "train.eval_every": 150})
-    assert trainer.env_frames == 200
+    trainer = run(tmp_path, **{"env_frames": 80, "train.eval_every": 60})
+    assert trainer.env_frames == 80
     assert not trainer.has_failed
     assert len(made) == 2
-    assert [row["env_frames"] for row in lines(tmp_path) if "eval_return" in row] == [200]
-    assert told == [
-        "no evaluation at 150 env_frames: the environment failed (FloatingPointError: the physics diverged)"
-    ]
+    assert [row["env_frames"] for row in lines(tmp_path) if "eval_return" in row] == [80]
+    assert told == ["no evaluation at 60 env_frames: the environment failed (FloatingPointError: the physics diverged)"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -207,11 +219,11 @@ def test_a_replay_that_cannot_fit_is_refused_before_anything_is_written(tmp_path
 
 
 def test_what_a_run_left_that_never_reached_a_checkpoint_stays_out(tmp_path):
-    first = run(tmp_path, env_frames=200)
+    first = run(tmp_path, env_frames=60)
     rows = len(first.replay)
     for path in (tmp_path / "checkpoints").iterdir():
         path.unlink()
-    second = run(tmp_path, env_frames=200)
+    second = run(tmp_path, env_frames=60)
     assert len(second.replay) == rows
     third = Trainer(second.config, tmp_path, resume=True, quiet=True)
     third.close()
@@ -221,15 +233,15 @@ def test_what_a_run_left_that_never_reached_a_checkpoint_stays_out(tmp_path):
 def test_metrics_after_a_resume_are_means_of_what_was_summed(tmp_path):
     """Resumed between two lines of metrics, fewer updates are summed for the next line: the std must stay a std."""
     quick = {"train.log_every": 7, "train.train_ratio": 4}
-    first = run(tmp_path, env_frames=150, **quick)
+    first = run(tmp_path, env_frames=90, **quick)
     assert first.agent.updates % 7 != 0
-    run(tmp_path, resume=True, env_frames=260, **quick)
+    run(tmp_path, resume=True, env_frames=130, **quick)
     stds = [line["actor_std"] for line in lines(tmp_path) if "actor_std" in line]
     assert max(stds) < 1.2 * min(stds)
 
 
 def test_a_run_that_ends_at_an_evaluation_evaluates_once(tmp_path):
-    run(tmp_path, **{"env_frames": 200, "env.num_envs": 1, "train.eval_every": 100})
+    run(tmp_path, **{"env_frames": 100, "env.num_envs": 1, "train.eval_every": 50})
     frames = [line["env_frames"] for line in lines(tmp_path) if "eval_return" in line]
     assert frames == sorted(set(frames))
-    assert frames[-1] == 200
+    assert frames[-1] == 100
