@@ -12,7 +12,7 @@ from agent.run_folder.logger import read_metrics
 from agent.training.verification import unequal_places
 from benchmarks.reliability import injection
 
-SETTINGS = {"env.num_envs": 1, "env_frames": 76, "replay.prefill_frames": 52, "train.eval_every": 60}
+SETTINGS = {"env.num_envs": 1, "env_frames": 66, "replay.prefill_frames": 52, "train.eval_every": 60}
 SETTINGS |= {"train.train_ratio": 8, "train.eval_episodes": 1, "train.video_frames": 5}
 OPTIONS = [f"--{name}={value}" for name, value in SETTINGS.items()]
 
@@ -35,8 +35,8 @@ def straight(tmp_path_factory):
     """A run that nothing happens to: evaluated at 60 env_frames and at the budget's end, with a video each."""
     logdir = tmp_path_factory.mktemp("straight") / "run"
     assert train(logdir, "--quiet") == 0
-    assert evaluated(logdir) == [60, 76]
-    assert [path.name for path in sorted((logdir / "videos").iterdir())] == ["000000060.mp4", "000000076.mp4"]
+    assert evaluated(logdir) == [60, 66]
+    assert [path.name for path in sorted((logdir / "videos").iterdir())] == ["000000060.mp4", "000000066.mp4"]
     return logdir
 
 
@@ -47,7 +47,7 @@ def test_an_evaluation_that_fails_costs_itself_and_one_line(tmp_path, straight, 
         assert train(tmp_path) == 0
     out = capsys.readouterr().out
     told = [line for line in out.splitlines() if line.startswith("no ")]
-    assert [line.split(":")[0] for line in told] == ["no video", "no evaluation at 76 env_frames"]
+    assert [line.split(":")[0] for line in told] == ["no video", "no evaluation at 66 env_frames"]
     assert all("RuntimeError: injected: only one instance may exist" in line for line in told)
     assert evaluated(tmp_path) == [60]
     assert differences(straight, tmp_path) == []
@@ -67,7 +67,7 @@ def test_the_next_evaluation_tries_again(tmp_path, straight, monkeypatch, capsys
     monkeypatch.setattr(evaluation, "make_env", make)
     assert train(tmp_path) == 0
     assert "no evaluation at 60 env_frames: SystemExit: an environment that ends" in capsys.readouterr().out
-    assert evaluated(tmp_path) == [76]
+    assert evaluated(tmp_path) == [66]
     assert differences(straight, tmp_path) == []
 
 
@@ -82,15 +82,15 @@ def test_an_evaluation_stands_though_its_video_or_its_end_fails(tmp_path, straig
     with injection.failing_evaluation(method, since=1):
         assert train(tmp_path) == 0
     assert (capsys.readouterr().out + caplog.text).count(line) == (2 if method == "render_frame" else 4)
-    assert evaluated(tmp_path) == [60, 76]
+    assert evaluated(tmp_path) == [60, 66]
     assert differences(straight, tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("fault", "names", "line"),
     [
-        ("missing", ["000000060.gif", "000000076.gif"], "000000060.gif is written by Pillow ("),
-        ("no libx264", ["000000060.mp4", "000000076.mp4"], "000000060.mp4 is written by libopenh264 (libx264 failed"),
+        ("missing", ["000000060.gif", "000000066.gif"], "000000060.gif is written by Pillow ("),
+        ("no libx264", ["000000060.mp4", "000000066.mp4"], "000000060.mp4 is written by libopenh264 (libx264 failed"),
         ("killed", [], "no video: libx264 failed (SIGKILL)"),
     ],
 )
@@ -99,7 +99,7 @@ def test_without_its_encoder_a_run_is_the_same(tmp_path, straight, fault, names,
         assert train(tmp_path) == 0
     assert line in capsys.readouterr().out + caplog.text
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == names
-    assert evaluated(tmp_path) == [60, 76]
+    assert evaluated(tmp_path) == [60, 66]
     assert differences(straight, tmp_path) == []
 
 
@@ -113,7 +113,7 @@ def test_what_nobody_expected_leaves_a_checkpoint_and_its_traceback(tmp_path, st
     assert load_newest(tmp_path / "checkpoints")[0]["counters"]["env_frames"] == 60
     monkeypatch.undo()
     assert train(tmp_path, "--quiet") == 0
-    assert evaluated(tmp_path) == [60, 76]
+    assert evaluated(tmp_path) == [60, 66]
     assert differences(straight, tmp_path) == []
 
 

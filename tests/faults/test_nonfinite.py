@@ -15,7 +15,8 @@ from benchmarks.reliability import injection
 from replay import Chunk
 from tests.agent.learning import small_agent
 
-SETTINGS = {"env_frames": 100, "replay.prefill_frames": 60, "train.train_ratio": 16, "train.eval_every": 80}
+# One update a frame: 10 before the evaluation and its checkpoint, 10 after.
+SETTINGS = {"env_frames": 80, "replay.prefill_frames": 60, "train.train_ratio": 16, "train.eval_every": 70}
 SETTINGS |= {"train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 1, "train.max_skipped": 3}
 
 
@@ -107,13 +108,13 @@ def test_flags_that_are_read_late_name_the_right_update(tmp_path):
 def test_too_many_in_a_row_are_too_many_and_three_dumps_stay(tmp_path):
     agent, chunk, notes = small_agent.make_agent(), small_agent.make_chunk(2, 8), []
     guard = Guard(tmp_path, 3, notes.append)
-    for _ in range(5):
+    for _ in range(4):
         guard.update(agent, spoiled(chunk))
         guard.update(agent, spoiled(chunk))
         guard.update(agent, chunk)
-    assert guard.skipped == 10
-    assert len(notes) == 5  # one line for each time
-    assert [path.stem for path in checkpoint_paths(tmp_path / "faults")] == ["000000007", "000000010", "000000013"]
+    assert guard.skipped == 8
+    assert len(notes) == 4  # one line for each time
+    assert [path.stem for path in checkpoint_paths(tmp_path / "faults")] == ["000000004", "000000007", "000000010"]
     guard.update(agent, spoiled(chunk))
     guard.update(agent, spoiled(chunk))
     with pytest.raises(NotFinite, match=r"^3 updates in a row were skipped, the last for reward_nll"):
@@ -153,10 +154,10 @@ def test_a_run_skips_once_and_counts_it(tmp_path):
 
 
 def test_trouble_that_ends_is_left_behind_with_lower_learning_rates(tmp_path):
-    with injection.nan_in_loss("recon_loss", range(25, 28)):
+    with injection.nan_in_loss("recon_loss", range(13, 16)):
         trainer = trained(tmp_path)
     assert not trainer.has_failed
-    assert trainer.env_frames == 100
+    assert trainer.env_frames == SETTINGS["env_frames"]
     config = load_config(tmp_path / "config.yaml")
     assert config.optimizer.lr_factor == pytest.approx(0.3)
     assert trainer.agent.model_learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.3 * config.optimizer.model_lr)
@@ -165,7 +166,7 @@ def test_trouble_that_ends_is_left_behind_with_lower_learning_rates(tmp_path):
     assert updates == list(range(1, updates[-1] + 1))  # each update once
 
 
-@pytest.mark.parametrize("first", [25, 1])  # after the checkpoint of the evaluation, and before there is one
+@pytest.mark.parametrize("first", [13, 1])  # after the checkpoint of the evaluation, and before there is one
 def test_trouble_that_stays_ends_the_run_with_what_it_had_before(tmp_path, first, capsys):
     options = [f"--{name}={value}" for name, value in (SETTINGS | {"env.num_envs": 1}).items()]
     command = ["train", "--preset=debug", "--task=reaching", f"--logdir={tmp_path}", "--quiet", *options]
@@ -184,15 +185,15 @@ def test_trouble_that_stays_ends_the_run_with_what_it_had_before(tmp_path, first
     # When its cause is gone, the run goes on from there, with a factor of the user's.
     resume = ["train", f"--logdir={tmp_path}", "--resume", "--quiet", "--optimizer.lr_factor=0.1"]
     assert run_agent.main(resume) == 0
-    assert load_newest(tmp_path / "checkpoints")[0]["counters"]["env_frames"] == 100
+    assert load_newest(tmp_path / "checkpoints")[0]["counters"]["env_frames"] == SETTINGS["env_frames"]
 
 
 @pytest.mark.parametrize("place", ["model", "actor_critic"])
 def test_broken_weights_send_the_run_back(tmp_path, place):
-    with injection.nan_in_weights(place, 25):
+    with injection.nan_in_weights(place, 13):
         trainer = trained(tmp_path)
     assert not trainer.has_failed
-    assert trainer.env_frames == 100
+    assert trainer.env_frames == SETTINGS["env_frames"]
     assert all_finite(trainer.agent)
     assert trainer.config.optimizer.lr_factor == pytest.approx(0.3)
 
@@ -206,7 +207,7 @@ def test_an_action_that_is_not_finite_is_told_as_such():
 
 
 def test_a_reward_that_is_not_finite_ends_its_episode_alone(tmp_path):
-    with injection.failing_env("nan", range(70, 71)):
+    with injection.failing_env("nan", range(66, 67)):
         trainer = trained(tmp_path)
     assert not trainer.has_failed
     assert [row["env_restarts"] for row in read_metrics(tmp_path / "metrics.jsonl") if "env_restarts" in row] == [1]

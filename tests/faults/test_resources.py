@@ -15,7 +15,7 @@ from agent.training.clocks import Every
 from agent.training.verification import unequal_places
 from benchmarks.reliability import injection
 
-SETTINGS = {"env.num_envs": 1, "env_frames": 80, "replay.prefill_frames": 52, "train.eval_every": 60}
+SETTINGS = {"env.num_envs": 1, "env_frames": 80, "replay.prefill_frames": 64, "train.eval_every": 72}
 SETTINGS |= {"train.train_ratio": 8, "train.eval_episodes": 1, "train.video_frames": 0}
 OPTIONS = [f"--{name}={value}" for name, value in SETTINGS.items()]
 

@@ -83,7 +83,7 @@ def test_dreams_leave_the_methods_networks_alone(methods):
 
 def test_novelty_falls_where_it_was_seen_and_is_part_of_the_dreams_reward(methods):
     methods.register("novelty", Novelty)
-    agent, chunk = make_agent(behavior__exploration="novelty", optimizer__model_lr=0.0), make_chunk(4, 8)
+    agent, chunk = make_agent(behavior__exploration="novelty", optimizer__model_lr=0.0), make_chunk(2, 4)
     found = [agent.update(chunk)["novelty"].item() for _ in range(30)]
     assert found[-1] < 0.8 * found[0]
     plain = make_agent(optimizer__model_lr=0.0)
