@@ -5,7 +5,20 @@ from pathlib import Path
 
 import pytest
 
-SLOWEST = ("test_learning.py", "test_mutations.py", "test_dmc.py", "test_runs.py", "test_settings_at_the_door.py")
+SLOWEST = (
+    "test_learning.py",
+    "test_compiling.py",
+    "test_dmc.py",
+    "test_exact_resume.py",
+    "test_mutations.py",
+    "test_nonfinite.py",
+    "test_trainer.py",
+    "test_resources.py",
+    "test_cli.py",
+    "test_settings_at_the_door.py",
+    "test_evaluations.py",
+    "test_runs.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,8 @@ DEBUG = ["train", "--preset", "debug"]
 def run(tmp_path_factory) -> Path:
     """A finished run of the debug preset."""
     logdir = tmp_path_factory.mktemp("cli") / "runs" / "demo"
-    assert main([*DEBUG, "--logdir", str(logdir), "--env_frames", "220", "--quiet"]) == 0
+    budget = ["--env_frames", "130", "--replay.prefill_frames", "60"]
+    assert main([*DEBUG, "--logdir", str(logdir), *budget, "--quiet"]) == 0
     return logdir
 
 
@@ -66,7 +67,7 @@ def test_every_command_explains_itself(capsys, command):
 def test_a_quiet_run_leaves_what_the_readme_lists(run):
     names = {path.name for path in run.iterdir()}
     assert names >= {"config.yaml", "metrics.jsonl", "progress.csv", "tensorboard", "checkpoints", "episodes", "videos"}
-    assert lines(run)[-1]["env_frames"] == 220
+    assert lines(run)[-1]["env_frames"] == 130
     assert list(lines(run)[0])[:4] == ["env_frames", "agent_steps", "updates", "wall_seconds"]
     assert any("recon_loss" in row for row in lines(run))
     assert list((run / "videos").glob("*.mp4"))

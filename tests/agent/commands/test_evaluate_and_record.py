@@ -58,14 +58,15 @@ def test_published_scores_stand_beside_a_suite_task(capsys, run, tmp_path, monke
 
 
 def test_a_run_is_evaluated_and_recorded_by_planning(capsys, run, tmp_path):
-    path, options = tmp_path / "a.json", ["--episodes=2", "--planner=mppi", "--planner.candidates=16"]
+    path = tmp_path / "a.json"
+    options = ["--episodes=1", "--planner=mppi", "--planner.candidates=16", "--planner.iterations=2"]
     assert main(["evaluate", f"--logdir={run}", f"--json={path}", *options]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("planner mppi (")]
     assert "candidates 16" in line
     planned = json.loads(path.read_text())
     assert planned["planner"]["settings"]["candidates"] == 16
     assert planned["planner"]["ms_per_decision"] > 0
-    assert main(["evaluate", f"--logdir={run}", f"--json={path}", "--overwrite", "--episodes=2"]) == 0
+    assert main(["evaluate", f"--logdir={run}", f"--json={path}", "--overwrite", "--episodes=1"]) == 0
     alone = json.loads(path.read_text())
     assert alone["planner"] is None
     assert alone["deterministic"]["returns"] != planned["deterministic"]["returns"]

@@ -141,7 +141,8 @@ def test_a_broken_reward_names_its_task():
 def test_a_run_counts_its_warnings_and_says_them_unless_quiet(tmp_path, monkeypatch, capsys, quiet):
     never = Range(high=-1.0, above="this cannot be; try [more] updates", settled=0, patience=2)
     monkeypatch.setattr("agent.training.trainer.expected_ranges", lambda config: {"recon_loss": never})
-    config = make_config("debug", overrides={"env_frames": 300, "train.eval_every": 10_000, "train.video_frames": 0})
+    changes = {"env_frames": 56, "replay.prefill_frames": 40, "env.num_envs": 1, "train.train_ratio": 16}
+    config = make_config("debug", overrides=changes | {"train.eval_every": 10_000, "train.video_frames": 0})
     Trainer(config, tmp_path, quiet=quiet).run()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     counts = [row["health_warnings"] for row in rows if "health_warnings" in row]
