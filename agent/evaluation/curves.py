@@ -145,7 +145,7 @@ def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     names = []
     for values in settings:
         parts = [_algorithm(values)] if has_several or not differing else []
-        parts += [f"{short_key(key, keys)} {_format_value(values[key])}" for key in shown if key in values]
+        parts += [f"{_short(key, keys)} {_format_value(values[key])}" for key in shown if key in values]
         more = sum(key in values for key in differing if key not in shown)
         names.append(", ".join([*parts, *([f"and {more} more settings"] if more else [])]))
     return names
@@ -170,7 +170,7 @@ def _distinguishing(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) 
     return chosen
 
 
-def short_key(key: str, keys: Sequence[str]) -> str:
+def _short(key: str, keys: Sequence[str]) -> str:
     """Return the shortest tail of a key that no other key ends with: "gamma", but "perceiver_config.enabled"."""
     parts = key.split(".")
     tails = (".".join(parts[-count:]) for count in range(1, len(parts)))

@@ -10,7 +10,6 @@ from typing import Any
 from agent.config.files import parse_value, read_yaml, write_yaml
 from agent.config.presets import make_config, setting_texts
 from agent.config.settings import MAY_CHANGE, Config
-from agent.evaluation.curves import short_key
 from agent.sweep.training_run import TrainingRun
 from agent.training.due_work import check_learnable
 from envs.tasks import checked_task
@@ -67,8 +66,10 @@ class Sweep(Settings):
         return config
 
     def _name(self, task: str, chosen: Mapping[str, str]) -> str:
-        keys = list(declared(Config))
-        parts = [task, *(f"{short_key(key, keys)}{value}" for key, value in chosen.items())]
+        """Return the name of a run, less its seed; it follows from the definition alone, since it has to last."""
+        ends = [key.rpartition(".")[2] for key in chosen]
+        shown = [end if ends.count(end) == 1 else key for end, key in zip(ends, chosen, strict=True)]
+        parts = [task, *(f"{key}{value}" for key, value in zip(shown, chosen.values(), strict=True))]
         return "-".join(re.sub(r"[^\w.+-]+", "_", part) for part in parts)
 
     def lost(self, later: "Sweep") -> str:

@@ -28,6 +28,13 @@ def test_every_combination_is_run_once_the_first_seed_first(tmp_path):
     assert runs[1].logdir == tmp_path / "runs" / runs[1].name
 
 
+def test_keys_that_end_alike_are_named_in_full(tmp_path):
+    grid = {f"world_model.{part}_config.enabled": ["true"] for part in ("perceiver", "attention")}
+    [run] = Sweep("debug", ["counting"], grid=grid).runs(tmp_path)
+    parts = ("perceiver_config.enabledtrue", "attention_config.enabledtrue")
+    assert run.name == "-".join(["counting", *(f"world_model.{part}" for part in parts), "seed0"])
+
+
 def test_a_run_s_command_makes_its_config(tmp_path):
     for run in SMALL.runs(tmp_path):
         program, train, *options = run.command(3)
