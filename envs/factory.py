@@ -19,7 +19,7 @@ from envs.pixels import EpisodeStart, PixelEnv
 from envs.reaching import ReachingEnv
 from envs.rendering import PROFILES, choose_gl_backend
 from envs.tasks import GYM_PREFIX, SUITE_TASKS, base_task, checked_task, task_arguments
-from envs.workers import end_with_parent, make_workers
+from envs.workers import end_with_parent, make_workers, stand_apart
 
 
 def register_tasks() -> None:
@@ -124,6 +124,7 @@ def _make(
         os.environ.setdefault("MUJOCO_GL", backend)  # a forkserver keeps its initial environment variables
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and closes its workers
+        stand_apart()
         end_with_parent()
         if on_start is not None:
             on_start()

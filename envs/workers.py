@@ -3,11 +3,13 @@
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -19,17 +21,39 @@ from envs.wording import describe_error
 
 logger = logging.getLogger(__name__)
 
+GROUP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _CLOSE_SECONDS = 5.0
 _DEATH_SECONDS = 1.0  # between the end of a worker's pipe and the end of its process
 
 
 def make_workers(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> AsyncVectorEnv:
     """Make each environment in its own process; an error while one is made is raised here."""
+    _start_server()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*ERROR: ")  # gymnasium repeats the error as a warning
         return AsyncVectorEnv(
             makers, context="forkserver", shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, worker=_work
         )
+
+
+def _start_server() -> None:
+    """Start the process that forks workers, if there is none, with SIGTERM and SIGHUP blocked.
+
+    torchrun sends them to all processes of a run at once. Only the parent handles them; without this process it would
+    take its workers for dead.
+    """
+    resource_tracker.ensure_running()  # changes the mask of signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def stand_apart() -> None:
+    """Let this worker have a process group of its own: signals to its parent's do not reach it, one to itself does."""
+    os.setpgrp()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
 
 
 def _work(index: int, make: Callable[[], gymnasium.Env[Any, Any]], pipe: Connection, *rest: Any) -> None:

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from multi_task_learning import rotation
-from multi_task_learning.task_gradients import are_finite, checked_losses, count_entries, fill_matrix, trainable
+from multi_task_learning.task_gradients import (
+    Average,
+    alone,
+    are_finite,
+    checked_losses,
+    count_entries,
+    fill_matrix,
+    trainable,
+)
 
 
 class BalancedSum:
@@ -27,7 +35,8 @@ class BalancedSum:
     `.grad` is overwritten. If any loss or gradient is not finite, the call leaves zeros and `last_metrics` like those
     of `RGB` (`nonfinite`, `skipped`, `found_inf`), and its Gram matrix does not enter the average.
 
-    Assignable: `get_share_params`, all parameters; `get_anchors`, by default the same; `task_num` (checked if set).
+    Assignable: `get_share_params`, all parameters; `get_anchors`, by default the same; `task_num` (checked if set);
+    `average`, which is given all gradients before they are used, where several processes share a batch.
 
     Args:
         shares: per task, the norm that its gradient is aimed at, as a share of the first task's; None: its own norm.
@@ -60,6 +69,7 @@ class BalancedSum:
         self.task_num: int | None = None
         self.get_share_params: Callable[[], Iterable[Tensor]] | None = None
         self.get_anchors: Callable[[], Iterable[Tensor]] | None = None
+        self.average: Average = alone
         self.skipped = torch.zeros((), dtype=torch.int64)
         self.last_metrics: dict[str, Tensor] = {}
         self.reset()
@@ -103,12 +113,13 @@ class BalancedSum:
         if not params:
             raise ValueError("get_share_params: got no trainable parameter, expected e.g. lambda: model.parameters()")
         self._fit_state(len(losses), params[0].device)
-        finite = are_finite(losses, params[0].device)
+        finite = are_finite(losses, params[0].device, self.average)
         if self._calls % self.every == 0:
             anchors = trainable(self.get_anchors()) if self.get_anchors is not None else params
             finite = self._solve(losses, anchors, finite)
         self._calls += 1
         gradients = _backward((torch.stack(losses) * self.weights.to(losses[0])).sum(), params)
+        self.average(gradients)
         is_good = torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()
         # a non-finite gradient of finite losses cannot be attributed to one task here, so all are marked
         finite = finite & (is_good | ~finite.all())
@@ -139,6 +150,7 @@ class BalancedSum:
         """Update average, angles and weights unless something is not finite; return which tasks are finite [n]."""
         matrix = torch.empty(len(losses), count_entries(anchors), device=finite.device)
         fill_matrix(losses, anchors, matrix, keep_graph=True)
+        self.average([matrix])
         with torch.autocast(matrix.device.type, enabled=False):
             products = matrix @ matrix.T
             finite = finite & torch.isfinite(products.diagonal())

@@ -11,6 +11,8 @@ from multi_task_learning.baselines import BASELINES, combine, make_baseline
 from multi_task_learning.lazy import Frozen, complete, freeze
 from multi_task_learning.rgb_aggregator import RGBAggregator, Scale
 from multi_task_learning.task_gradients import (
+    Average,
+    alone,
     are_finite,
     checked_losses,
     count_entries,
@@ -39,7 +41,8 @@ class RGB:
     memory between calls: parameters that feed them get the balanced gradient, all others the plain sum.
 
     Assignable, as in LibMTL: `task_num` (checked if set), `device` (of the gradient matrix; by default that of the
-    parameters), `rep_grad`, `rep`, `get_share_params`.
+    parameters), `rep_grad`, `rep`, `get_share_params`. Where several processes share a batch, `average` is given all
+    gradients before they are balanced, so that all processes balance alike; not with `rep_grad`.
 
     Example::
 
@@ -68,6 +71,7 @@ class RGB:
         self.rep_grad = False
         self.rep: Tensor | Sequence[Tensor] | None = None
         self.get_share_params: Callable[[], Iterable[Tensor]] | None = None
+        self.average: Average = alone
         self.skipped = torch.zeros((), dtype=torch.int64)
         self.last_metrics: dict[str, Tensor] = {}
         self.aggregator = RGBAggregator(mu, lambd, alpha_steps, lr_inner, scale)
@@ -135,7 +139,8 @@ class RGB:
         """Run one backward pass per task; return (gradient [P], finite per task [n])."""
         matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(params)), device)
         owners = fill_matrix(losses, params, matrix, keep_graph=False)
-        finite = are_finite(losses, device) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
+        self.average([matrix])
+        finite = are_finite(losses, device, self.average) & torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))
         plain = []
         for _, start, stop in plain_runs(owners, params):
             columns = matrix[:, start:stop]
@@ -159,8 +164,9 @@ class RGB:
     ) -> tuple[Tensor, Tensor]:
         vector = self._vector = _reused(self._vector, (count_entries(params),), device)
         flatten(gradient(total, params, retain_graph=False), params, vector)
+        self.average([vector])
         is_good = torch.isfinite(torch.linalg.vector_norm(vector))
-        finite = are_finite(losses, device)
+        finite = are_finite(losses, device, self.average)
         # a non-finite gradient of finite losses cannot be attributed to one task here, so all are marked
         return vector, finite & (is_good | ~finite.all())
 
@@ -176,6 +182,8 @@ class RGB:
             raise ValueError("rep: got None, expected this batch's representation, since rep_grad is True")
         if self.every > 1:
             raise ValueError(f"every: got {self.every}, expected 1, since rep_grad is True")
+        if self.average is not alone:
+            raise ValueError("average: got one with rep_grad, expected none: activations have no mean over processes")
         reps = [self.rep] if isinstance(self.rep, Tensor) else list(self.rep)
         self.rep = None  # it keeps the graph alive
         matrix = self._matrix = _reused(self._matrix, (len(losses), count_entries(reps)), device)

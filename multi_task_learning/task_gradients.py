@@ -1,6 +1,6 @@
 """Gradients of several losses with respect to a list of tensors, as the rows of a matrix [tasks, entries]."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 SHARED = -1  # two or more tasks reach the tensor
 UNREACHED = -2
 
+Average = Callable[[Sequence[Tensor]], None]  # replaces tensors in place by their means over several processes
 Run = tuple[int, int, int]  # (owner, start, stop): columns whose tensors have the same owner
 
 
@@ -30,9 +31,15 @@ def checked_losses(task_losses: Sequence[Tensor], task_num: int | None) -> list[
     return losses
 
 
-def are_finite(losses: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Return whether each loss is finite, as bools [n]."""
-    return torch.stack([torch.isfinite(loss.detach()).to(device) for loss in losses])
+def alone(tensors: Sequence[Tensor]) -> None:
+    """Leave tensors as they are: the `Average` of a single process."""
+
+
+def are_finite(losses: Sequence[Tensor], device: torch.device, average: Average = alone) -> Tensor:
+    """Return whether each loss is finite, in every process, as bools [n]."""
+    flags = torch.stack([torch.isfinite(loss.detach()).to(device) for loss in losses]).float()
+    average([flags])
+    return flags == 1.0
 
 
 def count_entries(tensors: Sequence[Tensor]) -> int:

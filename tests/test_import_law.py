@@ -45,8 +45,16 @@ def test_pillars_do_not_know_each_other_and_only_the_model_balances(path: Path):
     parts = path.relative_to(ROOT).parts
     modules = {tuple(module.split(".")) for module in imported(path)}
     if parts[1] in PILLARS:
+        # of the rest: layers, settings, what a prior is, and statistics of a batch that several processes share
         inside = {module[1] for module in modules if module[0] == "world_model" and len(module) > 1}
-        assert inside <= {parts[1], "layers", "distributions", "config", "prior"}  # settings; what a prior is
+        assert inside <= {
+            parts[1],
+            "layers",
+            "distributions",
+            "config",
+            "prior",
+            "ranks",
+        }  # ranks: statistics of a batch
     if parts != ("world_model", "model.py"):
         assert not any(module[0] == "multi_task_learning" for module in modules)
 

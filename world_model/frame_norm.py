@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from world_model import ranks
+
 MIN_SCALE = 0.02  # for pixels in [0, 1], so that frames that never change are not amplified
 
 
@@ -63,6 +65,7 @@ class FrameNorm(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def _statistics(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        mean = frames.mean(0)
-        variance = torch.linalg.vector_norm(frames).square() / frames.numel() - mean.square().mean()
+        mean = ranks.mean(frames.mean(0))
+        power = ranks.mean(torch.linalg.vector_norm(frames).square() / frames.numel())
+        variance = power - mean.square().mean()
         return mean, variance.clamp_min(MIN_SCALE**2).sqrt()

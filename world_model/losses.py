@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from world_model import ranks
 from world_model.config import PriorConfig
 from world_model.distributions import at_least_float32, full_precision
 from world_model.prior import PriorParameters
@@ -15,7 +16,8 @@ from world_model.prior import PriorParameters
 def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
     """Zero out invalid entries and rescale: mean(result) = mean of `loss` over `valid` (0 where nothing is valid)."""
     valid = valid.to(loss.dtype)
-    return loss * valid * (valid.numel() / valid.sum().clamp_min(1.0))
+    entries = valid.numel() * ranks.rank_count()
+    return loss * valid * (entries / ranks.total(valid.sum()).clamp_min(1.0))
 
 
 def choose_frames(shape: torch.Size, fraction: float, generator: Generator | None, device: torch.device) -> Tensor:

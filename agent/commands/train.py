@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.commands import Job, say
+from agent.commands.doctor.checks import version
 from agent.commands.parser import (
     PROGRAM,
     Parser,
@@ -19,9 +19,10 @@ from agent.commands.parser import (
     new_config,
     resumed_config,
 )
-from agent.config.nested import merge
+from agent.config.nested import flatten, merge
 from agent.config.presets import parse_settings
 from agent.run_folder.wandb_writer import WandbWriter, check_wandb
+from agent.training.ranks import RankFailed, Ranks, join
 from world_model.settings import from_mapping
 
 if TYPE_CHECKING:
@@ -34,8 +35,27 @@ HELP = """Every setting is an option too: --env_frames 100000, --seed 1, --repla
 config.yaml in a run's folder lists them all. The same command again resumes the run."""
 
 
+class _Run(NamedTuple):
+    """What a command line asks for."""
+
+    config: "Config"
+    payload: dict[str, Any] | None  # the checkpoint to resume from
+    logdir: Path
+    options: argparse.Namespace
+    start: "Start | None"
+
+
 def prepare(arguments: list[str]) -> Job:
-    """Take the config from the options, or from an existing run's folder, and build the trainer."""
+    """Take the config from the options, or from an existing run's folder, and build the trainer; with all ranks."""
+    ranks = join()
+    with ranks.reported_once():
+        with ranks.together():
+            asked = _read(arguments, ranks)
+        _check_alike(asked, ranks)
+        return _training(asked, ranks)
+
+
+def _read(arguments: list[str], ranks: Ranks) -> _Run:
     parser = Parser("train", epilog=HELP)
     parser.add_argument("--task", help="task to learn, such as walker_walk (default: cartpole_swingup)")
     parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu if there is a GPU, else cpu)")
@@ -51,6 +71,7 @@ def prepare(arguments: list[str]) -> Job:
         raise ValueError(f"max_minutes: got {options.max_minutes}, expected a positive number")
     if options.wandb:
         check_wandb()
+    options.quiet |= not ranks.is_first
     tell = _teller(options)
     start = None
     if options.source is not None:
@@ -76,7 +97,20 @@ def prepare(arguments: list[str]) -> Job:
         config = _new_config(options, overrides, start, tell)
     if start is not None and config.algo != "aime":
         raise ValueError(f"from: got algo {config.algo}, expected aime, whose weights {start.name} holds")
-    return _training(config, payload, logdir, options, start)
+    ranks.share(config)
+    ranks.use_device(config.device)
+    return _Run(config, payload, logdir, options, start)
+
+
+def _check_alike(asked: _Run, ranks: Ranks) -> None:
+    """Raise ValueError unless all ranks are about to do the same."""
+    if ranks.count > 1:
+        import torch
+
+        versions = {"version of aime": version(), "version of torch": torch.__version__}
+        updates = None if asked.payload is None else asked.payload["counters"]["updates"]
+        place = {"logdir": str(asked.logdir), "updates of the newest checkpoint": updates}
+        ranks.check_same(versions | dict(flatten(asdict(asked.config))) | place)
 
 
 def _teller(options: argparse.Namespace) -> Callable[[str], None]:
@@ -111,14 +145,9 @@ def _check_start(config: "Config", start: "Start | None", is_new: bool, logdir: 
         raise ValueError(f"from: got none, expected {config.started_from}: '{logdir}' has no checkpoint yet")
 
 
-def _training(
-    config: "Config",
-    payload: dict[str, Any] | None,
-    logdir: Path,
-    options: argparse.Namespace,
-    start: "Start | None",
-) -> Job:
+def _training(asked: _Run, ranks: Ranks) -> Job:
     """Build the trainer, which checks task, rendering and replay budget, and return the job that runs it."""
+    config, payload, logdir, options, start = asked
     resume, tell = payload is not None, _teller(options)
     if payload is not None:
         from agent.training.due_work import is_over
@@ -130,7 +159,7 @@ def _training(
         tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")
     from agent.training.threads import overload
 
-    trainer = _trainer(config.algo, start)(config, logdir, resume, options.max_minutes, options.quiet)
+    trainer = _make_trainer(asked, ranks)
     if start is not None and not resume:
         tell(f"starting from {start.name}")
     tell(
@@ -142,34 +171,44 @@ def _training(
         tell(load)
 
     def job() -> int:
-        if options.wandb:
+        if options.wandb and ranks.is_first:
             trainer.logger.attach(WandbWriter(logdir, asdict(config), resume, tell))
+        is_reported = ranks.is_first
         try:
             trainer.run()
+        except RankFailed as error:
+            trainer.fail(str(error))
         except (Exception, SystemExit) as error:  # an environment may call sys.exit
+            from agent.run_folder.shards import rank_folder
             from agent.training.recovery import keep_traceback
 
-            trainer.fail(keep_traceback(error, logdir))
-        if trainer.has_failed:
+            is_reported = True  # whatever the rank: the others do not know about it
+            trainer.fail(keep_traceback(error, rank_folder(logdir, ranks.index)))
+        if trainer.has_failed and is_reported:
             print(f"{PROGRAM}: error: {trainer.stop_reason}", file=sys.stderr)
         if trainer.stop_reason:
             reason = "failed" if trainer.has_failed else trainer.stop_reason
             tell(f"stopped ({reason}) at {trainer.env_frames:,} env_frames; resume with")
-            tell(f"  {hint('train', '--logdir', logdir, '--resume')}")
+            again = hint("train", "--logdir", logdir, "--resume")
+            tell(f"  {again if ranks.count == 1 else 'the same command of torchrun'}")
         tell("next:")
         tell(f"  {hint('evaluate', '--logdir', logdir)}")
         tell(f"  {hint('record', '--logdir', logdir)}")
+        if not trainer.has_failed:
+            ranks.leave()
         return int(trainer.has_failed)
 
     return job
 
 
-def _trainer(algo: str, start: "Start | None") -> "Callable[..., Trainer | BaselineTrainer]":
-    """Return the trainer class of an algorithm, ours with a start; only a baseline imports Stable-Baselines3."""
-    if algo == "aime":
+def _make_trainer(asked: _Run, ranks: Ranks) -> "Trainer | BaselineTrainer":
+    """Make the trainer of the config's algorithm; only a baseline imports Stable-Baselines3."""
+    config, payload, logdir, options, start = asked
+    usual = (config, logdir, payload is not None, options.max_minutes, options.quiet)
+    if config.algo == "aime":
         from agent.training.trainer import Trainer
 
-        return partial(Trainer, start=start)
+        return Trainer(*usual, start=start, ranks=ranks)
     from agent.stable_baselines.baseline_trainer import BaselineTrainer
 
-    return BaselineTrainer
+    return BaselineTrainer(*usual)

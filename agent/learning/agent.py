@@ -21,7 +21,7 @@ from agent.learning.planner import MPPI, PLANNERS
 from agent.learning.weight_average import WeightAverage
 from envs.wording import one_line
 from replay import Chunk
-from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model import DPGMMVariationalRecurrentAutoencoder, ranks
 from world_model.settings import from_mapping, unknown_key
 from world_model.state import Memory, State
 
@@ -42,6 +42,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def _average_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Average an optimizer's gradients over the ranks that share the batch, before its step."""
+    ranks.average_gradients(weight for group in optimizer.param_groups for weight in group["params"])
+
+
 class Agent:
     """World model, actor-critic and their learners on one device, with their own random generators.
 
@@ -59,6 +64,8 @@ class Agent:
             self.actor_critic = ActorCritic(features, action_dim, config.behavior, is_discrete).to(self.device)
             explore = EXPLORATIONS[config.behavior.exploration]
             self.exploration = explore(config.behavior, features, action_dim, is_discrete).to(self.device)
+            if self.exploration.optimizer is not None:  # it steps by itself
+                self.exploration.optimizer.register_step_pre_hook(_average_gradients)
         self.model_learner = ModelLearner(self.model, config.losses, config.optimizer, self.autocast)
         self.behavior_learner = BehaviorLearner(
             self.model, self.actor_critic, config.behavior, config.optimizer, self.autocast, self.exploration
@@ -69,9 +76,13 @@ class Agent:
         self.updates = 0
         self.progress = 0.0  # share of the run that is over, set by who runs it; `optimizer.anneal` follows it
         self.generators = {name: Generator(self.device) for name in ("act", "learn")}
-        seeds = np.random.SeedSequence(config.seed).generate_state(len(self.generators))
-        for generator, seed in zip(self.generators.values(), seeds, strict=True):
-            generator.manual_seed(int(seed))
+        self.seed_generators(config.seed)
+
+    def seed_generators(self, seed: int) -> None:
+        """Seed what acting and learning draw; the weights stay as they are."""
+        seeds = np.random.SeedSequence(seed).generate_state(len(self.generators))
+        for generator, own in zip(self.generators.values(), seeds, strict=True):
+            generator.manual_seed(int(own))
 
     @property
     def num_parameters(self) -> int:

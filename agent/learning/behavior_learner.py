@@ -12,7 +12,7 @@ from agent.learning.actor_critic import ActorCritic
 from agent.learning.exploration import Exploration
 from agent.learning.policies import Gaussian, Policy
 from agent.learning.returns import dream_weights, lambda_returns, played_returns
-from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model import DPGMMVariationalRecurrentAutoencoder, ranks
 from world_model.prior import Noise
 from world_model.state import State
 
@@ -135,6 +135,7 @@ class BehaviorLearner:
         networks = self.actor_critic
         self.optimizer.zero_grad(set_to_none=True)
         (actor_loss + critic_loss).backward()
+        ranks.average_gradients([*networks.actor.parameters(), *networks.critic.parameters()])
         actor_norm = nn.utils.clip_grad_norm_(networks.actor.parameters(), self.clip)
         critic_norm = nn.utils.clip_grad_norm_(networks.critic.parameters(), self.clip)
         is_finite = torch.isfinite(actor_norm) & torch.isfinite(critic_norm)

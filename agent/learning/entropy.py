@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from agent.config.schedules import value_at
 from agent.config.settings import BehaviorConfig
 from agent.learning.policies import Gaussian, Policy
+from world_model import ranks
 
 RATE = 0.005  # change of ln η per update and per unit of ln σ
 LOG_RANGE = (-12.0, 0.0)  # of ln η
@@ -48,7 +49,7 @@ class EntropyBonus(nn.Module):
         """Move the weight towards the target of this update; return it as a metric, none without a target."""
         if not self.has_target:
             return {}
-        gap = math.log(value_at(self.target_std, updates)) - _log_std(policy).mean()
+        gap = math.log(value_at(self.target_std, updates)) - ranks.mean(_log_std(policy).mean())
         moved = (self.log_weight + RATE * gap).clamp(*LOG_RANGE)
         self.log_weight.copy_(torch.where(torch.isfinite(gap), moved, self.log_weight))
         return {"entropy_weight": self.log_weight.exp()}

@@ -13,7 +13,7 @@ from agent.config.schedules import value_at
 from agent.config.settings import LossConfig, OptimizerConfig
 from agent.learning.muon import Muon
 from multi_task_learning import RGB, BalancedSum, LossAggregator, task_names
-from world_model import DPGMMVariationalRecurrentAutoencoder
+from world_model import DPGMMVariationalRecurrentAutoencoder, ranks
 from world_model.loss_groups import Groups, regroup
 from world_model.monitors import measure
 from world_model.output import ModelOutput
@@ -38,6 +38,7 @@ class ModelLearner:
         self.rgb = _make_balancing(model, groups)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.rgb.get_share_params = lambda: iter(self.parameters)
+        self.rgb.average = ranks.average
         self.optimizer: torch.optim.Adam
         if optimizer.matrix_lr > 0:
             self.optimizer = Muon(model, optimizer.model_lr, optimizer.matrix_lr)

@@ -10,6 +10,8 @@ return    V0       V1       V2                  lambda_returns [N, H]
 import torch
 from torch import Tensor, nn
 
+from world_model import ranks
+
 
 def lambda_returns(rewards: Tensor, continues: Tensor, values: Tensor, gamma: float, lambd: float) -> Tensor:
     """Compute V_t = r_{t+1} + γ n_{t+1} [(1-λ) v_{t+1} + λ V_{t+1}], V_H = v_H (Sutton & Barto 12.3; DreamerV3 eq. 7).
@@ -67,7 +69,7 @@ class ReturnScale(nn.Module):
     @torch.no_grad()
     def forward(self, returns: Tensor) -> Tensor:
         """Add a batch of returns [...] and return the divisor max(1, S) []."""
-        low, high = torch.quantile(returns.float().flatten(), self.levels)
+        low, high = torch.quantile(ranks.gather(returns.float().flatten()), self.levels)
         step = torch.where(torch.isfinite(high - low), 1 - self.decay, 0.0)  # ignore non-finite dreams
         self.value.lerp_(torch.nan_to_num(high - low, posinf=0.0), step)
         self.debias.lerp_(torch.ones_like(self.debias), step)

@@ -20,6 +20,7 @@ from agent.config.settings import Config
 from agent.learning.agent import Agent
 from agent.learning.muon import Muon
 from agent.run_folder.schema import Array, Count, Each, Maybe, Table, check
+from agent.run_folder.shards import OWN, num_ranks, of_rank
 from envs.wording import one_line
 from multi_task_learning import BalancedSum
 from replay.entries import check_unfinished
@@ -40,6 +41,7 @@ PARTS = {
     "means": Table(object),
     "random": Table(object),
 }
+RANK = dict.fromkeys((*OWN, "generators"), Table(object))  # a part of `ranks`
 BASELINE = {
     "counters": COUNTERS,
     "due": {"updates": Count(), "evaluation": bool},
@@ -75,8 +77,17 @@ def check_payload(payload: dict[str, Any]) -> None:
 
 def check_run(payload: dict[str, Any]) -> None:
     """Raise ValueError `<part>: got X, expected Y` unless a run can resume from this payload."""
-    check(payload, PARTS, "payload")
-    collector, built = payload["collector"], check_model(payload)
+    check(payload, PARTS | ({"ranks": Each(RANK)} if "ranks" in payload else {}), "payload")
+    agent = check_model(payload)
+    for part in payload.get("ranks", ()):
+        _check_generators(part["generators"], agent)
+    for index in range(num_ranks(payload)):
+        _check_part(of_rank(payload, index), agent)
+
+
+def _check_part(payload: dict[str, Any], built: Agent) -> None:
+    """Check a payload as one rank reads it, apart from the weights of its agent."""
+    collector = payload["collector"]
     _check_collector(collector, built)
     for name, counted in (("agent", ("updates",)), ("collector", ("env_frames", "agent_steps"))):
         for key in counted:
@@ -132,9 +143,13 @@ def check_agent(state: dict[str, Any], agent: Agent) -> None:
         _check_balanced_sum(state["rgb"], agent)
     else:
         _check_rgb(state["rgb"], agent)
-    check(state["generators"], dict.fromkeys(form["generators"], Array(torch.uint8, (None,))), "agent.generators")
-    for name, saved in state["generators"].items():
-        if saved.shape == form["generators"][name].shape:
+    _check_generators(state["generators"], agent)
+
+
+def _check_generators(states: Any, agent: Agent) -> None:
+    check(states, dict.fromkeys(agent.generators, Array(torch.uint8, (None,))), "agent.generators")
+    for name, saved in states.items():
+        if saved.shape == agent.generators[name].get_state().shape:
             _attempt(f"agent.generators.{name}", torch.Generator().set_state, saved.cpu())
 
 

@@ -17,6 +17,7 @@ from agent.run_folder.checkpoint import checkpoint_paths, load_checkpoint, load_
 from agent.run_folder.contents import check_payload, is_baseline, saved_config
 from agent.run_folder.model_file import File, read_model
 from agent.run_folder.places import find_agent, is_named
+from agent.run_folder.shards import of_rank
 from agent.run_folder.weights import Start, weights_of
 
 log = logging.getLogger(__name__)
@@ -100,12 +101,12 @@ def trained_frames(place: Path) -> int:
     return read_agent_file(place).card.env_frames if is_agent_file(place) else load_run(place)["counters"]["env_frames"]
 
 
-def first_episodes(logdir: Path) -> list[int]:
-    """Return the number of the oldest episode that each good checkpoint of a run needs."""
+def first_episodes(logdir: Path, rank: int = 0) -> list[int]:
+    """Return the number of the oldest episode that each good checkpoint of a run needs, of the episodes of one rank."""
     numbers = []
     for path in checkpoint_paths(logdir / "checkpoints"):
-        with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
-            numbers += load_checkpoint(path)["replay"]["episodes"]["number"][:1].tolist()
+        with contextlib.suppress(ValueError, OSError, KeyError, TypeError, IndexError):
+            numbers += of_rank(load_checkpoint(path), rank)["replay"]["episodes"]["number"][:1].tolist()
     return numbers
 
 

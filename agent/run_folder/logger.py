@@ -149,6 +149,32 @@ class Logger:
             closing.callback(self._file.close)
 
 
+class NoLogger:
+    """The logger of a rank that leaves logging to the first one."""
+
+    def attach(self, *mirrors: Mirror) -> None:
+        """Do nothing."""
+
+    def detach(self) -> list[Mirror]:
+        """Return no mirrors."""
+        return []
+
+    def write(self, counters: Mapping[str, float], metrics: Mapping[str, float | Tensor]) -> None:
+        """Do nothing."""
+
+    def video(self, tag: str, frames: NDArray[np.uint8], fps: float) -> None:
+        """Do nothing."""
+
+    def note(self, line: str) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a metrics.jsonl (none if there is no file), skipping incomplete and invalid ones."""
     if not path.is_file():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from agent.config.settings import Config
 from agent.run_folder.load import first_episodes
+from agent.run_folder.shards import rank_folder
 from replay import EpisodeStore, ReplayBuffer, check_budget, row_bytes
 
 
@@ -49,11 +50,13 @@ def needed_bytes(config: Config, action_dim: int) -> tuple[int, int]:
     return (0, rows // 4 + rows) if config.replay.memmap else (rows, rows // 4)
 
 
-def open_storage(config: Config, logdir: Path, action_dim: int, pin_memory: bool) -> tuple[EpisodeStore, ReplayBuffer]:
-    """Open the run's episodes, and an empty ring that writes every finished episode there."""
-    folder = logdir / "episodes"
+def open_storage(
+    config: Config, logdir: Path, action_dim: int, pin_memory: bool, rank: int = 0
+) -> tuple[EpisodeStore, ReplayBuffer]:
+    """Open the run's episodes, those of one rank, and an empty ring that writes every finished episode there."""
+    folder = rank_folder(logdir, rank) / "episodes"
     store = EpisodeStore(folder, config.train.keep_checkpoints)
-    store.needed.extend(first_episodes(logdir))
+    store.needed.extend(first_episodes(logdir, rank))
     buffer = ReplayBuffer(
         capacity_rows(config, action_dim),
         image_shape=config.env.image_shape,

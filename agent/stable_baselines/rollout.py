@@ -110,7 +110,8 @@ class Rollout:
 
     def due(self) -> int:
         """Return the number of due updates; none before the prefill is over and a chunk can be sampled."""
-        if not can_update(self._agent.config, self._agent_steps, self.replay):
+        config = self._agent.config
+        if not can_update(config, self._agent_steps, self.replay.can_sample(config.replay.sample_length)):
             self._ratio.skip(self._agent_steps)
             return 0
         return self._ratio(self._agent_steps)

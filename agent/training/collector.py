@@ -13,9 +13,10 @@ from torch.utils import _pytree as pytree
 from agent.config.settings import Config
 from agent.learning.agent import Agent
 from agent.run_folder.storage import episode_bound
+from agent.training.ranks import Ranks
 from agent.training.screen import outlast_screen
 from envs import Driver, Step, make_vector_env
-from envs.driver import episode_starts
+from envs.driver import EnvironmentFailure, episode_starts
 from envs.pixels import EpisodeStart
 from envs.spaces import random_actions
 from envs.workers import close_vector_env
@@ -30,11 +31,15 @@ class Collector:
         config: settings of the run.
         state: a collector's `state_dict`, from which the environments continue. If their number has changed, the
             episodes in progress are dropped and new ones begin.
+        ranks: those that collect for the same run; counters are sums over all of them.
     """
 
-    def __init__(self, config: Config, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, config: Config, state: dict[str, Any] | None = None, ranks: Ranks | None = None) -> None:
         self.config = config
+        self.ranks = Ranks() if ranks is None else ranks
         self.env_frames = self.agent_steps = 0
+        self.cut = self.restarts = 0  # episodes that the last row cut off, and restarts of environments so far
+        self.can_sample = False  # whether there is a chunk in the replay of every rank
         self.random = np.random.default_rng([config.seed, 1])
         self.returns = np.zeros(config.env.num_envs)
         self.memory: Memory | None = None
@@ -42,7 +47,7 @@ class Collector:
         self.bound = episode_bound(config, self.driver.action_dim)
 
     def collect(self, agent: Agent, replay: ReplayBuffer) -> list[float]:
-        """Add one row of every environment to the replay; return the returns of episodes that ended."""
+        """Add one row of every environment to the replay; return the returns of episodes that ended, on any rank."""
         memory = self.memory if self.memory is not None else agent.initial_state(self.driver.num_envs)
 
         def policy(step: Step) -> NDArray[np.float32]:
@@ -51,18 +56,26 @@ class Collector:
             actions, self.memory = agent.act(step.image, step.is_first, memory, "collect")
             return actions
 
-        step = self.driver.tick(policy)
-        self.close_cut_episodes(replay)
-        replay.add(step)
-        decisions = int((~step.is_first).sum())
+        with self.ranks.together():
+            try:
+                step = self.driver.tick(policy)
+            except EnvironmentFailure:
+                replay.finish_partial(self.driver.cut)
+                raise
+            replay.finish_partial(self.driver.cut)  # their next row begins another episode
+            replay.add(step)
+        self.returns = np.where(step.is_first, 0.0, self.returns + step.reward)
+        return self._count(step, replay.can_sample(self.config.replay.sample_length))
+
+    def _count(self, step: Step, can_sample: bool) -> list[float]:
+        """Update the counters with the rows of all ranks; return the returns of their episodes that ended."""
+        ended, driver = self.returns[step.is_last].tolist(), self.driver
+        own = (int((~step.is_first).sum()), len(ended), can_sample, len(driver.cut), driver.restarts)
+        decisions, num_ended, num_ready, self.cut, self.restarts = self.ranks.total(*own)
         self.agent_steps += decisions
         self.env_frames += decisions * self.config.env.action_repeat
-        self.returns = np.where(step.is_first, 0.0, self.returns + step.reward)
-        return self.returns[step.is_last].tolist()
-
-    def close_cut_episodes(self, replay: ReplayBuffer) -> None:
-        """End the episodes of environments that failed, because their next row begins another episode."""
-        replay.finish_partial(self.driver.cut)
+        self.can_sample = num_ready == self.ranks.count
+        return [value for values in self.ranks.gather(ended) for value in values] if num_ended else []
 
     def state_dict(self) -> dict[str, Any]:
         """Return counters, the policy's memory, random states and the episodes in progress, as tensors and values."""

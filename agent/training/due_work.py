@@ -33,10 +33,10 @@ class DueWork:
         """Return whether the run is complete: the budget is spent, and no work is due."""
         return self.is_done and env_frames >= self._config.env_frames
 
-    def add_row(self, env_frames: int, agent_steps: int, updates: int, replay: ReplayBuffer) -> None:
+    def add_row(self, env_frames: int, agent_steps: int, updates: int, can_sample: bool) -> None:
         """Add the work that becomes due with a row of every environment; the counters include that row."""
         is_last = env_frames >= self._config.env_frames
-        if can_update(self._config, agent_steps, replay):
+        if can_update(self._config, agent_steps, can_sample):
             self.updates = self._ratio(agent_steps) + is_last * self._config.train.final_updates
         else:
             self._ratio.skip(agent_steps)  # nothing to learn from yet
@@ -91,9 +91,9 @@ def _later_updates(payload: dict[str, Any], config: Config) -> int:
     return max(0, config.train.final_updates - before)
 
 
-def can_update(config: Config, agent_steps: int, replay: ReplayBuffer) -> bool:
+def can_update(config: Config, agent_steps: int, can_sample: bool) -> bool:
     """Return whether the prefill is over and a chunk can be sampled."""
-    return not _is_prefill(config, agent_steps) and replay.can_sample(config.replay.sample_length)
+    return can_sample and not _is_prefill(config, agent_steps)
 
 
 def check_learnable(config: Config) -> None:

@@ -18,13 +18,14 @@ from agent.learning.errors import NotFinite
 from agent.run_folder.checkpoint import save_checkpoint
 from agent.run_folder.load import load_run
 from agent.run_folder.lock import RunLock
-from agent.run_folder.logger import Logger
+from agent.run_folder.logger import Logger, NoLogger
 from agent.run_folder.random_state import (
     global_random_state,
     restore_global_random_state,
     seed_global_random_state,
 )
 from agent.run_folder.running_means import RunningMeans
+from agent.run_folder.shards import check_num_ranks, of_rank, pack_part, rank_folder, unpack_part
 from agent.run_folder.storage import check_storage, open_storage
 from agent.run_folder.weights import Start
 from agent.training.clocks import Deadline, Every
@@ -34,6 +35,7 @@ from agent.training.due_work import DueWork, check_learnable, why_no_update
 from agent.training.evaluator import Evaluator, dispensable
 from agent.training.guard import Guard
 from agent.training.health import Health, expected_ranges
+from agent.training.ranks import RankFailed, Ranks
 from agent.training.recovery import SLOWER, back_to_sound, halved, is_slower, protected, slower
 from agent.training.stopping import Stopped
 from agent.training.threads import Pace, choose_threads, one_update
@@ -56,6 +58,9 @@ class Trainer:
     never stopped. Work of a killed run after its last checkpoint is repeated.
 
     start: the weights that a new run begins with. ValueError if they are of other actions or of another model.
+
+    With several `ranks` each of them runs this loop on environments and a replay of its own, in step with the others
+    (docs/scaling.md). What decides what comes next is therefore the same on all of them.
     """
 
     def __init__(
@@ -66,23 +71,28 @@ class Trainer:
         max_minutes: float | None = None,
         quiet: bool = False,
         start: Start | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config, self.logdir, self.start = config, Path(logdir), start
-        self.lock = RunLock(self.logdir)
+        self.ranks = Ranks() if ranks is None else ranks
+        self.folder = rank_folder(self.logdir, self.ranks.index)  # of what only this rank writes
+        self.lock = RunLock(self.folder)
         with ExitStack() as cleanup:
             cleanup.callback(self.lock.release)
-            if self.logdir.is_dir():
-                self.lock.acquire()
-            payload = load_run(self.logdir) if resume else None
-            if payload is None or payload["counters"]["updates"] == 0:
-                check_learnable(config)
-            self.collector = Collector(config, payload["collector"] if payload is not None else None)
-            cleanup.callback(self.collector.driver.close)
+            with self.ranks.together():
+                if self.folder.is_dir():
+                    self.lock.acquire()
+                payload = load_run(self.logdir) if resume else None
+                if payload is None or payload["counters"]["updates"] == 0:
+                    check_learnable(config)
+                payload = self._own(payload)
+                self.collector = self._make_collector(payload)
+                cleanup.callback(self.collector.driver.close)
             self._build(payload)
             cleanup.pop_all()
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self.deadline = Deadline(max_minutes)
-        self.display = Display(config.env_frames, quiet)
+        self.display = Display(config.env_frames, quiet or not self.ranks.is_first)
         self.evaluator = Evaluator(config, self.logdir, self.note, config.train.video_frames)
         self.recent: dict[str, float] = {}
         self._reported: set[str] = set()  # notes that were shown already
@@ -93,33 +103,56 @@ class Trainer:
         self.is_whole = True  # whether the run is between two steps, in a state that a checkpoint can hold
         self.stop_reason, self.has_failed = "", False  # why the run ends, and whether the user has to fix that
 
+    def _own(self, payload: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return a payload as this rank reads it. ValueError for one of another number of ranks."""
+        if payload is None:
+            return None
+        check_num_ranks(payload, self.ranks.count)
+        return of_rank(payload, self.ranks.index)
+
+    def _make_collector(self, payload: dict[str, Any] | None) -> Collector:
+        state = payload["collector"] if payload is not None else None
+        return Collector(self.ranks.share(self.config), state, self.ranks)
+
     def _build(self, payload: dict[str, Any] | None) -> None:
         """Build everything but the environments: new, or from a checkpoint's payload."""
-        self.threads = choose_threads(self.config, one_update)
+        with self.ranks.together():
+            threads = choose_threads(self.config, one_update)
+        self.threads = self.ranks.gather(threads)[0]  # with other ones a rank's weights might round differently
         torch.set_num_threads(self.threads.count)
         self.config = replace(self.config, threads=self.threads.count)  # kept by a resumed run
         config, driver = self.config, self.collector.driver
-        self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
-        if payload is None and self.start is not None:
-            self.start.give_to(self.agent)
-        if config.compile:
-            self.agent.compile()
-        check_storage(config, self.logdir, driver.action_dim)
+        with self.ranks.together():
+            self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
+            if payload is None and self.start is not None:
+                self.start.give_to(self.agent)
+            if config.compile:
+                self.agent.compile()
+            check_storage(config, self.logdir, driver.action_dim)
+        with self.ranks.together():  # nothing was written before
+            self._open(config, payload)
+
+    def _open(self, config: Config, payload: dict[str, Any] | None) -> None:
+        """Open the run's folder and restore the payload."""
+        own, action_dim, pin_memory = self.ranks.share(config), self.agent.action_dim, self.agent.device.type == "cuda"
         self.lock.acquire()
-        self.store, self.replay = open_storage(config, self.logdir, driver.action_dim, self.agent.device.type == "cuda")
-        self.guard = Guard(self.logdir, config.train.max_skipped, self.note)
+        self.store, self.replay = open_storage(own, self.logdir, action_dim, pin_memory, self.ranks.index)
+        self.guard = Guard(self.folder, config.train.max_skipped, self.note)
         self.due = DueWork(config)
         self.health = Health(expected_ranges(config))
         self.means = RunningMeans()
         at = {}
         if payload is None:
             self.store.remove_newer(-1)  # episodes of a run that was killed before its first checkpoint
-            seed_global_random_state(config.seed)
+            seed_global_random_state(own.seed)
+            self.agent.seed_generators(own.seed)
         else:
             self.load_state_dict(payload)
             at = {"updates": self.agent.updates, "env_frames": self.env_frames}
-        save_config(config, self.logdir / "config.yaml")
-        self.logger = Logger(self.logdir, **at, settings=dict(flatten(asdict(config))))
+        self.logger: Logger | NoLogger = NoLogger()
+        if self.ranks.is_first:
+            save_config(config, self.logdir / "config.yaml")
+            self.logger = Logger(self.logdir, **at, settings=dict(flatten(asdict(config))))
 
     @property
     def env_frames(self) -> int:
@@ -141,7 +174,7 @@ class Trainer:
         An unexpected error is raised after a checkpoint, unless it came in the middle of a step.
         """
         self.started = time.monotonic() - self.seconds_before
-        with protected(self, self._checkpoint):
+        with protected(self, self._checkpoint if self.ranks.count == 1 else _save_nothing):
             while not (self._finished() and self.is_saved):
                 trouble = self._advance()
                 if trouble:  # outside the handler, where no traceback keeps the agent alive
@@ -164,7 +197,6 @@ class Trainer:
             return str(error)
         except EnvironmentFailure as error:
             self.fail(str(error))
-            self.collector.close_cut_episodes(self.replay)
         return ""
 
     @contextmanager
@@ -187,6 +219,13 @@ class Trainer:
         return self._stopping() or self.due.is_over(self.env_frames)
 
     def _stopping(self) -> bool:
+        """Return whether the run should end: when one rank is asked to stop, all do."""
+        if not self.ranks.any(self._is_asked_to_stop()):
+            return False
+        self.stop_reason = next(filter(None, self.ranks.gather(self.stop_reason)))
+        return True
+
+    def _is_asked_to_stop(self) -> bool:
         if self.stop_reason == "" and self.deadline.passed():
             self.stop("wall-clock limit")
         return self.stop_reason != ""
@@ -206,7 +245,7 @@ class Trainer:
         if self.due.evaluation:
             self._evaluate()
             self._checkpoint()
-        elif self.checkpoint_clock.due(time.monotonic()):
+        elif self.ranks.any(self.ranks.is_first and self.checkpoint_clock.due(time.monotonic())):
             self._checkpoint()
 
     def _collect(self) -> None:
@@ -219,20 +258,24 @@ class Trainer:
         for value in ended:
             self.recent["train_return"] = value
             self.logger.write(self.counters(), {"train_return": value})
-        if collector.driver.cut:
-            self.logger.write(self.counters(), {"env_restarts": collector.driver.restarts})
+        if collector.cut:
+            self.logger.write(self.counters(), {"env_restarts": collector.restarts})
         if collector.driver.at_bound:
             steps, reason = collector.bound
             self.note_once(f"an episode was truncated after {steps:,} agent_steps: {reason} (shown once)")
-        self.due.add_row(self.env_frames, collector.agent_steps, self.agent.updates, self.replay)
+        self.due.add_row(self.env_frames, collector.agent_steps, self.agent.updates, collector.can_sample)
 
     def _update(self) -> None:
         replay, begun = self.config.replay, time.monotonic()
         self.is_saved = False
         self.agent.progress = self.env_frames / self.config.env_frames
         try:
-            metrics = self.guard.update(self.agent, self.replay.sample(replay.batch_size, replay.sample_length))
+            with self.ranks.shared_batch():
+                chunk = self.replay.sample(replay.batch_size // self.ranks.count, replay.sample_length)
+                metrics = self.guard.update(self.agent, chunk)
         except torch.cuda.OutOfMemoryError:
+            if self.ranks.count > 1:  # the others are in the midst of the update
+                raise
             metrics = None
         if metrics is None:  # outside the handler, where no traceback keeps the update's tensors alive
             self._halve_batch()
@@ -248,23 +291,29 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Evaluate the average of the weights, at most once per frame; Stopped if the run should end."""
-        if not self.due.is_evaluated(self.env_frames):
-            self.display.busy(f"evaluating {self.config.train.eval_episodes} episodes")
-            with self.agent.average.swapped():
-                found = self.evaluator(self.agent, self.env_frames, self.leave_if_stopping)
-            if found is not None:
-                self.recent["eval_return"] = found.scores.mean
-                self.logger.write(self.counters(), found.metrics)
-                if found.frames:
-                    with dispensable("video in TensorBoard", self.note, self.logdir):
-                        self.logger.video("evaluation", np.stack(found.frames), fps=20)
+        with self.ranks.together():
+            if self.ranks.is_first and not self.due.is_evaluated(self.env_frames):
+                self._score()
         self.due.finish_evaluation(self.env_frames)
+
+    def _score(self) -> None:
+        """Play the episodes of an evaluation and log them."""
+        self.display.busy(f"evaluating {self.config.train.eval_episodes} episodes")
+        with self.agent.average.swapped():
+            found = self.evaluator(self.agent, self.env_frames, self.leave_if_stopping)
+        if found is None:
+            return
+        self.recent["eval_return"] = found.scores.mean
+        self.logger.write(self.counters(), found.metrics)
+        if found.frames:
+            with dispensable("video in TensorBoard", self.note, self.logdir):
+                self.logger.video("evaluation", np.stack(found.frames), fps=20)
 
     def _show(self) -> None:
         self.display.update(self.env_frames, self.agent.updates, self.recent)
 
     def _log(self) -> None:
-        means = self.means.take()
+        means = self.ranks.mean(self.means.take())
         means["updates_per_second"] = self.agent.updates / max(1e-9, time.monotonic() - self.started)
         means["skipped_updates"] = self.guard.skipped
         notes = self.health.check(means, self.agent.updates)
@@ -296,14 +345,18 @@ class Trainer:
 
     def leave_if_stopping(self, _: Step) -> None:
         """Raise Stopped if the run should end; called between the rows of an evaluation."""
-        if self._stopping():
+        if self._is_asked_to_stop():
             raise Stopped
 
     # ---------------------------------------------------------------- recovery
 
     def _go_back(self, trouble: str) -> None:
         """Return to the newest checkpoint before the failure, once, with lower learning rates."""
-        payload = back_to_sound(self.logdir / "checkpoints")
+        with self.ranks.together():
+            payload = back_to_sound(self.logdir / "checkpoints") if self.ranks.is_first else None
+        if not self.ranks.is_first:  # after the first rank has removed the later ones
+            payload = back_to_sound(self.logdir / "checkpoints")
+        payload = self._own(payload)
         if is_slower(self.config):
             factor = self.config.optimizer.lr_factor
             tried = f"with optimizer.lr_factor {factor:g} already"
@@ -315,7 +368,8 @@ class Trainer:
         self.logger.close()
         self.config = slower(self.config)
         del self.agent, self.replay  # free their memory for the new ones
-        self.collector = Collector(self.config, payload["collector"] if payload is not None else None)
+        with self.ranks.together():
+            self.collector = self._make_collector(payload)
         self._build(payload)
         self.logger.attach(*mirrors)
         self.note(f"{trouble}; back to update {self.agent.updates:,} with learning rates times {SLOWER}")
@@ -340,8 +394,8 @@ class Trainer:
     # ---------------------------------------------------------------- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on, as tensors and plain values."""
-        return {
+        """Return everything that the rest of the run depends on, as tensors and plain values: for the first rank."""
+        payload = {
             "config": asdict(self.config),
             "counters": self.counters(),
             "agent": self.agent.state_dict(),
@@ -353,6 +407,9 @@ class Trainer:
             "means": self.means.state_dict(),
             "random": global_random_state(),
         }
+        if self.ranks.count > 1:
+            payload["ranks"] = [unpack_part(packed) for packed in self.ranks.gather(pack_part(payload))[1:]]
+        return payload
 
     def load_state_dict(self, payload: dict[str, Any]) -> None:
         """Restore `state_dict`; episodes that ended after it are removed from the folder."""
@@ -367,14 +424,32 @@ class Trainer:
         self.means.load_state_dict(payload["means"], self.agent.device)
         restore_global_random_state(payload["random"])
 
+    def _check_replicas(self) -> None:
+        """Raise RankFailed unless all ranks have the same weights, as they do on processors of one kind."""
+        if self.ranks.count > 1:
+            sums = self.ranks.gather(
+                [weight.detach().double().sum().item() for _, weight in self.agent.named_weights()]
+            )
+            if any(other != sums[0] for other in sums):
+                line = "the ranks' weights are no longer equal; expected processors or GPUs of one kind"
+                raise RankFailed(f"{line}, and an extension that learns from averaged gradients only (docs/scaling.md)")
+
     def _checkpoint(self) -> None:
         """Write a checkpoint; NotFinite if the weights are broken."""
         begun = time.monotonic()
         self.guard.finish(self.agent)
-        keep = self.config.train.keep_checkpoints
-        save_checkpoint(self.logdir / "checkpoints", self.state_dict(), self.agent.updates, keep)
-        self.store.prune(self.replay.capacity, self.replay.first_number)
-        self.logger.flush()
+        self._check_replicas()
+        payload, keep = self.state_dict(), self.config.train.keep_checkpoints
+        with self.ranks.together():
+            if self.ranks.is_first:
+                save_checkpoint(self.logdir / "checkpoints", payload, self.agent.updates, keep)
+        with self.ranks.together():  # now that the checkpoint is there
+            self.store.prune(self.replay.capacity, self.replay.first_number)
+            self.logger.flush()
         self.is_saved = True
         seconds = time.monotonic() - begun
         self.checkpoint_clock.interval = max(60 * self.config.train.checkpoint_minutes, seconds / CHECKPOINT_SHARE)
+
+
+def _save_nothing() -> None:
+    """Leave the run at its last checkpoint after an error of one rank, since a new one takes them all."""

@@ -4,6 +4,7 @@ import os
 import signal
 from functools import partial
 from itertools import pairwise
+from multiprocessing import forkserver
 
 import numpy as np
 import pytest
@@ -154,3 +155,17 @@ def test_a_stuck_worker_is_an_error_and_close_kills_it(monkeypatch):
         tick_twice(running)
     running.close()
     assert not any(process.is_alive() for process in processes)
+
+
+def test_a_signal_to_the_whole_run_leaves_its_environments_alone():
+    """torchrun sends SIGTERM to the process group of each of its processes: the parent alone handles it."""
+    with Driver(make_vector_env("counting", 2, size=8)) as running:
+        running.tick(uniform)
+        processes = running._workers.processes
+        assert all(os.getpgid(process.pid) == process.pid for process in processes)
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)
+        running.tick(uniform)
+        assert all(process.is_alive() for process in processes)  # which the server would have to deny if it had ended
+        processes[0].terminate()  # what Python does with what is left at its exit
+        processes[0].join(30)
+        assert not processes[0].is_alive()

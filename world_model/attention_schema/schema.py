@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_model import ranks
 from world_model.attention_schema.attention_prior import AttentionExpected, AttentionPrior
 from world_model.attention_schema.slot_attention import SlotAttention
 from world_model.config import AttentionConfig
@@ -121,7 +122,7 @@ def movement_loss(
     else:
         per_slot = 0.5 * log_precision.exp() * error.square().sum(-1) - log_precision
     is_valid = torch.cat([torch.zeros_like(is_first[:, :1]), ~is_first[:, 1:]], 1)
-    scale = is_valid.numel() / is_valid.sum().clamp(min=1)
+    scale = is_valid.numel() * ranks.rank_count() / ranks.total(is_valid.sum()).clamp(min=1)
     return (mass.detach() * per_slot).sum(-1) * is_valid * scale
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from world_model import ranks
+
 COVERAGE = 0.999
 
 
@@ -27,7 +29,9 @@ def effective_components(weights: Tensor) -> dict[str, Tensor]:
 
 def cluster_entropy(responsibilities: Tensor) -> Tensor:
     """Return the entropy of the mean responsibilities [B, T, K] -> [], the evenness of usage by data, in [0, ln K]."""
-    usage = responsibilities.flatten(0, -2).mean(0).clamp_min(1e-8)  # an unused component's gradient stays finite
+    usage = ranks.mean(responsibilities.flatten(0, -2).mean(0)).clamp_min(
+        1e-8
+    )  # an unused component's gradient stays finite
     return -(usage * usage.log()).sum()
 
 

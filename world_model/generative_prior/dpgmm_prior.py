@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from world_model import ranks
 from world_model.generative_prior.component_usage import cluster_entropy, effective_components, usage_metrics
 from world_model.generative_prior.mixture_monitors import mixture_monitors
 from world_model.generative_prior.mixture_sampling import PriorParams, draw_noise, mixture_mode, sample_mixture
@@ -213,7 +214,7 @@ class DPGMMPrior(nn.Module):
         """
         if not self.training:
             return
-        usage = responsibilities.float().flatten(0, -2).mean(0)  # [..., K] -> [K]
+        usage = ranks.mean(responsibilities.float().flatten(0, -2).mean(0))  # [..., K] -> [K]
         is_good = torch.isfinite(usage).all()
         self.usage.copy_(torch.where(is_good, self.usage.lerp(usage, 1 - USAGE_DECAY), self.usage))
         self.dead_updates.add_(is_good).mul_(self.usage < DEAD_USAGE)
@@ -222,7 +223,7 @@ class DPGMMPrior(nn.Module):
         means, carries = posterior_mean.flatten(0, -2), carry.flatten(0, -2)  # [N, D], [N, H]
         rows = torch.randint(means.shape[0], (self.max_components,), generator=generator, device=means.device)
         drift = self._heads(carries[rows])[2]
-        target = (means[rows] - drift).to(self.component_means.dtype)
+        target = ranks.interleave(means[rows] - drift).to(self.component_means.dtype)
         self.component_means.copy_(torch.where(dead.unsqueeze(-1), target, self.component_means))
         # A moved component counts as used again, which also ends its count of dead updates.
         self.usage.copy_(torch.where(dead, 1 / self.max_components, self.usage))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_model import ranks
 from world_model.layers import check_sizes
 
 NOISE_OF_REVIVED_CODES = 1e-3
@@ -94,6 +95,7 @@ class VectorQuantizer(nn.Module):
         size, device = self.codebook_size, flat.device
         stretch = torch.arange(size, device=device) + torch.rand(size, generator=generator, device=device)
         picks = flat[(stretch * (len(flat) / size)).long().clamp_(max=len(flat) - 1)]  # [K, code_dim]
+        picks = ranks.interleave(picks)
         # A flag on the device and `where` instead of an `if`, to avoid a synchronisation.
         is_good = torch.isfinite(picks).all()
         is_taken = is_good & ~self.is_initialised
@@ -112,8 +114,8 @@ class VectorQuantizer(nn.Module):
             flat_indices = indices.reshape(-1)
             state = (self.codebook, self.counts, self.sums, self.idle_updates)
             before = [buffer.clone() for buffer in state]
-            sums = torch.zeros_like(self.sums).index_add_(0, flat_indices, flat)
-            self.counts.lerp_(self._count(flat_indices), 1.0 - self.decay)
+            sums = ranks.total(torch.zeros_like(self.sums).index_add_(0, flat_indices, flat))
+            self.counts.lerp_(ranks.total(self._count(flat_indices)), 1.0 - self.decay)
             self.sums.lerp_(sums, 1.0 - self.decay)
             total = self.counts.sum()
             smoothed = (self.counts + self.epsilon) / (total + self.codebook_size * self.epsilon) * total
@@ -131,6 +133,7 @@ class VectorQuantizer(nn.Module):
         is_dead = idle >= self.patience
         picks = flat[torch.randint(len(flat), codes.shape, generator=generator, device=flat.device)]  # [R, code_dim]
         picks = picks + NOISE_OF_REVIVED_CODES * torch.randn(picks.shape, generator=generator, device=flat.device)
+        picks = ranks.interleave(picks)
         mean_count = self.counts.mean()
         self.counts[codes] = torch.where(is_dead, mean_count, self.counts[codes])
         self.codebook[codes] = torch.where(is_dead.unsqueeze(-1), picks, self.codebook[codes])
