@@ -37,8 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent import Trainer, load, make_config
-from agent.run_folder.load import trained_frames
-from agent.run_folder.load import run_config
+from agent.run_folder.load import run_config, trained_frames
 from benchmarks.harness.command import Command, Report
 from benchmarks.reliability.damage import KINDS, MUTATIONS, mutate
 
