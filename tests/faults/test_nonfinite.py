@@ -42,7 +42,8 @@ def all_finite(agent: Agent):
 
 @pytest.mark.parametrize("name", injection.LOSSES)
 def test_each_loss_is_skipped_and_named(tmp_path, name):
-    agent = small_agent.make_agent(world_model__encoder_config__motion_dim=8, world_model__overshoot=4)
+    optional = {"encoder_config__motion_dim": 8, "overshoot": 4, "slow_config__every": 4}
+    agent = small_agent.make_agent(**{f"world_model__{key}": value for key, value in optional.items()})
     chunk, notes = small_agent.make_chunk(2, 8), []
     guard = Guard(tmp_path, 10, notes.append)
     part = agent.actor_critic if name in ("actor_loss", "critic_loss") else agent.model

@@ -21,7 +21,7 @@ def test_every_loss_is_in_one_task_with_its_weight():
     groups = regroup(GROUPS)
     assert list(groups) == TOTALS == list(BALANCED)
     assert sorted(terms(groups)) == sorted(terms(GROUPS))
-    assert set(groups["total_kl"]) == {"kl_z", "overshoot_kl", "hierarchical_kl", "cluster_entropy"}
+    assert set(groups["total_kl"]) == {"kl_z", "overshoot_kl", "slow_kl", "hierarchical_kl", "cluster_entropy"}
     assert set(groups["total_reward"]) == {"reward_nll", "overshoot_nll", "motion_nll", "continue_nll"}
     losses = {name: torch.rand(2, 3) for name in terms(GROUPS)}
     ours, theirs = (LossAggregator(which).compute_losses(losses)[1] for which in (groups, GROUPS))

@@ -101,6 +101,7 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
         {
             "world_model.attention_config.enabled": False,
             "world_model.overshoot": 3,
+            "world_model.slow_config.every": 3,
             "replay.recency": 2.0,
             "behavior.every": 2,
         },
@@ -108,6 +109,9 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
             "world_model.max_components": 1,
             "world_model.encoder_config.frame_stack": 2,
             "world_model.encoder_config.motion_dim": 8,
+            "world_model.prior_config.action_path": True,
+            "world_model.decoder_config.resolutions": 2,
+            "env.size": 96,
             "replay.shift": 4,
         },
         {"world_model.use_rgb": False, "optimizer.average_decay": 0.0, "behavior.target_std": 0.4},
