@@ -21,7 +21,7 @@ from agent.commands.parser import (
 )
 from agent.config.nested import flatten, merge
 from agent.config.presets import parse_settings
-from agent.run_folder.wandb_writer import WandbWriter, check_wandb
+from agent.run_folder.trackers import DEFAULT, TRACKERS, check_trackers
 from agent.training.ranks import RankFailed, Ranks, join
 from world_model.settings import from_mapping
 
@@ -65,12 +65,15 @@ def _read(arguments: list[str], ranks: Ranks) -> _Run:
     parser.add_argument("--resume", action="store_true", help="resume the run in --logdir; an error if there is none")
     parser.add_argument("--max_minutes", type=float, help="stop with a checkpoint after this many minutes")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-    parser.add_argument("--wandb", action="store_true", help="also log the metrics to Weights & Biases")
+    text = f"where the metrics go beside metrics.jsonl: any of {', '.join(TRACKERS)} (default: {' '.join(DEFAULT)})"
+    parser.add_argument("--log", nargs="*", metavar="TRACKER", default=DEFAULT, help=text)
+    both = (*DEFAULT, "wandb")
+    text = f"the same as --log {' '.join(both)}"
+    parser.add_argument("--wandb", dest="log", action="store_const", const=both, help=text)
     options, overrides = parser.parse(arguments, config_keys())
     if options.max_minutes is not None and not options.max_minutes > 0:
         raise ValueError(f"max_minutes: got {options.max_minutes}, expected a positive number")
-    if options.wandb:
-        check_wandb()
+    check_trackers(options.log)
     options.quiet |= not ranks.is_first
     tell = _teller(options)
     start = None
@@ -171,8 +174,6 @@ def _training(asked: _Run, ranks: Ranks) -> Job:
         tell(load)
 
     def job() -> int:
-        if options.wandb and ranks.is_first:
-            trainer.logger.attach(WandbWriter(logdir, asdict(config), resume, tell))
         is_reported = ranks.is_first
         try:
             trainer.run()
@@ -208,7 +209,7 @@ def _make_trainer(asked: _Run, ranks: Ranks) -> "Trainer | BaselineTrainer":
     if config.algo == "aime":
         from agent.training.trainer import Trainer
 
-        return Trainer(*usual, start=start, ranks=ranks)
+        return Trainer(*usual, start=start, ranks=ranks, log=options.log)
     from agent.stable_baselines.baseline_trainer import BaselineTrainer
 
-    return BaselineTrainer(*usual)
+    return BaselineTrainer(*usual, log=options.log)

@@ -1,4 +1,4 @@
-"""The logs of a run: metrics.jsonl, progress.csv and TensorBoard in its folder, and mirrors elsewhere."""
+"""The log of a run: metrics.jsonl and progress.csv in its folder, and mirrors."""
 
 import csv
 import io
@@ -7,56 +7,31 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
+from agent.run_folder.mirror import Mirror
 from envs.video import GIF_FPS, is_in_gif
 from replay.writing import naming, write_whole
-
-
-class Mirror(Protocol):
-    """A second destination of a run's logs, which handles its own errors and never raises."""
-
-    def write(self, row: Mapping[str, float]) -> None:
-        """Write the counters and finite metrics of one line."""
-
-    def video(self, tag: str, gif: bytes, env_frames: int) -> None:
-        """Write an animated GIF."""
-
-    def note(self, line: str, env_frames: int) -> None:
-        """Write a line of text."""
-
-    def close(self) -> None:
-        """Finish, because the run has ended."""
 
 
 class Logger:
     """The writer of a run's metrics.
 
     metrics.jsonl is the primary log: one flat object per line, counters first, null for numbers that are not finite.
-    progress.csv is made from it at every `flush`; TensorBoard gets the same numbers over env_frames, and the settings.
+    progress.csv is made from it at every `flush`. Mirrors, such as TensorBoard, get what is logged after `attach`.
 
     Args:
         logdir: the run's folder.
         updates, env_frames: counters of the checkpoint that the run resumes from; later lines of a killed run are
             dropped. With neither, the run is new and all older lines are dropped.
-        settings: dotted keys and values for TensorBoard's page of hyper-parameters.
     """
 
-    def __init__(
-        self,
-        logdir: Path,
-        updates: int | None = None,
-        env_frames: int | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, logdir: Path, updates: int | None = None, env_frames: int | None = None) -> None:
         logdir.mkdir(parents=True, exist_ok=True)
         self._jsonl, self._csv = logdir / "metrics.jsonl", logdir / "progress.csv"
         is_new = updates is None and env_frames is None
@@ -65,29 +40,18 @@ class Logger:
         write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._step = max((row["env_frames"] for row in kept), default=-1)
         self._file = open(self._jsonl, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  (open for the run's whole life)
-        self._board_folder = logdir / "tensorboard"
-        self._board = SummaryWriter(str(self._board_folder), purge_step=self._step + 1)
         self._mirrors: list[Mirror] = []
-        if settings:
-            self._write_settings(settings)
 
     def attach(self, *mirrors: Mirror) -> None:
-        """Log to `mirrors` too, from now on until the end."""
+        """Log to `mirrors` too, from now on until the end; they should raise nothing."""
+        for mirror in mirrors:
+            mirror.begin(self._step)
         self._mirrors += mirrors
 
     def detach(self) -> list[Mirror]:
         """Stop logging to the mirrors, and return them."""
         mirrors, self._mirrors = self._mirrors, []
         return mirrors
-
-    def _write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings into the same event file; SummaryWriter.add_hparams would start a separate run."""
-        values = {name: value if type(value) in (int, float, str) else str(value) for name, value in settings.items()}
-        experiment, session, _ = hparams(values, {"eval_return": math.nan})
-        writer = self._board.file_writer
-        assert writer is not None
-        writer.add_summary(experiment)
-        writer.add_summary(session)
 
     def write(self, counters: Mapping[str, float], metrics: Mapping[str, float | Tensor]) -> None:
         """Append a line: `counters` (env_frames, agent_steps, updates, wall_seconds), then the metrics."""
@@ -97,45 +61,34 @@ class Logger:
         with naming(self._jsonl):
             self._file.write(json.dumps(row, allow_nan=False) + "\n")
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        with naming(self._board_folder):
-            for name, value in finite.items():
-                self._board.add_scalar(name, value, self._step)
         for mirror in self._mirrors:
-            mirror.write(dict(counters) | finite)
+            mirror.write(counters, finite)
 
     def video(self, tag: str, frames: NDArray[np.uint8], fps: float) -> None:
-        """Show frames uint8 [T, H, W, 3] in TensorBoard, at the env_frames of the last line."""
+        """Show frames uint8 [T, H, W, 3] in the mirrors, as a GIF at the env_frames of the last line."""
         file = io.BytesIO()
         frames = np.stack([frame for index, frame in enumerate(frames) if is_in_gif(index, fps)])
         starts = np.rint(100 * np.arange(len(frames) + 1) / min(fps, GIF_FPS))  # a gif's delays are whole 1/100 s
         delays = (10 * np.diff(starts)).astype(int).tolist()
         imageio.imwrite(file, frames, extension=".gif", plugin="pillow", duration=delays, loop=0)
-        gif, at = file.getvalue(), max(0, self._step)
-        _, height, width, _ = frames.shape
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        # SummaryWriter.add_video would need moviepy; an animated image summary plays as well.
-        writer = self._board.file_writer
-        assert writer is not None
-        writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), at)
         for mirror in self._mirrors:
-            mirror.video(tag, gif, at)
+            mirror.video(tag, file.getvalue(), max(0, self._step))
 
     def note(self, line: str) -> None:
-        """Write a line of text to TensorBoard, under "health", at the env_frames of the last line of metrics."""
-        self._board.add_text("health", line, max(0, self._step))
+        """Write a line of text to the mirrors, at the env_frames of the last line of metrics."""
         for mirror in self._mirrors:
             mirror.note(line, max(0, self._step))
 
     def flush(self) -> None:
-        """Bring progress.csv and TensorBoard up to date."""
+        """Bring progress.csv and the mirrors up to date."""
         columns = list(dict.fromkeys(name for row in read_metrics(self._jsonl) for name in row))
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, columns)
         writer.writeheader()
         writer.writerows(read_metrics(self._jsonl))
         write_whole(self._csv, table.getvalue().encode())
-        with naming(self._board_folder):
-            self._board.flush()
+        for mirror in self._mirrors:
+            mirror.flush()
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
@@ -144,7 +97,6 @@ class Logger:
         with ExitStack() as closing:  # closes each of them even if another fails
             for mirror in self._mirrors:
                 closing.callback(mirror.close)
-            closing.callback(self._board.close)
             closing.callback(self.flush)
             closing.callback(self._file.close)
 

@@ -1,8 +1,9 @@
 """The trainer of a baseline: Stable-Baselines3's loop with this package's clocks, counters and logs around it."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from agent.config.settings import Config
 from agent.learning.agent import choose_device
 from agent.run_folder.lock import RunLock
 from agent.run_folder.logger import Logger
+from agent.run_folder.trackers import DEFAULT, open_trackers
 from agent.stable_baselines.baselines import Baseline, buffer_rows, make_model, one_pass, restore, save, stacked_envs
 from agent.training.clocks import Deadline, Every
 from agent.training.display import Display
@@ -38,6 +40,7 @@ class BaselineTrainer:
         resume: bool = False,
         max_minutes: float | None = None,
         quiet: bool = False,
+        log: Sequence[str] = DEFAULT,
     ) -> None:
         self.threads = choose_threads(config, one_pass)
         torch.set_num_threads(self.threads.count)
@@ -66,6 +69,7 @@ class BaselineTrainer:
         self._checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self._deadline = Deadline(max_minutes)
         self.display = Display(config.env_frames, quiet)
+        self.logger.attach(*open_trackers(log, self.logdir, asdict(config), resume, self.display.note))
         self._evaluator = Evaluator(config, self.logdir, self.note, video_frames=0)
         self._recent: dict[str, float] = {}
         self._logged = self.agent.updates

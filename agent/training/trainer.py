@@ -1,7 +1,7 @@
 """The training loop over environments, replay and agent."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from agent.config.files import save_config
-from agent.config.nested import flatten
 from agent.config.settings import Config
 from agent.learning.agent import Agent
 from agent.learning.errors import NotFinite
@@ -27,6 +26,7 @@ from agent.run_folder.random_state import (
 from agent.run_folder.running_means import RunningMeans
 from agent.run_folder.shards import check_num_ranks, of_rank, pack_part, rank_folder, unpack_part
 from agent.run_folder.storage import check_storage, open_storage
+from agent.run_folder.trackers import DEFAULT, open_trackers
 from agent.run_folder.weights import Start
 from agent.training.clocks import Deadline, Every
 from agent.training.collector import Collector
@@ -59,6 +59,8 @@ class Trainer:
 
     start: the weights that a new run begins with. ValueError if they are of other actions or of another model.
 
+    log: trackers that get a copy of the metrics: tensorboard, wandb, trackio. Their trouble never ends the run.
+
     With several `ranks` each of them runs this loop on environments and a replay of its own, in step with the others
     (docs/scaling.md). What decides what comes next is therefore the same on all of them.
     """
@@ -72,6 +74,7 @@ class Trainer:
         quiet: bool = False,
         start: Start | None = None,
         ranks: Ranks | None = None,
+        log: Sequence[str] = DEFAULT,
     ) -> None:
         self.config, self.logdir, self.start = config, Path(logdir), start
         self.ranks = Ranks() if ranks is None else ranks
@@ -93,6 +96,8 @@ class Trainer:
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self.deadline = Deadline(max_minutes)
         self.display = Display(config.env_frames, quiet or not self.ranks.is_first)
+        if self.ranks.is_first:
+            self.logger.attach(*open_trackers(log, self.logdir, asdict(self.config), resume, self.display.note))
         self.evaluator = Evaluator(config, self.logdir, self.note, config.train.video_frames)
         self.recent: dict[str, float] = {}
         self._reported: set[str] = set()  # notes that were shown already
@@ -152,7 +157,7 @@ class Trainer:
         self.logger: Logger | NoLogger = NoLogger()
         if self.ranks.is_first:
             save_config(config, self.logdir / "config.yaml")
-            self.logger = Logger(self.logdir, **at, settings=dict(flatten(asdict(config))))
+            self.logger = Logger(self.logdir, **at)
 
     @property
     def env_frames(self) -> int:

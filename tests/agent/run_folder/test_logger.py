@@ -14,6 +14,8 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.summary.writer import event_file_writer
 
 from agent.run_folder.logger import Logger
+from agent.run_folder.mirror import Mirror
+from agent.run_folder.trackers import TRACKERS, open_trackers
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,12 @@ def board(logdir) -> EventAccumulator:
     events = EventAccumulator(str(logdir / "tensorboard"))
     events.Reload()
     return events
+
+
+def logger_with_board(logdir, settings=None, **counters) -> Logger:
+    logger = Logger(logdir, **counters)
+    logger.attach(*open_trackers(["tensorboard"], logdir, settings or {}, False, print))
+    return logger
 
 
 def test_a_line_is_flat_counters_first_and_strict_json(tmp_path):
@@ -63,14 +71,14 @@ def test_csv_holds_every_column_and_every_line(tmp_path):
 
 
 def test_a_resumed_run_drops_what_the_killed_one_had_written_beyond_its_checkpoint(tmp_path):
-    logger = Logger(tmp_path)
+    logger = logger_with_board(tmp_path)
     for step in range(1, 6):
         logger.write(counters(100 * step, 10 * step), {"loss": float(step)})
     logger.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"env_frames": 600, "upda')  # killed in the middle of a line
     time.sleep(1.1)  # TensorBoard reads files in the order of their names: seconds first, then a counter as text
-    logger = Logger(tmp_path, updates=30)
+    logger = logger_with_board(tmp_path, updates=30)
     assert [row["updates"] for row in lines(tmp_path)] == [10, 20, 30]
     logger.write(counters(400, 40), {"loss": -4.0})
     logger.close()
@@ -89,10 +97,10 @@ def test_lines_of_the_prefill_are_told_apart_by_env_frames(tmp_path):
 
 
 def test_a_new_run_starts_with_empty_files(tmp_path):
-    logger = Logger(tmp_path)
+    logger = logger_with_board(tmp_path)
     logger.write(counters(10, 1), {"loss": 1.0})
     logger.close()
-    logger = Logger(tmp_path)
+    logger = logger_with_board(tmp_path)
     logger.write(counters(5, 1), {"loss": 2.0})
     logger.close()
     assert [row["loss"] for row in lines(tmp_path)] == [2.0]
@@ -102,7 +110,7 @@ def test_a_new_run_starts_with_empty_files(tmp_path):
 def test_a_video_is_an_animated_image_of_the_right_frames(tmp_path):
     frames = np.zeros((4, 16, 24, 3), np.uint8)
     frames[np.arange(4), :, :, 0] = np.array([0, 80, 160, 240])[:, None, None]
-    logger = Logger(tmp_path)
+    logger = logger_with_board(tmp_path)
     logger.write(counters(50, 2), {"loss": 1.0})
     logger.video("eval", frames, fps=10)
     logger.close()
@@ -113,7 +121,7 @@ def test_a_video_is_an_animated_image_of_the_right_frames(tmp_path):
 
 
 def test_notes_are_kept_at_the_env_frames_of_the_last_line(tmp_path):
-    logger = Logger(tmp_path)
+    logger = logger_with_board(tmp_path)
     logger.write(counters(70, 3), {"loss": 1.0})
     logger.note("x 1 is below 2")
     logger.close()
@@ -123,8 +131,8 @@ def test_notes_are_kept_at_the_env_frames_of_the_last_line(tmp_path):
 
 
 def test_tensorboard_shows_the_settings_in_the_one_event_file(tmp_path):
-    settings = {"task": "reaching", "seed": 3, "losses.beta": [[0, 0.5]], "compile": True, "size": None, "env.x": 0.25}
-    logger = Logger(tmp_path, settings=settings)
+    settings = {"task": "reaching", "seed": 3, "losses": {"beta": [[0, 0.5]]}, "compile": True, "size": None}
+    logger = logger_with_board(tmp_path, settings | {"env": {"x": 0.25}})
     logger.write(counters(70, 3), {"eval_return": 1.0})
     logger.close()
     assert len(list((tmp_path / "tensorboard").rglob("*"))) == 1
@@ -132,7 +140,8 @@ def test_tensorboard_shows_the_settings_in_the_one_event_file(tmp_path):
     content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     shown = metadata.parse_session_start_info_plugin_data(content).hparams
     assert {name: value.WhichOneof("kind") for name, value in shown.items()} == {
-        name: "number_value" if name in ("seed", "env.x") else "string_value" for name in settings
+        name: "number_value" if name in ("seed", "env.x") else "string_value"
+        for name in ("task", "seed", "losses.beta", "compile", "size", "env.x")
     }
     assert shown["seed"].number_value == 3
     assert (shown["losses.beta"].string_value, shown["compile"].string_value) == ("[[0, 0.5]]", "True")
@@ -142,14 +151,17 @@ def test_tensorboard_shows_the_settings_in_the_one_event_file(tmp_path):
     assert [event.value for event in events.Scalars("eval_return")] == [1.0]
 
 
-class Mirror:
+class Told(Mirror):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.told: list = []
 
-    def write(self, row):
-        self.told.append(row)
+    def begin(self, env_frames):
+        self.told.append(env_frames)
+
+    def write(self, counters, metrics):
+        self.told.append((counters, metrics))
 
     def video(self, tag, gif, env_frames):
         self.told.append((tag, gif[:4], env_frames))
@@ -162,7 +174,7 @@ class Mirror:
 
 
 def test_a_mirror_is_told_everything_but_what_is_not_finite_and_the_end_once(tmp_path):
-    logger, mirror = Logger(tmp_path), Mirror()
+    logger, mirror = Logger(tmp_path), Told()
     logger.write(counters(10, 1), {"loss": 9.0})
     logger.attach(mirror)
     logger.write(counters(20, 2), {"loss": torch.tensor(0.5), "bad": math.nan})
@@ -170,5 +182,43 @@ def test_a_mirror_is_told_everything_but_what_is_not_finite_and_the_end_once(tmp
     logger.note("x 1 is below its range")
     logger.close()
     logger.close()
-    row = counters(20, 2) | {"loss": 0.5}
-    assert mirror.told == [row, ("evaluation", b"GIF8", 20), ("x 1 is below its range", 20), "end"]
+    line = (counters(20, 2), {"loss": 0.5})
+    assert mirror.told == [10, line, ("evaluation", b"GIF8", 20), ("x 1 is below its range", 20), "end"]
+
+
+class Failing(Told):
+    """Fails at one of its methods."""
+
+    title = "Service"
+    at = ""
+
+    def __init__(self, *_: object) -> None:
+        if self.at == "__init__":
+            raise OSError("no\nway")
+        super().__init__()
+        type(self).latest = self
+
+    def __getattribute__(self, name):
+        if name == type(self).at:
+            raise OSError("no\nway")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("at", ["__init__", "begin", "write", "video", "note", "flush", "close"])
+def test_a_tracker_that_fails_anywhere_is_told_once_and_the_log_goes_on(tmp_path, monkeypatch, at):
+    monkeypatch.setattr(Failing, "at", at)
+    monkeypatch.setitem(TRACKERS, "service", Failing)
+    said: list[str] = []
+    logger = Logger(tmp_path)
+    other = Told()
+    logger.attach(*open_trackers(["service", "service"], tmp_path, {}, False, said.append), other)
+    for step in (10, 20):
+        logger.write(counters(step, 1), {"loss": 9.0})
+        logger.video("evaluation", np.zeros((2, 8, 8, 3), np.uint8), fps=10)
+        logger.note("x 1 is below its range")
+        logger.flush()
+    logger.close()
+    remedy = "the rest is lost" if at == "close" else "the run continues without it"
+    assert said == [f"Service: OSError: no way; {remedy}"]
+    assert len(lines(tmp_path)) == 2
+    assert len(other.told) == 1 + 2 * 3 + 1

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.run_folder import wandb_writer
+from agent.run_folder import packages, wandb_writer
 from agent.run_folder.logger import Logger
+from agent.run_folder.trackers import open_trackers
 from run_agent import main
 
 ROOT = Path(__file__).resolve().parents[3]
 COUNTERS = {"env_frames": 10, "agent_steps": 5, "updates": 2, "wall_seconds": 1.0}
-TRAIN = ["train", "--preset", "debug", "--wandb", "--train.video_frames", "8"]
+TRAIN = ["train", "--preset", "debug", "--log", "wandb", "--train.video_frames", "8"]
 
 
 @pytest.fixture
@@ -89,21 +90,20 @@ def test_a_run_and_its_resumption_are_one_run_of_the_project(service, tmp_path, 
 def test_a_new_run_in_the_same_folder_is_a_new_one(service, tmp_path):
     found = set()
     for resume in (False, True, False):
-        wandb_writer.WandbWriter(tmp_path, {}, resume=resume).close()
+        wandb_writer.WandbWriter(tmp_path, {}, resume, print).close()
         found.add((tmp_path / "wandb" / "run_id").read_text())
     assert len(found) == 2
 
 
-def test_trouble_is_told_once_and_ends_the_copy_not_the_run(service, tmp_path):
+def test_trouble_is_told_once_and_ends_the_copy_not_the_run(service, tmp_path, monkeypatch):
     told: list[str] = []
-    writer = wandb_writer.WandbWriter(tmp_path, {}, resume=False, tell=told.append)
     logger = Logger(tmp_path)
-    logger.attach(writer)
+    logger.attach(*open_trackers(["wandb"], tmp_path, {}, False, told.append))
 
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise BrokenPipeError("the service\nis gone")
 
-    writer._run.log = broken
+    monkeypatch.setattr(service.run, "log", broken)
     for _ in range(3):
         logger.write(COUNTERS, {"loss": 1.0})
     logger.note("x is below its range")
@@ -117,9 +117,9 @@ def test_a_service_that_cannot_be_reached_leaves_the_copy_in_the_folder(service,
 from pathlib import Path
 from agent.run_folder import wandb_writer
 wandb_writer.WAIT_SECONDS = 1.0
-wandb_writer.check_wandb()
-writer = wandb_writer.WandbWriter(Path("demo"), {{"seed": 3}}, resume=False)
-writer.write({COUNTERS})
+wandb_writer.WandbWriter.check()
+writer = wandb_writer.WandbWriter(Path("demo"), {{"seed": 3}}, False, print)
+writer.write({COUNTERS}, {{"loss": 1.0}})
 writer.note("x 1 is below its range", 10)
 writer.close()
 """
@@ -130,7 +130,7 @@ writer.close()
     assert first.startswith("W&B: not reached (")
     assert second == "W&B: offline; upload with  wandb sync demo/wandb/offline-run-*"
     (copy,) = (tmp_path / "demo").glob("wandb/offline-run-*/*.wandb")
-    assert history(copy) == [COUNTERS, {"health": "x 1 is below its range", "env_frames": 10}]
+    assert history(copy) == [COUNTERS | {"loss": 1.0}, {"health": "x 1 is below its range", "env_frames": 10}]
 
 
 # ---------------------------------------------------------------- refused before anything is written
@@ -148,14 +148,14 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch, capsys, 
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(wandb_writer, "version", missing)
+    monkeypatch.setattr(packages, "version", missing)
     assert "wandb: got no package, expected the version that `pip install 'wandb>=0.31'` installs" in refused(
         capsys, tmp_path / "demo"
     )
 
 
 def test_an_old_package_is_told_its_version(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(wandb_writer, "version", lambda _: "0.19.11")
+    monkeypatch.setattr(packages, "version", lambda _: "0.19.11")
     assert "wandb: got version 0.19.11, expected" in refused(capsys, tmp_path / "demo")
 
 
