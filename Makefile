@@ -3,6 +3,7 @@
 #   make train [TASK=walker_walk] [PRESET=cpu] [LOGDIR=runs/demo] [ARGS="--env_frames 100000 --seed 1"]
 #   make test  [ARGS="-k checkpoint"]       all but the slow tests; those: make test ARGS="-m slow"
 #   make lint
+#   make docs                               this documentation as a site: site/index.html, which needs no network
 #
 # PYTHON=python3.12 names another interpreter; pip's own settings (PIP_INDEX_URL and so on) are respected.
 
@@ -15,7 +16,7 @@ ARGS ?=
 STAMP := .venv/.installed
 BIN := .venv/bin
 
-.PHONY: help train test lint
+.PHONY: help train test lint docs
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +33,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy run_agent.py agent world_model envs replay multi_task_learning
+
+docs: $(STAMP)
+	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "site/index.html; with search: $(BIN)/python -m http.server -b 127.0.0.1 -d site"
 
 # The stamp comes last: what was interrupted before is done again by the next call.
 $(STAMP): pyproject.toml

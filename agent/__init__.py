@@ -7,7 +7,15 @@ Heavy modules are imported on first use: reading a configuration does not import
 import importlib
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.config.presets import make_config
+    from agent.config.settings import Config
+    from agent.learning.agent import Agent
+    from agent.stable_baselines.aime import AIME
+    from agent.stable_baselines.load import load
+    from agent.training.trainer import Trainer
 
 _HOMES = {
     "AIME": "agent.stable_baselines.aime",

@@ -4,7 +4,10 @@ The two functions are imported on first use: reading curves needs no torch.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.evaluation.episodes import evaluate, random_evaluation
 
 __all__ = ["evaluate", "random_evaluation"]
 

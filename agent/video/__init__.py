@@ -1,7 +1,12 @@
 """Videos of episodes (`record`) and of dreams (`record_dream`, `record_imagination`), imported on first use."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.video.dream_video import record_dream
+    from agent.video.imagination import record_imagination
+    from agent.video.recording import record
 
 _HOMES = {
     "record": "agent.video.recording",

@@ -1,17 +1,22 @@
 """The Python examples of README and docs run as they are written, and those that train make updates."""
 
+import io
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from agent import Agent
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES.remove(ROOT / "docs" / "extending.md")  # its recipes have a test of their own
+TOUR = ROOT / "docs" / "tour.md"
+for page in (TOUR, ROOT / "docs" / "extending.md"):
+    PAGES.remove(page)  # these have tests of their own
 EXAMPLES = {
     f"{page.relative_to(ROOT)}:{index}": text
     for page in PAGES
@@ -69,3 +74,26 @@ def test_example_runs_and_learns(name, run_copy, updates, tmp_path, monkeypatch)
     exec(compile(text, name, "exec"), {"__name__": "example"})
     assert len(updates) == len(re.findall(r"\.learn\(", text))
     assert all(count > 0 for count in updates), updates
+
+
+def test_the_tour_is_one_session_and_prints_what_stands_below_its_blocks(tmp_path, monkeypatch):
+    """Numbers may differ, from processor to processor; how many there are, and the words around them, may not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # the tests' own number stays
+    block = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+    blocks = block.findall(TOUR.read_text())
+    assert len(blocks) == 9
+    session: dict[str, object] = {"__name__": "example"}
+    with torch.enable_grad():  # the tour switches gradients off and on
+        for index, (code, expected) in enumerate(blocks):
+            assert not re.search(r"^ .*\n[^\s)]", code, re.MULTILINE), "a prompt needs a blank line after a block"
+            with redirect_stdout(io.StringIO()) as shown:
+                exec(compile(code, f"{TOUR.name}:{index}", "exec"), session)
+            assert _without_digits(shown.getvalue()) == _without_digits(expected)
+    with Image.open(tmp_path / "tour.png") as strip:
+        assert strip.size == (7 * 64, 3 * 64)
+    assert (tmp_path / "runs" / "tour" / "report.html").stat().st_size > 100_000
+
+
+def _without_digits(text: str) -> list[str]:
+    return [re.sub(r"[-\s]*\d[\d.,]*\s*", "#", line).strip() for line in text.splitlines()]
