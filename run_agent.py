@@ -33,6 +33,8 @@ COMMANDS = {
     "doctor": "check this machine (versions, rendering, speed, memory) and estimate the hours of a run",
     "export": "write a run's agent into one file, for --agent, agent.load and train --from",
     "push": "upload an agent to the Hugging Face Hub, with its model card",
+    "collect": "play episodes of random actions or of an agent, and keep them as data",
+    "dataset": "recorded episodes to and from Minari",
     "plot": "plot learning curves of runs, mean and 95 % interval over seeds, beside published ones",
     "sweep": "train tasks x seeds x values of settings, on this machine or a cluster",
     "verify-resume": "train briefly with and without interruptions, and compare the two bit for bit",

@@ -131,6 +131,11 @@ class Driver:
         self._sent, self._row = row._replace(action=action), None
         return self._sent
 
+    @property
+    def is_at_start(self) -> bool:
+        """Whether no tick has been completed yet."""
+        return self._sent is None
+
     def state_dict(self) -> dict[str, Any]:
         """Return the last row [N, ...], and each environment's episode number and its actions [L, A] so far.
 

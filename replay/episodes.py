@@ -28,6 +28,13 @@ def episode_length(path: Path) -> int:
     return _parse(path)[1]
 
 
+def episode_paths(folder: Path) -> list[Path]:
+    """Return the episode files of a folder, oldest first, without links and folders of such names."""
+    with os.scandir(folder) as found:
+        names = [entry.name for entry in found if entry.name.endswith(".ep") and entry.is_file(follow_symlinks=False)]
+    return sorted((folder / name for name in names if NAME.fullmatch(name)), key=_parse)
+
+
 class EpisodeStore:
     """A folder of episodes as files `00000012-501.ep` (number, rows); numbers only grow, so names sort by age.
 
@@ -51,12 +58,8 @@ class EpisodeStore:
         return sum(path.stat().st_size for path in self.paths())
 
     def paths(self) -> list[Path]:
-        """Return the episode files, oldest first, without links and folders of such names."""
-        with os.scandir(self.folder) as found:
-            names = [
-                entry.name for entry in found if entry.name.endswith(".ep") and entry.is_file(follow_symlinks=False)
-            ]
-        return sorted((self.folder / name for name in names if NAME.fullmatch(name)), key=_parse)
+        """Return the episode files, oldest first."""
+        return episode_paths(self.folder)
 
     def append(self, episode: Episode, metadata: dict[str, Any] | None = None) -> Path:
         """Write an episode with JSON-serialisable metadata and return its path. ValueError if it is incomplete."""
@@ -69,11 +72,11 @@ class EpisodeStore:
 
     def load(self, path: Path) -> Episode:
         """Return an episode, bit for bit as it was appended; a one-line ValueError if the file is damaged."""
-        return self._read(path)[0]
+        return read_episode(path)[0]
 
     def load_metadata(self, path: Path) -> dict[str, Any]:
         """Return the metadata that `append` was given; a one-line ValueError if the file is damaged."""
-        return self._read(path)[1]
+        return read_episode(path)[1]
 
     def load_all(self, paths: Iterable[Path] | None = None) -> Iterator[Episode]:
         """Yield the episodes of `paths` (default: all, oldest first), one at a time.
@@ -134,7 +137,7 @@ class EpisodeStore:
         check: Callable[[Episode], None] | None = None,
     ) -> Episode | None:
         try:
-            episode = self._read(path, max_raw_bytes)[0]
+            episode = read_episode(path, max_raw_bytes)[0]
             if entry is not None and episode_file.digest_of(path) != entry.digest:
                 raise ValueError(f"{path}: it is not the episode that the checkpoint lists")
             if check is not None:
@@ -192,13 +195,15 @@ class EpisodeStore:
         taken = [int(match[1]) for path in self.folder.iterdir() if (match := NAME.fullmatch(path.name))]
         return max(taken, default=-1) + 1
 
-    def _read(self, path: Path, max_raw_bytes: int = episode_file.MAX_RAW_BYTES) -> tuple[Episode, dict[str, Any]]:
-        episode, metadata = episode_file.read(path, max_raw_bytes)
-        length, expected = len(episode.reward), episode_length(path)
-        if length != expected:
-            raise ValueError(f"{path}: got {length} rows, expected {expected} as in its name")
-        _check_named(path, check_episode, episode)
-        return episode, metadata
+
+def read_episode(path: Path, max_raw_bytes: int = episode_file.MAX_RAW_BYTES) -> tuple[Episode, dict[str, Any]]:
+    """Return the rows and the metadata of an episode's file; a one-line ValueError if it is damaged."""
+    episode, metadata = episode_file.read(path, max_raw_bytes)
+    length, expected = len(episode.reward), episode_length(path)
+    if length != expected:
+        raise ValueError(f"{path}: got {length} rows, expected {expected} as in its name")
+    _check_named(path, check_episode, episode)
+    return episode, metadata
 
 
 def _check_named(path: Path, check: Callable[[Episode], None], episode: Episode) -> None:

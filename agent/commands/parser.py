@@ -94,14 +94,16 @@ def _number(kind: type, text: str) -> Any:
 
 
 def default_logdir(config: Config) -> Path:
-    """Return runs/<task>-seed<N>, for a baseline runs/<task>-<algo>-seed<N>; unusual characters of a task become "_".
+    """Return runs/<task>-seed<N>; unusual characters of a task become "_".
 
+    A baseline's algorithm stands between the two, and "offline" with `train --offline`.
     If that folder does not exist but runs/<task>, the default of earlier versions, holds the same run, return that.
     """
     task = re.sub(r"[^\w.-]", "_", config.task)
-    algo = [] if config.algo == "aime" else [config.algo]
-    folder, older = Path("runs", "-".join([task, *algo, f"seed{config.seed}"])), Path("runs", task)
-    if not folder.exists():
+    kind: list[str] = [] if config.algo == "aime" else [config.algo]
+    kind += [] if config.offline_data is None else ["offline"]
+    folder, older = Path("runs", "-".join([task, *kind, f"seed{config.seed}"])), Path("runs", task)
+    if not folder.exists() and config.offline_data is None:
         with contextlib.suppress(ValueError, OSError):
             saved = load_config(older / "config.yaml")
             if (saved.task, saved.algo, saved.seed) == (config.task, config.algo, config.seed):

@@ -1,6 +1,7 @@
 """train: start a new run, or resume one."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -20,13 +21,15 @@ from agent.commands.parser import (
     resumed_config,
 )
 from agent.config.nested import flatten, merge
-from agent.config.presets import parse_settings
+from agent.config.presets import parse_settings, setting_texts
 from agent.run_folder.trackers import DEFAULT, TRACKERS, check_trackers
 from agent.training.ranks import RankFailed, Ranks, join
+from envs.wording import one_line
 from world_model.settings import from_mapping
 
 if TYPE_CHECKING:
     from agent.config.settings import Config
+    from agent.run_folder.datasets import Dataset
     from agent.run_folder.weights import Start
     from agent.stable_baselines.baseline_trainer import BaselineTrainer
     from agent.training.trainer import Trainer
@@ -43,6 +46,15 @@ class _Run(NamedTuple):
     logdir: Path
     options: argparse.Namespace
     start: "Start | None"
+    dataset: "Dataset | None"
+
+    @property
+    def action_dim(self) -> int:
+        """The action dimensions of a run that steps no environment."""
+        if self.payload is not None:
+            return int(self.payload["agent"]["action_dim"])
+        assert self.dataset is not None
+        return self.dataset.action_dim
 
 
 def prepare(arguments: list[str]) -> Job:
@@ -62,6 +74,8 @@ def _read(arguments: list[str], ranks: Ranks) -> _Run:
     parser.add_argument("--logdir", type=Path, help="the run's folder (default: runs/<task>-seed<N>)")
     text = "start with the weights of another agent: a run's folder, or what --agent of `evaluate` takes"
     parser.add_argument("--from", dest="source", help=f"{text}; settings too, unless --preset is given")
+    text = "learn from recorded episodes first: a folder of `collect`, a run's folder, .npz files, or minari:NAME"
+    parser.add_argument("--offline", metavar="DATA", help=f"{text}; without --env_frames, from nothing else")
     parser.add_argument("--resume", action="store_true", help="resume the run in --logdir; an error if there is none")
     parser.add_argument("--max_minutes", type=float, help="stop with a checkpoint after this many minutes")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -81,9 +95,17 @@ def _read(arguments: list[str], ranks: Ranks) -> _Run:
         from agent.run_folder.load import starting_point
 
         start = starting_point(options.source)
+    dataset = None
+    if options.offline is not None:
+        if ranks.count > 1:
+            raise ValueError(f"offline: got {ranks.count} processes, expected one")
+        from agent.run_folder.datasets import open_dataset
+
+        dataset = open_dataset(options.offline)
+    given = _Given(options, overrides, start, dataset)
     logdir = options.logdir
     if logdir is None:
-        logdir = default_logdir(_new_config(options, overrides, start, lambda _: None))
+        logdir = default_logdir(_new_config(given, lambda _: None))
     check_writable(logdir, "logdir")
     payload = None
     if (logdir / "config.yaml").is_file() or any((logdir / "checkpoints").glob("*.pt")):
@@ -91,18 +113,26 @@ def _read(arguments: list[str], ranks: Ranks) -> _Run:
 
         saved, payload = run_config(logdir, tell)
         config = resumed_config(saved, logdir, options, overrides)
-        _check_start(config, start, payload is None, logdir)
+        is_new = payload is None
+        _check_source("from", None if start is None else start.name, config.started_from, is_new, logdir)
+        _check_source("offline", None if dataset is None else dataset.name, config.offline_data, is_new, logdir)
+        if payload is not None:
+            _check_played(config, payload)
         if payload is None:
             tell(f"{logdir}: no checkpoint yet; starting from the beginning")
     elif options.resume:
         raise FileNotFoundError(f"logdir: got '{logdir}', expected a folder with a run (no config.yaml in it)")
     else:
-        config = _new_config(options, overrides, start, tell)
+        config = _new_config(given, tell)
     if start is not None and config.algo != "aime":
         raise ValueError(f"from: got algo {config.algo}, expected aime, whose weights {start.name} holds")
+    if dataset is not None:
+        if config.algo != "aime":
+            raise ValueError(f"offline: got algo {config.algo}, expected aime")
+        dataset.check(config)
     ranks.share(config)
     ranks.use_device(config.device)
-    return _Run(config, payload, logdir, options, start)
+    return _Run(config, payload, logdir, options, start, dataset)
 
 
 def _check_alike(asked: _Run, ranks: Ranks) -> None:
@@ -120,7 +150,38 @@ def _teller(options: argparse.Namespace) -> Callable[[str], None]:
     return (lambda _: None) if options.quiet else say
 
 
-def _new_config(
+class _Given(NamedTuple):
+    """What the settings of a new run follow from."""
+
+    options: argparse.Namespace
+    overrides: list[str]
+    start: "Start | None"
+    dataset: "Dataset | None"
+
+
+def _new_config(given: _Given, tell: Callable[[str], None]) -> "Config":
+    """Return a new run's config, with a dataset one whose settings are those of the episodes."""
+    if given.dataset is None:
+        return _started_config(given.options, given.overrides, given.start, tell)
+    options, texts = argparse.Namespace(**vars(given.options)), setting_texts(given.overrides)
+    implied = given.dataset.settings()
+    options.task = implied.pop("task", None) if options.task is None else options.task
+    implied = {key: json.dumps(value) if isinstance(value, dict) else str(value) for key, value in implied.items()}
+    implied = {key: "null" if text == "None" else text for key, text in implied.items()} | texts
+    if "train.offline_updates" not in texts:
+        from agent.training.due_work import online_updates
+
+        usual = _started_config(options, _arguments(implied), given.start, lambda _: None)
+        implied["train.offline_updates"] = str(online_updates(usual))
+    config = _started_config(options, _arguments({"env_frames": "0"} | implied), given.start, tell)
+    return replace(config, offline_data=given.dataset.name)
+
+
+def _arguments(texts: dict[str, str]) -> list[str]:
+    return [f"--{key}={text}" for key, text in texts.items()]
+
+
+def _started_config(
     options: argparse.Namespace, overrides: list[str], start: "Start | None", tell: Callable[[str], None]
 ) -> "Config":
     """Return a new run's config: with a start that agent's own, unless a preset is named, with `overrides` applied."""
@@ -139,30 +200,65 @@ def _new_config(
     return replace(config, started_from=start.name)
 
 
-def _check_start(config: "Config", start: "Start | None", is_new: bool, logdir: Path) -> None:
-    """Raise ValueError if a run in `logdir` starts from another agent, or `is_new` and needs it once more."""
-    if start is not None and start.name != config.started_from:
-        expected = "none" if config.started_from is None else config.started_from
-        raise ValueError(f"from: got {start.name}, expected {expected} as in '{logdir}'; choose another --logdir")
-    if start is None and is_new and config.started_from is not None:
-        raise ValueError(f"from: got none, expected {config.started_from}: '{logdir}' has no checkpoint yet")
+def _check_source(option: str, name: str | None, noted: str | None, is_new: bool, logdir: Path) -> None:
+    """Raise ValueError if a run in `logdir` started from something else, or `is_new` and needs it once more."""
+    if name is not None and name != noted:
+        expected = "none" if noted is None else noted
+        raise ValueError(f"{option}: got {name}, expected {expected} as in '{logdir}'; choose another --logdir")
+    if name is None and is_new and noted is not None:
+        raise ValueError(f"{option}: got none, expected {noted}: '{logdir}' has no checkpoint yet")
+
+
+def _check_played(config: "Config", payload: dict[str, Any]) -> None:
+    """Raise ValueError if a run that has played already is asked for other offline updates, or to play nothing."""
+    before = payload["config"]["train"].get("offline_updates", 0)  # older runs have none
+    frames, updates = payload["counters"]["env_frames"], config.train.offline_updates
+    if frames > 0 and updates != before:
+        raise ValueError(f"train.offline_updates: got {updates}, expected {before}: the run has begun to play")
+    if frames > 0 and config.env_frames == 0:
+        raise ValueError(f"env_frames: got 0, expected at least 1: the run has played {frames:,} of them")
+
+
+def _evaluation_note(config: "Config", dataset_dim: int) -> str:
+    """Return a line where the task of a run that steps no environment cannot be played here, else nothing.
+
+    ValueError if it can be played, but takes other actions than the episodes have.
+    """
+    from agent.evaluation.episodes import agent_env
+
+    try:
+        with agent_env(config) as env:
+            assert env.action_space.shape is not None
+            action_dim = env.action_space.shape[0]
+    except Exception as error:  # whatever it is, the run can do without
+        return f"no evaluations: {config.task} cannot be played here ({one_line(error, 160)})"
+    if action_dim != dataset_dim:
+        raise ValueError(f"task: got {config.task} with {action_dim} action dimensions, expected {dataset_dim}")
+    return ""
 
 
 def _training(asked: _Run, ranks: Ranks) -> Job:
     """Build the trainer, which checks task, rendering and replay budget, and return the job that runs it."""
-    config, payload, logdir, options, start = asked
+    config, payload, logdir, options, start, dataset = asked
     resume, tell = payload is not None, _teller(options)
     if payload is not None:
         from agent.training.due_work import is_over
 
         env_frames, updates = (payload["counters"][name] for name in ("env_frames", "updates"))
         if is_over(payload, config):
-            line = f"{logdir}: all {config.env_frames:,} env_frames are spent; continue with a larger --env_frames"
-            return lambda: tell(line)
+            offline = f"{updates:,} updates are made and " if config.env_frames == 0 else ""
+            spent = f"all {config.env_frames:,} env_frames are spent"
+            return lambda: tell(f"{logdir}: {offline}{spent}; continue with a larger --env_frames")
         tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")
     from agent.training.threads import overload
 
+    note = _evaluation_note(config, asked.action_dim) if config.env_frames == 0 else ""
     trainer = _make_trainer(asked, ranks)
+    if dataset is not None and not resume:
+        rows = f"{len(dataset.lengths):,} episodes, {dataset.num_rows:,} rows"
+        tell(f"learning from {dataset.name}: {rows}, {config.train.offline_updates:,} updates")
+    if note:
+        tell(note)
     if start is not None and not resume:
         tell(f"starting from {start.name}")
     tell(
@@ -204,12 +300,12 @@ def _training(asked: _Run, ranks: Ranks) -> Job:
 
 def _make_trainer(asked: _Run, ranks: Ranks) -> "Trainer | BaselineTrainer":
     """Make the trainer of the config's algorithm; only a baseline imports Stable-Baselines3."""
-    config, payload, logdir, options, start = asked
+    config, payload, logdir, options, start, dataset = asked
     usual = (config, logdir, payload is not None, options.max_minutes, options.quiet)
     if config.algo == "aime":
         from agent.training.trainer import Trainer
 
-        return Trainer(*usual, start=start, ranks=ranks, log=options.log)
+        return Trainer(*usual, start=start, ranks=ranks, log=options.log, dataset=dataset)
     from agent.stable_baselines.baseline_trainer import BaselineTrainer
 
     return BaselineTrainer(*usual, log=options.log)

@@ -163,6 +163,7 @@ class TrainConfig(Settings):
     """Settings of the training loop's clocks."""
 
     train_ratio: float = 512.0  # replayed rows per agent_step; a preset's follows from the action repeat, like gamma
+    offline_updates: int = 0  # updates on the episodes of `train --offline`, before the first env_frame
     final_updates: int = 0  # further updates after the last frame, before the final evaluation
     log_every: int = 100  # updates between lines of metrics
     eval_every: int = 10_000  # env_frames between evaluations
@@ -211,7 +212,7 @@ class PPOConfig(Settings):
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """All settings of one run. `preset`, `size` and `started_from` record where values came from.
+    """All settings of one run. `preset`, `size`, `started_from` and `offline_data` record where values came from.
 
     Resuming ignores the first two.
     """
@@ -222,7 +223,8 @@ class Config(Settings):
     size: str | None = None  # widths of presets/sizes.yaml, all pillars on, instead of the preset's own, such as "10m"
     seed: int = 0  # seed of weights, replay, exploration and episodes
     started_from: str | None = None  # agent whose weights the run started from, name and hash; noted by `train --from`
-    env_frames: int = 1_000_000  # budget of the run
+    offline_data: str | None = None  # episodes learned from at first, name and hash; noted by `train --offline`
+    env_frames: int = 1_000_000  # budget of the run; 0 with --offline: no environment is stepped
     device: str = "auto"  # "auto": cuda if available, else cpu
     threads: int = 0  # torch's CPU threads; 0: OMP_NUM_THREADS, else the fastest number, measured once at the start
     precision: Literal["float32", "bfloat16"] = "float32"  # dtype of matrix products and convolutions only
@@ -243,7 +245,6 @@ class Config(Settings):
         if not self.task:
             raise ValueError("task: got an empty string, expected a task such as 'cartpole_swingup'")
         positive = {
-            "env_frames": self.env_frames,
             "env.num_envs": self.env.num_envs,
             "env.action_repeat": self.env.action_repeat,
             "env.max_episode_frames": self.env.max_episode_frames,
@@ -266,14 +267,18 @@ class Config(Settings):
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
+        least = 0 if self.train.offline_updates > 0 else 1
+        if self.env_frames < least:
+            raise ValueError(f"env_frames: got {self.env_frames}, expected a number of at least {least}")
         self._check_replay()
         for name in ("gamma", "lambd", "start_fraction"):
             if not 0 < getattr(self.behavior, name) <= 1:
                 raise ValueError(f"behavior.{name}: got {getattr(self.behavior, name)}, expected (0, 1]")
         for name, weight in vars(self.losses).items():
             check_schedule(f"losses.{name}", weight)
-        not_negative = {"seed": self.seed, "train.final_updates": self.train.final_updates}
-        for name, value in (not_negative | {"behavior.replay_value": self.behavior.replay_value}).items():
+        not_negative: dict[str, float] = {"seed": self.seed, "behavior.replay_value": self.behavior.replay_value}
+        not_negative |= {f"train.{name}": getattr(self.train, name) for name in ("offline_updates", "final_updates")}
+        for name, value in not_negative.items():
             if not value >= 0:
                 raise ValueError(f"{name}: got {value}, expected 0 or more")
         if not 0 < self.behavior.min_std < self.behavior.start_std < 1:
@@ -344,4 +349,5 @@ class Config(Settings):
 
 # Keys that may change when a run is resumed.
 MAY_CHANGE: tuple[str, ...] = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
-MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor", "train.final_updates")
+MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor")
+MAY_CHANGE += ("train.offline_updates", "train.final_updates")

@@ -5,7 +5,7 @@ can be restored safely from its payload.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,8 @@ def _check_part(payload: dict[str, Any], built: Agent) -> None:
     for name, counted in (("agent", ("updates",)), ("collector", ("env_frames", "agent_steps"))):
         for key in counted:
             check_equal(payload[name].get(key), payload["counters"][key], f"{name}.{key}")
-    _check_replay(payload["replay"], collector["driver"]["actions"], built)
+    driver = collector["driver"]
+    _check_replay(payload["replay"], [()] * built.config.env.num_envs if driver is None else driver["actions"], built)
     check(payload["means"], {"sums": Table(Array(None, ())), "counts": Table(Count(1))}, "means")
     check(payload["means"]["counts"], dict.fromkeys(payload["means"]["sums"], Count(1)), "means.counts")
     _check_global_random_state(payload["random"])
@@ -246,23 +247,25 @@ def _check_collector(state: dict[str, Any], agent: Agent) -> None:
     expected = {
         "env_frames": Count(),
         "agent_steps": Count(),
-        "driver": {"row": row, "episodes": Each(Count(), num_envs), "actions": Each(actions, num_envs)},
+        "driver": Maybe({"row": row, "episodes": Each(Count(), num_envs), "actions": Each(actions, num_envs)}),
         "random": dict,
         "returns": Each(float, num_envs),
         "memory": Maybe(pytree.tree_leaves(agent.initial_state(num_envs))),
     }
     check(state, expected, "collector")
+    _check_drawer(state["random"], "collector.random")
     driver = state["driver"]
+    if driver is None:  # before the first row
+        return
     for index, taken in enumerate([driver["row"]["action"], *driver["actions"]]):
         if len(taken) == 0 or not bool((taken.abs() <= 1).all()):
             place = f"actions[{index - 1}]" if index else "row.action"
             raise ValueError(f"collector.driver.{place}: got no actions, or some outside [-1, 1], expected actions")
     if not bool(driver["row"]["reward"].isfinite().all()):
         raise ValueError("collector.driver.row.reward: got numbers that are not finite, expected finite ones")
-    _check_drawer(state["random"], "collector.random")
 
 
-def _check_replay(state: dict[str, Any], actions: list[Tensor], agent: Agent) -> None:
+def _check_replay(state: dict[str, Any], actions: Sequence[Sized], agent: Agent) -> None:
     """Check the replay's state; `actions` are those of each environment's current episode, one per row."""
     number = Array(torch.int64, (None,))
     expected = {

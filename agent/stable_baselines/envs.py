@@ -35,8 +35,9 @@ from envs.wording import describe_error, one_line
 from world_model.settings import declared, unknown_key
 
 # The environment, learn() or arguments decide these, or they say where a run came from.
-_NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device", "started_from")
+_NO_SETTINGS = ("task", "env_frames", "algo", "seed", "device", "started_from", "offline_data")
 _OF_TRAINER = (  # settings of `train` that have no meaning without a Trainer
+    "offline_updates",
     "final_updates",
     "eval_every",
     "eval_episodes",

@@ -24,6 +24,22 @@ from replay import ReplayBuffer
 from world_model.state import Memory
 
 
+class NoEnvironment:
+    """What a run that steps no environment has in place of a driver: the actions of its episodes, and nothing to do."""
+
+    def __init__(self, num_envs: int, action_dim: int, is_discrete: bool) -> None:
+        self.num_envs, self.action_dim, self.is_discrete = num_envs, action_dim, is_discrete
+        self.restarts, self.is_at_start = 0, True
+        self.cut: tuple[int, ...] = ()
+        self.at_bound: tuple[int, ...] = ()
+
+    def state_dict(self) -> None:
+        """Return None: there is no position to continue from."""
+
+    def close(self) -> None:
+        """Return at once."""
+
+
 class Collector:
     """The player of a run's task: random actions until the first update, then the agent's with exploration.
 
@@ -32,9 +48,16 @@ class Collector:
         state: a collector's `state_dict`, from which the environments continue. If their number has changed, the
             episodes in progress are dropped and new ones begin.
         ranks: those that collect for the same run; counters are sums over all of them.
+        unplayed: stands for the environments of a run that steps none.
     """
 
-    def __init__(self, config: Config, state: dict[str, Any] | None = None, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: dict[str, Any] | None = None,
+        ranks: Ranks | None = None,
+        unplayed: "NoEnvironment | None" = None,
+    ) -> None:
         self.config = config
         self.ranks = Ranks() if ranks is None else ranks
         self.env_frames = self.agent_steps = 0
@@ -43,11 +66,16 @@ class Collector:
         self.random = np.random.default_rng([config.seed, 1])
         self.returns = np.zeros(config.env.num_envs)
         self.memory: Memory | None = None
-        self.driver = _make_driver(config, None if state is None else state["driver"])
+        self.driver: Driver | NoEnvironment
+        if unplayed is not None:
+            self.driver = unplayed
+        else:
+            self.driver = _make_driver(config, None if state is None else state["driver"])
         self.bound = episode_bound(config, self.driver.action_dim)
 
     def collect(self, agent: Agent, replay: ReplayBuffer) -> list[float]:
         """Add one row of every environment to the replay; return the returns of episodes that ended, on any rank."""
+        assert not isinstance(self.driver, NoEnvironment)
         memory = self.memory if self.memory is not None else agent.initial_state(self.driver.num_envs)
 
         def policy(step: Step) -> NDArray[np.float32]:
@@ -82,7 +110,7 @@ class Collector:
         return {
             "env_frames": self.env_frames,
             "agent_steps": self.agent_steps,
-            "driver": pytree.tree_map(_as_tensor, self.driver.state_dict()),
+            "driver": None if self.driver.is_at_start else pytree.tree_map(_as_tensor, self.driver.state_dict()),
             "random": self.random.bit_generator.state,
             "returns": self.returns.tolist(),
             "memory": None if self.memory is None else pytree.tree_leaves(self.memory),

@@ -7,14 +7,36 @@ from agent.config.settings import Config
 from agent.training.clocks import Every, Ratio
 from replay import ReplayBuffer
 
+OFFLINE_PORTION = 100  # offline updates that become due at once; a regular checkpoint may follow
+
 
 def update_ratio(config: Config) -> Ratio:
     """Return the ratio of updates to agent steps."""
-    return Ratio(config.train.train_ratio / (config.replay.batch_size * config.replay.batch_length))
+    return Ratio(updates_per_step(config))
+
+
+def updates_per_step(config: Config) -> float:
+    """Return the updates of an agent step."""
+    return config.train.train_ratio / (config.replay.batch_size * config.replay.batch_length)
+
+
+def online_updates(config: Config) -> int:
+    """Return about how many updates a run makes that plays its env_frames, without the final ones."""
+    frames = max(0, config.env_frames - config.replay.prefill_frames)
+    return max(1, round(updates_per_step(config) * frames / config.env.action_repeat))
+
+
+def offline_left(config: Config, env_frames: int, updates: int) -> int:
+    """Return the offline updates that are left after `updates`: none once the run has played."""
+    return 0 if env_frames > 0 else max(0, config.train.offline_updates - updates)
 
 
 class DueWork:
-    """The due updates, by `train_ratio`, and the due evaluation, by `eval_every` and after the last row."""
+    """The due updates, by `train_ratio`, and the due evaluation, by `eval_every` and after the last row.
+
+    `offline_updates` become due before the first row, with an evaluation after as many of them as come between two
+    evaluations later on, and after the last one.
+    """
 
     def __init__(self, config: Config) -> None:
         self.updates = 0
@@ -29,9 +51,30 @@ class DueWork:
         """True if nothing is due, so that the next row may be collected."""
         return self.updates == 0 and not self.evaluation
 
-    def is_over(self, env_frames: int) -> bool:
+    def is_over(self, env_frames: int, updates: int) -> bool:
         """Return whether the run is complete: the budget is spent, and no work is due."""
-        return self.is_done and env_frames >= self._config.env_frames
+        is_left = offline_left(self._config, env_frames, updates) > 0
+        return self.is_done and not is_left and env_frames >= self._config.env_frames
+
+    def progress(self, env_frames: int, updates: int) -> float:
+        """Return the share of the run that is over; an offline update counts as the env_frames that it stands for."""
+        frames, offline = self._frames_per_update(), self._config.train.offline_updates
+        return (env_frames + frames * min(updates, offline)) / (self._config.env_frames + frames * offline)
+
+    def _frames_per_update(self) -> float:
+        return self._config.env.action_repeat / updates_per_step(self._config)
+
+    def add_offline(self, env_frames: int, updates: int) -> bool:
+        """Add the next offline updates, and the evaluation after them; return whether there were any."""
+        left = offline_left(self._config, env_frames, updates)
+        if left == 0:
+            return False
+        interval = max(1, round(self._config.train.eval_every / self._frames_per_update()))
+        until_evaluation = min(left, interval - updates % interval)
+        self.updates = min(until_evaluation, OFFLINE_PORTION)
+        if self.updates == until_evaluation:
+            self.evaluation, self._evaluated_at = True, -1
+        return True
 
     def add_row(self, env_frames: int, agent_steps: int, updates: int, can_sample: bool) -> None:
         """Add the work that becomes due with a row of every environment; the counters include that row."""
@@ -78,9 +121,10 @@ class DueWork:
 
 def is_over(payload: dict[str, Any], config: Config) -> bool:
     """Return whether a run that resumes with `config` from this checkpoint has nothing left to do."""
-    is_spent = payload["counters"]["env_frames"] >= config.env_frames
-    due = payload["due"]
-    return is_spent and not due["updates"] and not due["evaluation"] and not _later_updates(payload, config)
+    counters, due = payload["counters"], payload["due"]
+    is_spent = counters["env_frames"] >= config.env_frames
+    more = _later_updates(payload, config) + offline_left(config, counters["env_frames"], counters["updates"])
+    return is_spent and not due["updates"] and not due["evaluation"] and not more
 
 
 def _later_updates(payload: dict[str, Any], config: Config) -> int:
@@ -97,8 +141,13 @@ def can_update(config: Config, agent_steps: int, can_sample: bool) -> bool:
 
 
 def check_learnable(config: Config) -> None:
-    """Raise ValueError if no update can become due within `env_frames`."""
-    prefill, repeat = config.replay.prefill_frames, config.env.action_repeat
+    """Raise ValueError if no update can become due, or offline ones are without data."""
+    if config.train.offline_updates > 0:
+        if config.offline_data is None:
+            raise ValueError(f"train.offline_updates: got {config.train.offline_updates}, expected 0 without --offline")
+        return
+    repeat = config.env.action_repeat
+    prefill = 0 if config.offline_data is not None else config.replay.prefill_frames
     if prefill > config.env_frames:
         line = f"env_frames: got {config.env_frames}, expected at least replay.prefill_frames ({prefill})"
         raise ValueError(f"{line}: all of them would be random actions, and no update would follow")
@@ -121,4 +170,5 @@ def why_no_update(config: Config, agent_steps: int, replay: ReplayBuffer) -> str
 
 
 def _is_prefill(config: Config, agent_steps: int) -> bool:
-    return agent_steps * config.env.action_repeat < config.replay.prefill_frames
+    """Return whether random actions are still being collected, which a run does not need that has offline episodes."""
+    return config.offline_data is None and agent_steps * config.env.action_repeat < config.replay.prefill_frames

@@ -15,6 +15,7 @@ from agent.config.settings import Config
 from agent.learning.agent import Agent
 from agent.learning.errors import NotFinite
 from agent.run_folder.checkpoint import save_checkpoint
+from agent.run_folder.datasets import Dataset
 from agent.run_folder.load import load_run
 from agent.run_folder.lock import RunLock
 from agent.run_folder.logger import Logger, NoLogger
@@ -29,7 +30,7 @@ from agent.run_folder.storage import check_storage, open_storage
 from agent.run_folder.trackers import DEFAULT, open_trackers
 from agent.run_folder.weights import Start
 from agent.training.clocks import Deadline, Every
-from agent.training.collector import Collector
+from agent.training.collector import Collector, NoEnvironment
 from agent.training.display import Display
 from agent.training.due_work import DueWork, check_learnable, why_no_update
 from agent.training.evaluator import Evaluator, dispensable
@@ -58,7 +59,7 @@ class Trainer:
     never stopped. Work of a killed run after its last checkpoint is repeated.
 
     start: the weights that a new run begins with. ValueError if they are of other actions or of another model.
-
+    dataset: the episodes that a new run has in its replay from the start, for `train.offline_updates`.
     log: trackers that get a copy of the metrics: tensorboard, wandb, trackio. Their trouble never ends the run.
 
     With several `ranks` each of them runs this loop on environments and a replay of its own, in step with the others
@@ -75,8 +76,9 @@ class Trainer:
         start: Start | None = None,
         ranks: Ranks | None = None,
         log: Sequence[str] = DEFAULT,
+        dataset: Dataset | None = None,
     ) -> None:
-        self.config, self.logdir, self.start = config, Path(logdir), start
+        self.config, self.logdir, self.start, self.dataset = config, Path(logdir), start, dataset
         self.ranks = Ranks() if ranks is None else ranks
         self.folder = rank_folder(self.logdir, self.ranks.index)  # of what only this rank writes
         self.lock = RunLock(self.folder)
@@ -95,7 +97,8 @@ class Trainer:
             cleanup.pop_all()
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
         self.deadline = Deadline(max_minutes)
-        self.display = Display(config.env_frames, quiet or not self.ranks.is_first)
+        offline = config.train.offline_updates
+        self.display = Display(config.env_frames, quiet or not self.ranks.is_first, offline_updates=offline)
         if self.ranks.is_first:
             self.logger.attach(*open_trackers(log, self.logdir, asdict(self.config), resume, self.display.note))
         self.evaluator = Evaluator(config, self.logdir, self.note, config.train.video_frames)
@@ -117,7 +120,11 @@ class Trainer:
 
     def _make_collector(self, payload: dict[str, Any] | None) -> Collector:
         state = payload["collector"] if payload is not None else None
-        return Collector(self.ranks.share(self.config), state, self.ranks)
+        unplayed = None
+        if self.config.env_frames == 0:
+            spaces = payload["agent"] if payload is not None else vars(self.dataset)
+            unplayed = NoEnvironment(self.config.env.num_envs, spaces["action_dim"], spaces["is_discrete"])
+        return Collector(self.ranks.share(self.config), state, self.ranks, unplayed)
 
     def _build(self, payload: dict[str, Any] | None) -> None:
         """Build everything but the environments: new, or from a checkpoint's payload."""
@@ -131,6 +138,8 @@ class Trainer:
             self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
             if payload is None and self.start is not None:
                 self.start.give_to(self.agent)
+            if self.dataset is not None:
+                self.dataset.check_actions(driver.action_dim, driver.is_discrete)
             if config.compile:
                 self.agent.compile()
             check_storage(config, self.logdir, driver.action_dim)
@@ -151,6 +160,8 @@ class Trainer:
             self.store.remove_newer(-1)  # episodes of a run that was killed before its first checkpoint
             seed_global_random_state(own.seed)
             self.agent.seed_generators(own.seed)
+            for episode in () if self.dataset is None else self.dataset.read():
+                self.replay.add_episode(episode)
         else:
             self.load_state_dict(payload)
             at = {"updates": self.agent.updates, "env_frames": self.env_frames}
@@ -221,7 +232,7 @@ class Trainer:
         self.has_failed = True
 
     def _finished(self) -> bool:
-        return self._stopping() or self.due.is_over(self.env_frames)
+        return self._stopping() or self.due.is_over(self.env_frames, self.agent.updates)
 
     def _stopping(self) -> bool:
         """Return whether the run should end: when one rank is asked to stop, all do."""
@@ -237,7 +248,7 @@ class Trainer:
 
     def _tick(self) -> None:
         """Collect one row and do the work that is due; a stop leaves the rest for the resumed run."""
-        if self.due.is_done:
+        if self.due.is_done and not self.due.add_offline(self.env_frames, self.agent.updates):
             with self._indivisible():
                 self._collect()
             self._show()
@@ -273,7 +284,7 @@ class Trainer:
     def _update(self) -> None:
         replay, begun = self.config.replay, time.monotonic()
         self.is_saved = False
-        self.agent.progress = self.env_frames / self.config.env_frames
+        self.agent.progress = self.due.progress(self.env_frames, self.agent.updates)
         try:
             with self.ranks.shared_batch():
                 chunk = self.replay.sample(replay.batch_size // self.ranks.count, replay.sample_length)

@@ -21,6 +21,7 @@ from world_model.settings import as_declared, declared, from_mapping, unknown_ke
 PRESET_FOLDER = Path(__file__).parent
 SIZE_FILE = PRESET_FOLDER / "sizes.yaml"
 ALIASES = {"seed": "reference"}  # earlier names of presets, still used by older runs and scripts
+NOTED = {"started_from": "--from", "offline_data": "--offline"}  # settings that an option of `train` notes
 
 
 def preset_names() -> list[str]:
@@ -108,8 +109,8 @@ def setting_texts(arguments: Sequence[str]) -> dict[str, str]:
         key, is_joined, text = argument[2:].partition("=")
         if key not in known:
             raise ValueError(unknown_key(key, known))
-        if key == "started_from":
-            raise ValueError(f"{key}: got a value, expected none: `train --from` notes it")
+        if key in NOTED:
+            raise ValueError(f"{key}: got a value, expected none: `train {NOTED[key]}` notes it")
         if not is_joined:
             text = next(rest, "--")
             if text.startswith("--"):
