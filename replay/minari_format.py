@@ -22,7 +22,7 @@ from replay.rows import Episode
 from replay.transitions import Transitions, from_rows, to_rows
 
 INSTALL = "pip install 'minari[hdf5]>=0.5.4,<0.6'"
-_NAME = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
+_NAME = re.compile(r"([\w-]{2,}/)*[\w-]+-v\d+")
 _ABOUT = "aime"  # our entry in a dataset's metadata
 
 

@@ -29,7 +29,7 @@ def read_npz(path: Path) -> Episode:
     t" in L rows need their last action and reward removed: zeros there would not tell which of the two they are.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return _episode(file)
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, FileNotFoundError):

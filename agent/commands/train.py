@@ -127,8 +127,6 @@ def _read(arguments: list[str], ranks: Ranks) -> _Run:
     if start is not None and config.algo != "aime":
         raise ValueError(f"from: got algo {config.algo}, expected aime, whose weights {start.name} holds")
     if dataset is not None:
-        if config.algo != "aime":
-            raise ValueError(f"offline: got algo {config.algo}, expected aime")
         dataset.check(config)
     ranks.share(config)
     ranks.use_device(config.device)
@@ -164,8 +162,11 @@ def _new_config(given: _Given, tell: Callable[[str], None]) -> "Config":
     if given.dataset is None:
         return _started_config(given.options, given.overrides, given.start, tell)
     options, texts = argparse.Namespace(**vars(given.options)), setting_texts(given.overrides)
+    if texts.get("algo", "aime") != "aime":
+        raise ValueError(f"offline: got algo {texts['algo']}, expected aime")
     implied = given.dataset.settings()
-    options.task = implied.pop("task", None) if options.task is None else options.task
+    task = implied.pop("task", None)
+    options.task = task if options.task is None else options.task
     implied = {key: json.dumps(value) if isinstance(value, dict) else str(value) for key, value in implied.items()}
     implied = {key: "null" if text == "None" else text for key, text in implied.items()} | texts
     if "train.offline_updates" not in texts:

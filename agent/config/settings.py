@@ -267,7 +267,7 @@ class Config(Settings):
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
-        least = 0 if self.train.offline_updates > 0 else 1
+        least = 0 if self.algo == "aime" else 1  # 0: see `check_learnable`
         if self.env_frames < least:
             raise ValueError(f"env_frames: got {self.env_frames}, expected a number of at least {least}")
         self._check_replay()
