@@ -67,7 +67,7 @@ def prepare(arguments: list[str]) -> Job:
         return _training(asked, ranks)
 
 
-def _read(arguments: list[str], ranks: Ranks) -> _Run:
+def _parser() -> Parser:
     parser = Parser("train", epilog=HELP)
     parser.add_argument("--task", help="task to learn, such as walker_walk (default: cartpole_swingup)")
     parser.add_argument("--preset", help="cpu, gpu, reference or debug (default: gpu if there is a GPU, else cpu)")
@@ -84,7 +84,11 @@ def _read(arguments: list[str], ranks: Ranks) -> _Run:
     both = (*DEFAULT, "wandb")
     text = f"the same as --log {' '.join(both)}"
     parser.add_argument("--wandb", dest="log", action="store_const", const=both, help=text)
-    options, overrides = parser.parse(arguments, config_keys())
+    return parser
+
+
+def _read(arguments: list[str], ranks: Ranks) -> _Run:
+    options, overrides = _parser().parse(arguments, config_keys())
     if options.max_minutes is not None and not options.max_minutes > 0:
         raise ValueError(f"max_minutes: got {options.max_minutes}, expected a positive number")
     check_trackers(options.log)
@@ -238,9 +242,23 @@ def _evaluation_note(config: "Config", dataset_dim: int) -> str:
     return ""
 
 
+def _origins(asked: _Run) -> list[str]:
+    """Return lines about what a run begins with, and about evaluations where it steps no environment."""
+    config, payload, *_, start, dataset = asked
+    lines = []
+    if start is not None and payload is None:
+        lines.append(f"starting from {start.name}")
+    if dataset is not None and payload is None:
+        rows = f"{len(dataset.lengths):,} episodes, {dataset.num_rows:,} rows"
+        lines.append(f"learning from {dataset.name}: {rows}, {config.train.offline_updates:,} updates")
+    if config.env_frames == 0 and (note := _evaluation_note(config, asked.action_dim)):
+        lines.append(note)
+    return lines
+
+
 def _training(asked: _Run, ranks: Ranks) -> Job:
     """Build the trainer, which checks task, rendering and replay budget, and return the job that runs it."""
-    config, payload, logdir, options, start, dataset = asked
+    config, payload, logdir, options, *_ = asked
     resume, tell = payload is not None, _teller(options)
     if payload is not None:
         from agent.training.due_work import is_over
@@ -253,15 +271,10 @@ def _training(asked: _Run, ranks: Ranks) -> Job:
         tell(f"resuming {logdir} at {env_frames:,} env_frames, {updates:,} updates")
     from agent.training.threads import overload
 
-    note = _evaluation_note(config, asked.action_dim) if config.env_frames == 0 else ""
+    lines = _origins(asked)
     trainer = _make_trainer(asked, ranks)
-    if dataset is not None and not resume:
-        rows = f"{len(dataset.lengths):,} episodes, {dataset.num_rows:,} rows"
-        tell(f"learning from {dataset.name}: {rows}, {config.train.offline_updates:,} updates")
-    if note:
-        tell(note)
-    if start is not None and not resume:
-        tell(f"starting from {start.name}")
+    for line in lines:
+        tell(line)
     tell(
         f"task {config.task}  algo {config.algo}  preset {config.preset}  device {trainer.agent.device}  "
         f"parameters {trainer.agent.num_parameters:,}  env_frames {config.env_frames:,}  logdir {logdir}  "

@@ -90,6 +90,10 @@ class Trainer:
                 payload = load_run(self.logdir) if resume else None
                 if payload is None or payload["counters"]["updates"] == 0:
                     check_learnable(config)
+                if payload is None and (dataset is None) != (config.offline_data is None):
+                    raise ValueError(
+                        "dataset: got it without config.offline_data or the reverse, expected both or none"
+                    )
                 payload = self._own(payload)
                 self.collector = self._make_collector(payload)
                 cleanup.callback(self.collector.driver.close)

@@ -166,6 +166,12 @@ def test_updates_without_episodes_are_refused():
         make_config("debug", overrides={"env_frames": 0, "algo": "ppo"})
 
 
+def test_the_name_of_a_dataset_without_its_episodes_is_refused(tmp_path, dataset):
+    with pytest.raises(ValueError, match=r"dataset: got it without config.offline_data or the reverse"):
+        Trainer(config(dataset), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_actions_than_the_task_has_are_refused_before_anything_is_written(tmp_path):
     writer = FolderWriter(tmp_path / "data", About())
     episode = make_episode(20)._replace(image=np.zeros((20, 64, 64, 3), np.uint8), action=np.zeros((20, 3), np.float32))
