@@ -267,9 +267,8 @@ class Config(Settings):
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
-        least = 0 if self.algo == "aime" else 1  # 0: see `check_learnable`
-        if self.env_frames < least:
-            raise ValueError(f"env_frames: got {self.env_frames}, expected a number of at least {least}")
+        if self.env_frames < (self.algo != "aime"):  # 0: `check_learnable` decides
+            raise ValueError(f"env_frames: got {self.env_frames}, expected a positive number")
         self._check_replay()
         for name in ("gamma", "lambd", "start_fraction"):
             if not 0 < getattr(self.behavior, name) <= 1:

@@ -147,7 +147,7 @@ def check_learnable(config: Config) -> None:
             raise ValueError(f"train.offline_updates: got {config.train.offline_updates}, expected 0 without --offline")
         return
     if config.env_frames == 0:
-        raise ValueError("env_frames: got 0, expected at least 1, or train.offline_updates with --offline")
+        raise ValueError("env_frames: got 0, expected a positive number, or train.offline_updates with --offline")
     repeat = config.env.action_repeat
     prefill = 0 if config.offline_data is not None else config.replay.prefill_frames
     if prefill > config.env_frames:

@@ -70,7 +70,7 @@ def test_overrides_win_over_the_preset_and_keep_their_types():
     [
         (["--replay.batch_siz", "4"], "replay.batch_size"),
         (["--replay.batch_size", "x"], "replay.batch_size"),
-        (["--env_frames", "0"], "env_frames"),
+        (["--env_frames", "-1"], "env_frames"),
         (["--behavior.gradient", "foo"], "behavior.gradient"),
         (["--world_model.max_components", "0"], "max_components"),
         (["--train.eval_episodes", "0"], "train.eval_episodes"),

@@ -160,9 +160,9 @@ def test_due_work_by_hand(dataset):
 def test_updates_without_episodes_are_refused():
     with pytest.raises(ValueError, match=r"train.offline_updates: got 3, expected 0 without --offline"):
         check_learnable(make_config("debug", overrides={"train.offline_updates": 3}))
-    with pytest.raises(ValueError, match=r"env_frames: got 0, expected at least 1, or train.offline_updates"):
+    with pytest.raises(ValueError, match=r"env_frames: got 0, expected a positive number, or train.offline_updates"):
         check_learnable(make_config("debug", overrides={"env_frames": 0}))
-    with pytest.raises(ValueError, match="env_frames: got 0, expected a number of at least 1"):
+    with pytest.raises(ValueError, match="env_frames: got 0, expected a positive number"):
         make_config("debug", overrides={"env_frames": 0, "algo": "ppo"})
 
 
