@@ -56,7 +56,7 @@ class Collector:
         config: Config,
         state: dict[str, Any] | None = None,
         ranks: Ranks | None = None,
-        unplayed: "NoEnvironment | None" = None,
+        unplayed: NoEnvironment | None = None,
     ) -> None:
         self.config = config
         self.ranks = Ranks() if ranks is None else ranks

@@ -20,10 +20,10 @@ class Display:
 
     Args:
         total_env_frames: the run's budget.
-        offline_updates: those that it makes before its first env_frame.
         quiet: show nothing.
         interval: seconds between plain lines.
         console, clock: where to write, and the time in seconds.
+        offline_updates: those that the run makes before its first env_frame.
     """
 
     def __init__(
@@ -68,11 +68,8 @@ class Display:
         if self._quiet:
             return
         self._latest, self._activity = (env_frames, updates, recent), ""
-        is_new_phase = self._marks and (
-            self._marks[-1][2] == 0 < updates  # the prefill's speed says nothing about the rest
-            or (self._is_offline(self._marks[-1][1]) and not self._is_offline(env_frames))
-        )
-        if is_new_phase:
+        if self._marks and self._phase(*self._marks[-1][1:]) != self._phase(env_frames, updates):
+            # the speed of one phase says nothing about the next
             self._marks = deque([(self._clock(), env_frames, updates)])
         if self._clock() >= self._next:
             self._show(*self._latest)
@@ -102,35 +99,38 @@ class Display:
     def _picture(self) -> Group:
         """Return the bar and the line below it, which a narrow terminal wraps."""
         env_frames, updates = self._latest[:2] if self._latest is not None else (0, 0)
-        total = self._offline_updates if self._is_offline(env_frames) else self._total
-        done = min(updates if self._is_offline(env_frames) else env_frames, total)
+        is_offline = self._phase(env_frames, updates) == "offline"
+        total = self._offline_updates if is_offline else self._total
+        done = min(updates if is_offline else env_frames, total)
         bar = Table.grid(expand=True, padding=(0, 1))
         bar.add_column()
         bar.add_column(ratio=1)
         bar.add_row(f"{100 * done // total:>3} %", ProgressBar(total, done))
         return Group(bar, Text("  ".join(filter(None, (self._line, self._activity)))))
 
-    def _is_offline(self, env_frames: int) -> bool:
-        """Return whether a run that has played `env_frames` shows its offline updates."""
-        return env_frames == 0 and self._offline_updates > 0
+    def _phase(self, env_frames: int, updates: int) -> str:
+        """Return the phase of a run: "offline", "prefill" or "play"."""
+        if env_frames == 0 and self._offline_updates > 0:
+            return "offline"
+        return "play" if updates > 0 else "prefill"
 
     def _describe(self, env_frames: int, updates: int, recent: Mapping[str, float]) -> str:
         (then, frames_then, updates_then), (now, *_) = self._marks[0], self._marks[-1]
-        seconds, is_offline = max(1e-9, now - then), self._is_offline(env_frames)
+        seconds, phase = max(1e-9, now - then), self._phase(env_frames, updates)
         parts = [f"{env_frames:,}/{self._total:,} env_frames", f"{updates:,} updates"]
-        if is_offline:
+        if phase == "offline":
             parts = [f"offline {updates:,}/{self._offline_updates:,} updates"]
         if updates > updates_then:
             parts[-1] += f" ({(updates - updates_then) / seconds:.1f}/s)"
         for name, label in (("train_return", "return"), ("eval_return", "eval")):
             if name in recent:
                 parts.append(f"{label} {recent[name]:.1f}")
-        if is_offline:
+        if phase == "offline":
             if updates_then < updates < self._offline_updates:
                 left = seconds * (self._offline_updates - updates) / (updates - updates_then)
                 parts.append(f"ETA {_duration(left)}")
             return "  ".join(parts)
-        if updates == 0:
+        if phase == "prefill":
             parts.append("prefill")
         elif frames_then < env_frames < self._total:
             left = seconds * max(0, self._total - env_frames) / (env_frames - frames_then)

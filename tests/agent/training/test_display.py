@@ -130,3 +130,24 @@ def test_what_takes_long_is_named_beside_the_bar_until_the_next_update():
         screen.now = 10.0
         screen.display.update(501, 21, {})
     assert "evaluating" not in screen.text.rsplit("501/1,000", 1)[1]
+
+
+def test_offline_updates_are_counted_first_and_then_env_frames():
+    screen = Screen(offline_updates=300)
+    screen.display.update(0, 0, {})
+    screen.now = 30.0
+    screen.display.update(0, 60, {"update_share": 1.0})
+    screen.now = 60.0
+    screen.display.update(8, 300, {})
+    screen.now = 90.0
+    screen.display.update(38, 315, {"update_share": 0.9})
+    first, last = screen.text.splitlines()[0], screen.text.splitlines()[-1]
+    assert first == "offline 60/300 updates (2.0/s)  ETA 0:02:00"
+    assert last == "38/1,000 env_frames  315 updates (0.5/s)  ETA 0:16:02  update-bound"
+
+
+def test_a_bar_of_a_run_that_plays_nothing():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Display(0, console=console, offline_updates=4) as display:
+        display.update(0, 1, {})
+    assert " 25 %" in console.file.getvalue()
