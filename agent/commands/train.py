@@ -251,7 +251,8 @@ def _origins(asked: _Run) -> list[str]:
     if dataset is not None and payload is None:
         rows = f"{len(dataset.lengths):,} episodes, {dataset.num_rows:,} rows"
         lines.append(f"learning from {dataset.name}: {rows}, {config.train.offline_updates:,} updates")
-    if config.env_frames == 0 and (note := _evaluation_note(config, asked.action_dim)):
+    has_actions = payload is not None or dataset is not None  # otherwise the trainer refuses the config
+    if config.env_frames == 0 and has_actions and (note := _evaluation_note(config, asked.action_dim)):
         lines.append(note)
     return lines
 
