@@ -260,7 +260,7 @@ def _origins(asked: _Run) -> list[str]:
 def _training(asked: _Run, ranks: Ranks) -> Job:
     """Build the trainer, which checks task, rendering and replay budget, and return the job that runs it."""
     config, payload, logdir, options, *_ = asked
-    resume, tell = payload is not None, _teller(options)
+    tell = _teller(options)
     if payload is not None:
         from agent.training.due_work import is_over
 
