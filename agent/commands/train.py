@@ -320,7 +320,7 @@ def _make_trainer(asked: _Run, ranks: Ranks) -> "Trainer | BaselineTrainer":
     if config.algo == "aime":
         from agent.training.trainer import Trainer
 
-        return Trainer(*usual, start=start, ranks=ranks, log=options.log, dataset=dataset)
+        return Trainer(*usual, start=start, ranks=ranks, dataset=dataset, log=options.log)
     from agent.stable_baselines.baseline_trainer import BaselineTrainer
 
     return BaselineTrainer(*usual, log=options.log)

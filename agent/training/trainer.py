@@ -75,8 +75,8 @@ class Trainer:
         quiet: bool = False,
         start: Start | None = None,
         ranks: Ranks | None = None,
-        log: Sequence[str] = DEFAULT,
         dataset: Dataset | None = None,
+        log: Sequence[str] = DEFAULT,
     ) -> None:
         self.config, self.logdir, self.start, self.dataset = config, Path(logdir), start, dataset
         self.ranks = Ranks() if ranks is None else ranks
