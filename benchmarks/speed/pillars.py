@@ -102,16 +102,17 @@ def calls(owner: Any, *names: str) -> list[Call]:
 def forward_parts(model: DPGMMVariationalRecurrentAutoencoder) -> list[Part]:
     """The parts of `forward`; one that is switched off is left out."""
     trunk, norm, perceiver, predictor = model.trunk, model.frame_norm, model.perceiver, model.context_predictor
-    seeing = calls(trunk, "forward") + calls(norm, "forward", "initialise", "update")
+    seeing = calls(trunk, "forward", "halfway") + calls(norm, "forward", "initialise", "update")
     reading = calls(perceiver, "forward", "reconstruct", "update_codebook") + calls(terms, "perceiver_terms")
     scan = calls(model, "observe") + calls(predictor, "forward")  # trunk and Perceiver run in it, on their own rows
-    attending = calls(model.attention, "forward", "losses") + calls(terms, "decoder_maps")
+    attending = calls(model.attention, "forward", "losses") + calls(terms, "attention_terms")
     judging = calls(model.reward_head, "nll") + calls(model.continue_head, "forward") + calls(losses, "continue_nll")
     parts = [
         Part("trunk, frame norm", [trunk, norm], seeing),
         Part("pillar 1: Perceiver IO, VQ", [perceiver], reading),
         Part("posterior, pillar 3: scan", [model.posterior, model.dynamics, predictor], scan),
         Part("pillar 2: mixture prior", [model.prior], calls(terms, "prior_terms")),
+        Part("slow latent", [model.slow], calls(model.slow, "forward", "loss")),
         Part("pillar 4: attention", [model.attention], attending),
         Part("decoder", [model.decoder], calls(terms, "reconstruction_terms")),
         Part("reward, continue heads", [model.reward_head, model.continue_head], judging),
