@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from replay.chunk import Chunk
 from replay.entries import Entry, pack_entries, pack_rows, unpack_entries, unpack_rows
 from replay.episodes import EpisodeStore
-from replay.rows import DTYPES, Episode, StepLike, check_episode, check_rows, field_shapes, row_bytes
+from replay.rows import DTYPES, Episode, StepLike, check_episode, check_rows, cut_off, field_shapes, row_bytes
 
 STATE_KEYS = ("rng", "rows", "rows_added", "last_number", "episodes", "unfinished")
 Slots = NDArray[np.int64]
@@ -164,13 +164,16 @@ class ReplayBuffer:
         for env in places[step.is_last]:
             self._finish(int(env))
 
-    def add_episode(self, episode: Episode) -> None:
-        """Add one whole episode with fields [L, ...]; ValueError if it is invalid, or longer than the capacity."""
+    def add_episode(self, episode: Episode, metadata: dict[str, Any] | None = None) -> None:
+        """Add one whole episode with fields [L, ...], and store it with JSON-serialisable metadata.
+
+        ValueError if it is invalid, or longer than the capacity.
+        """
         check_episode(episode, self.image_shape, self.action_dim)
         length = len(episode.reward)
         if length > self.capacity:
             raise ValueError(f"episode: got {length} rows, expected at most the capacity of {self.capacity}")
-        self._write(episode, None if self._store is None else self._keep(self._store, episode))
+        self._write(episode, None if self._store is None else self._keep(self._store, episode, metadata))
 
     def finish_partial(self, envs: Iterable[int] | None = None) -> int:
         """Truncate the running episodes of `envs` (default: all), drop single rows, and return the number truncated."""
@@ -195,7 +198,7 @@ class ReplayBuffer:
                 yield episode
             start = end
         for env in np.flatnonzero(self._lengths > 1):
-            yield _cut_off(self._gather(self._slots(int(env))))
+            yield cut_off(self._gather(self._slots(int(env))))
 
     def sample(self, batch: int, length: int) -> Chunk:
         """Sample `batch` windows of `length` rows, by their recency, as a Chunk of copies.
@@ -290,8 +293,8 @@ class ReplayBuffer:
         """Copy the rows in these slots."""
         return Episode(*(self._rows[name].take(slots, 0) for name in Episode._fields))
 
-    def _keep(self, store: EpisodeStore, episode: Episode) -> Entry:
-        entry = store.entry(store.append(episode))
+    def _keep(self, store: EpisodeStore, episode: Episode, metadata: dict[str, Any] | None = None) -> Entry:
+        entry = store.entry(store.append(episode, metadata))
         self._last_number = entry.number
         return entry
 
@@ -353,12 +356,6 @@ class ReplayBuffer:
             self._ends.popleft()
             self._entries.popleft()
         return self._finished[numbers % self.capacity]
-
-
-def _cut_off(episode: Episode) -> Episode:
-    """Turn the beginning of an episode into a truncated episode."""
-    episode.is_last[-1], episode.action[-1] = True, 0
-    return episode
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype, folder: Path | str | None) -> np.ndarray:

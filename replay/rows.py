@@ -93,5 +93,11 @@ def check_episode(episode: Episode, image_shape: tuple[int, ...] | None = None, 
         raise ValueError("episode.is_last: got other flags, expected True on the last row only")
 
 
+def cut_off(rows: Episode) -> Episode:
+    """Turn the beginning of an episode into a truncated episode, in place."""
+    rows.is_last[-1], rows.action[-1] = True, 0
+    return rows
+
+
 def _first_bad(array: np.ndarray) -> float:
     return float(array[~np.isfinite(array)][0])

@@ -100,9 +100,10 @@ def _pool(options: argparse.Namespace, runs: "list[TrainingRun]") -> "Pool":
         make = slurm_executor(parse_parameters(options.slurm or []), options.threads, needs_gpu)
         return SubmititPool(make, options.logdir / "jobs", most, options.threads)
     if options.on == "ray":
-        from agent.sweep.ray_cluster import RayPool, connect
+        from agent.sweep.ray_cluster import RayPool
+        from agent.training.ray_connection import connect
 
-        return RayPool(connect(options.ray), most, options.threads or 1, needs_gpu)
+        return RayPool(connect(options.ray, "ray"), most, options.threads or 1, needs_gpu)
     from agent.sweep.local import LocalPool, slots, visible_gpus
     from envs.rendering import choose_gl_backend
     from envs.tasks import SUITE_TASKS, base_task

@@ -281,6 +281,11 @@ def _training(asked: _Run, ranks: Ranks) -> Job:
         f"parameters {trainer.agent.num_parameters:,}  env_frames {config.env_frames:,}  logdir {logdir}  "
         f"threads {trainer.threads}"
     )
+    if config.env.collectors is not None:
+        tell(
+            f"collectors {config.env.collectors}: runs with them are not repeatable, and a resumed one begins its "
+            "running episodes anew (docs/scaling.md)"
+        )
     if load := overload():
         tell(load)
 

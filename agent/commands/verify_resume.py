@@ -22,6 +22,8 @@ def prepare(arguments: list[str]) -> Job:
     config = new_config(options, overrides, say)
     if config.algo != "aime":
         raise ValueError(f"algo: got '{config.algo}', expected 'aime': a baseline's run is not repeatable bit for bit")
+    if config.env.collectors is not None:
+        raise ValueError(f"env.collectors: got {config.env.collectors}, expected null: their runs are not repeatable")
 
     def job() -> int:
         from agent.training.verification import short_config, verify_resume

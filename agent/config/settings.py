@@ -26,6 +26,10 @@ class EnvConfig(Settings):
     camera: int | str | None = None  # camera of the suite's model, by number or name; null: Dreamer's
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {frameskip: 4}
     max_episode_frames: int = 27_000  # env_frames after which a running episode is truncated
+    collectors: int | None = None  # Ray actors that play elsewhere, each in num_envs environments; null: played here
+    ray: str | None = None  # address of the head of their Ray cluster; null: RAY_ADDRESS, else the one on this machine
+    weights_every: int = 50  # updates after which collectors get new weights, also in the middle of an episode
+    max_lag: int = 10_000  # updates during which an episode may become old; collectors wait to keep within it
 
     @property
     def max_steps(self) -> int:
@@ -285,6 +289,7 @@ class Config(Settings):
             raise ValueError(f"behavior.min_std, start_std: got {stds}, expected 0 < min_std < start_std < 1")
         self._check_target_std()
         self._check_optimizer()
+        self._check_collectors()
 
     @property
     def update_round(self) -> int:
@@ -320,6 +325,17 @@ class Config(Settings):
                 f"replay.{self.replay.sample_keys}, capacity_steps: got {lengths}, expected room for a chunk"
             )
 
+    def _check_collectors(self) -> None:
+        """Raise ValueError for collectors elsewhere that are impossible."""
+        env = self.env
+        for name in ("collectors", "weights_every", "max_lag"):
+            if (count := getattr(env, name)) is not None and count < 1:
+                raise ValueError(f"env.{name}: got {count}, expected at least 1")
+        if env.collectors is None and env.ray is not None:
+            raise ValueError(f"env.ray: got '{env.ray}' without env.collectors, expected a number of them, such as 8")
+        if env.collectors is not None and self.algo != "aime":
+            raise ValueError(f"env.collectors: got {env.collectors} with algo {self.algo}, expected algo aime")
+
     def _check_optimizer(self) -> None:
         """Raise ValueError if a setting of the optimizer or of the weights' average is out of range."""
         optimizer = self.optimizer
@@ -349,4 +365,5 @@ class Config(Settings):
 # Keys that may change when a run is resumed.
 MAY_CHANGE: tuple[str, ...] = ("env_frames", "device", "threads", "precision", "compile", "replay.memmap")
 MAY_CHANGE += ("env.num_envs", "replay.batch_size", "optimizer.lr_factor")
+MAY_CHANGE += ("env.collectors", "env.ray", "env.weights_every", "env.max_lag")
 MAY_CHANGE += ("train.offline_updates", "train.final_updates")

@@ -5,7 +5,7 @@ can be restored safely from its payload.
 """
 
 import random
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,10 @@ def _check_part(payload: dict[str, Any], built: Agent) -> None:
     for name, counted in (("agent", ("updates",)), ("collector", ("env_frames", "agent_steps"))):
         for key in counted:
             check_equal(payload[name].get(key), payload["counters"][key], f"{name}.{key}")
-    driver = collector["driver"]
-    _check_replay(payload["replay"], [()] * built.config.env.num_envs if driver is None else driver["actions"], built)
+    rows = [built.config.replay.capacity_steps] * built.config.env.num_envs  # what was running here before
+    if (driver := collector.get("driver")) is not None:
+        rows = [len(actions) for actions in driver["actions"]]
+    _check_replay(payload["replay"], rows, built)
     check(payload["means"], {"sums": Table(Array(None, ())), "counts": Table(Count(1))}, "means")
     check(payload["means"]["counts"], dict.fromkeys(payload["means"]["sums"], Count(1)), "means.counts")
     _check_global_random_state(payload["random"])
@@ -235,6 +237,9 @@ def _check_balanced_sum(state: Any, agent: Agent) -> None:
 
 
 def _check_collector(state: dict[str, Any], agent: Agent) -> None:
+    if "driver" not in state:  # of collectors elsewhere
+        check(state, {"env_frames": Count(), "agent_steps": Count(), "numbers": Each(Count())}, "collector")
+        return
     num_envs = agent.config.env.num_envs
     float32, flags = torch.float32, Array(torch.bool, (num_envs,))
     row = {
@@ -265,15 +270,15 @@ def _check_collector(state: dict[str, Any], agent: Agent) -> None:
         raise ValueError("collector.driver.row.reward: got numbers that are not finite, expected finite ones")
 
 
-def _check_replay(state: dict[str, Any], actions: Sequence[Sized], agent: Agent) -> None:
-    """Check the replay's state; `actions` are those of each environment's current episode, one per row."""
+def _check_replay(state: dict[str, Any], rows: list[int], agent: Agent) -> None:
+    """Check the replay's state, in which each environment's current episode may have so many rows."""
     number = Array(torch.int64, (None,))
     expected = {
         "rng": dict,
         "rows_added": Count(),
         "last_number": Count(-1),
         "episodes": {"number": number, "length": number, "digest": Array(torch.uint8, (None, 32))},
-        "unfinished": Each(Array(torch.uint8, (None,)), len(actions)),
+        "unfinished": Each(Array(torch.uint8, (None,)), len(rows)),
     }
     if "rows" in state:  # missing in checkpoints of versions that did not sample running episodes
         expected["rows"] = Count()
@@ -285,9 +290,9 @@ def _check_replay(state: dict[str, Any], actions: Sequence[Sized], agent: Agent)
         raise ValueError("replay.episodes: got lists of different lengths, expected number, length and digest of each")
     if any(a >= b for a, b in pairwise([-1, *numbers, state["last_number"] + 1])):
         raise ValueError("replay.episodes.number: got numbers out of order, expected ascending ones up to last_number")
-    for index, (packed, taken) in enumerate(zip(state["unfinished"], actions, strict=True)):
+    for index, (packed, most) in enumerate(zip(state["unfinished"], rows, strict=True)):
         try:
-            check_unfinished(packed, len(taken), agent.config.env.image_shape, agent.action_dim)
+            check_unfinished(packed, most, agent.config.env.image_shape, agent.action_dim)
         except ValueError as error:
             raise ValueError(f"replay.unfinished[{index}]: {error}") from None
 

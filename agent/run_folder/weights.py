@@ -4,6 +4,7 @@ They are those that evaluations play with: the average of the weights where a ru
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -55,9 +56,12 @@ def _spaces(action_dim: int, is_discrete: bool, config: Config) -> str:
     return f"{action_dim} {actions} and frames of {config.env.size} pixels"
 
 
-def weights_of(agent: Agent) -> Weights:
-    """Return copies of the weights and buffers of world model, actor and critic by name, on the CPU."""
-    with agent.average.swapped():
+def weights_of(agent: Agent, averaged: bool = True) -> Weights:
+    """Return copies of the weights and buffers of world model, actor and critic by name, on the CPU.
+
+    averaged: take the average of the weights where there is one, as evaluations do.
+    """
+    with agent.average.swapped() if averaged else nullcontext():
         named = {f"{place}.{name}": x for place in _PLACES for name, x in getattr(agent, place).state_dict().items()}
         return {name: value.detach().cpu().clone() for name, value in named.items()}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from envs.driver import EnvironmentFailure, episode_starts
 from envs.pixels import EpisodeStart
 from envs.spaces import random_actions
 from envs.workers import close_vector_env
-from replay import ReplayBuffer
 from world_model.state import Memory
 
 
@@ -40,13 +39,26 @@ class NoEnvironment:
         """Return at once."""
 
 
+class Rows(Protocol):
+    """What a collector writes to: a ReplayBuffer, or what gathers the episodes for one elsewhere."""
+
+    def add(self, step: Step) -> None:
+        """Add one tick of all environments."""
+
+    def finish_partial(self, envs: Sequence[int]) -> int:
+        """Truncate the running episodes of `envs` and drop single rows."""
+
+    def can_sample(self, length: int) -> bool:
+        """Return whether there are `length` rows to learn from."""
+
+
 class Collector:
     """The player of a run's task: random actions until the first update, then the agent's with exploration.
 
     Args:
         config: settings of the run.
         state: a collector's `state_dict`, from which the environments continue. If their number has changed, the
-            episodes in progress are dropped and new ones begin.
+            episodes in progress are dropped and new ones begin. That of a RemoteCollector has none.
         ranks: those that collect for the same run; counters are sums over all of them.
         unplayed: stands for the environments of a run that steps none.
     """
@@ -63,6 +75,7 @@ class Collector:
         self.env_frames = self.agent_steps = 0
         self.cut = self.restarts = 0  # episodes that the last row cut off, and restarts of environments so far
         self.can_sample = False  # whether there is a chunk in the replay of every rank
+        self.about: dict[str, float] = {}  # metrics of the episodes that the last row ended, beside their returns
         self.random = np.random.default_rng([config.seed, 1])
         self.returns = np.zeros(config.env.num_envs)
         self.memory: Memory | None = None
@@ -70,10 +83,32 @@ class Collector:
         if unplayed is not None:
             self.driver = unplayed
         else:
-            self.driver = _make_driver(config, None if state is None else state["driver"])
+            self.driver = make_driver(config, None if state is None else state.get("driver"))
         self.bound = episode_bound(config, self.driver.action_dim)
 
-    def collect(self, agent: Agent, replay: ReplayBuffer) -> list[float]:
+    @property
+    def action_dim(self) -> int:
+        """A, the size of an action."""
+        return self.driver.action_dim
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are one-hot vectors."""
+        return self.driver.is_discrete
+
+    @property
+    def at_bound(self) -> bool:
+        """Whether an episode was truncated at its bound with the last row."""
+        return bool(self.driver.at_bound)
+
+    def share(self, agent: Agent) -> None:
+        """Send the weights to those who play elsewhere: here nobody does."""
+
+    def close(self) -> None:
+        """Close the environments; a second call does nothing."""
+        self.driver.close()
+
+    def collect(self, agent: Agent, replay: Rows) -> list[float]:
         """Add one row of every environment to the replay; return the returns of episodes that ended, on any rank."""
         assert not isinstance(self.driver, NoEnvironment)
         memory = self.memory if self.memory is not None else agent.initial_state(self.driver.num_envs)
@@ -119,6 +154,8 @@ class Collector:
     def load_state_dict(self, state: dict[str, Any], agent: Agent) -> None:
         """Restore `state_dict`, whose environments the constructor has restored already."""
         self.env_frames, self.agent_steps = state["env_frames"], state["agent_steps"]
+        if "driver" not in state:
+            return
         self.random.bit_generator.state = state["random"]
         if len(state["returns"]) != self.driver.num_envs:
             return
@@ -130,7 +167,7 @@ class Collector:
             self.memory = pytree.tree_unflatten(moved, form)
 
 
-def _make_driver(config: Config, state: dict[str, Any] | None) -> Driver:
+def make_driver(config: Config, state: dict[str, Any] | None = None) -> Driver:
     """Make environments at their first episode, or at the position of a driver's `state`."""
     make = partial(_make_envs, config)
     if state is None:

@@ -10,14 +10,14 @@ from replay import ReplayBuffer
 OFFLINE_PORTION = 100  # offline updates that become due at once; a regular checkpoint may follow
 
 
+def updates_per_step(config: Config) -> float:
+    """Return the updates that an agent step brings."""
+    return config.train.train_ratio / (config.replay.batch_size * config.replay.batch_length)
+
+
 def update_ratio(config: Config) -> Ratio:
     """Return the ratio of updates to agent steps."""
     return Ratio(updates_per_step(config))
-
-
-def updates_per_step(config: Config) -> float:
-    """Return the updates of an agent step."""
-    return config.train.train_ratio / (config.replay.batch_size * config.replay.batch_length)
 
 
 def online_updates(config: Config) -> int:

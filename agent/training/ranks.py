@@ -155,6 +155,8 @@ class Ranks:
         replay, method = config.replay, config.world_model.gradient_method
         if config.algo != "aime":
             raise ValueError(f"algo: got '{config.algo}' on {self.count} ranks, expected 'aime'")
+        if config.env.collectors is not None:
+            raise ValueError(f"env.collectors: got {config.env.collectors} on {self.count} ranks, expected null")
         if method == "pcgrad":  # draws the order of the tasks anew in every process
             raise ValueError(f"world_model.rgb_config.method: got '{method}' on {self.count} ranks, expected another")
         if replay.batch_size % self.count:

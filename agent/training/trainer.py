@@ -38,6 +38,7 @@ from agent.training.guard import Guard
 from agent.training.health import Health, expected_ranges
 from agent.training.ranks import RankFailed, Ranks
 from agent.training.recovery import SLOWER, back_to_sound, halved, is_slower, protected, slower
+from agent.training.remote_collector import RemoteCollector
 from agent.training.stopping import Stopped
 from agent.training.threads import Pace, choose_threads, one_update
 from envs import Step
@@ -96,7 +97,7 @@ class Trainer:
                     )
                 payload = self._own(payload)
                 self.collector = self._make_collector(payload)
-                cleanup.callback(self.collector.driver.close)
+                cleanup.callback(self.collector.close)
             self._build(payload)
             cleanup.pop_all()
         self.checkpoint_clock = Every(60 * config.train.checkpoint_minutes, last=time.monotonic())
@@ -122,13 +123,15 @@ class Trainer:
         check_num_ranks(payload, self.ranks.count)
         return of_rank(payload, self.ranks.index)
 
-    def _make_collector(self, payload: dict[str, Any] | None) -> Collector:
-        state = payload["collector"] if payload is not None else None
+    def _make_collector(self, payload: dict[str, Any] | None) -> Collector | RemoteCollector:
+        state, own = payload["collector"] if payload is not None else None, self.ranks.share(self.config)
         unplayed = None
         if self.config.env_frames == 0:
             spaces = payload["agent"] if payload is not None else vars(self.dataset)
             unplayed = NoEnvironment(self.config.env.num_envs, spaces["action_dim"], spaces["is_discrete"])
-        return Collector(self.ranks.share(self.config), state, self.ranks, unplayed)
+        elif own.env.collectors is not None:
+            return RemoteCollector(own, state, self.note)
+        return Collector(own, state, self.ranks, unplayed)
 
     def _build(self, payload: dict[str, Any] | None) -> None:
         """Build everything but the environments: new, or from a checkpoint's payload."""
@@ -137,16 +140,16 @@ class Trainer:
         self.threads = self.ranks.gather(threads)[0]  # with other ones a rank's weights might round differently
         torch.set_num_threads(self.threads.count)
         self.config = replace(self.config, threads=self.threads.count)  # kept by a resumed run
-        config, driver = self.config, self.collector.driver
+        config, collector = self.config, self.collector
         with self.ranks.together():
-            self.agent = Agent(config, driver.action_dim, is_discrete=driver.is_discrete)
+            self.agent = Agent(config, collector.action_dim, is_discrete=collector.is_discrete)
             if payload is None and self.start is not None:
                 self.start.give_to(self.agent)
             if self.dataset is not None:
-                self.dataset.check_actions(driver.action_dim, driver.is_discrete)
+                self.dataset.check_actions(collector.action_dim, collector.is_discrete)
             if config.compile:
                 self.agent.compile()
-            check_storage(config, self.logdir, driver.action_dim)
+            check_storage(config, self.logdir, collector.action_dim)
         with self.ranks.together():  # nothing was written before
             self._open(config, payload)
 
@@ -181,7 +184,7 @@ class Trainer:
 
     def close(self) -> None:
         """Release environments, logs and folder; a second call does nothing."""
-        self.collector.driver.close()
+        self.collector.close()
         with suppress(OSError):  # a full disk, which has been reported already
             self.logger.close()
         self.lock.release()
@@ -277,10 +280,10 @@ class Trainer:
             self.collect_seconds += time.monotonic() - begun
         for value in ended:
             self.recent["train_return"] = value
-            self.logger.write(self.counters(), {"train_return": value})
+            self.logger.write(self.counters(), {"train_return": value} | collector.about)
         if collector.cut:
             self.logger.write(self.counters(), {"env_restarts": collector.restarts})
-        if collector.driver.at_bound:
+        if collector.at_bound:
             steps, reason = collector.bound
             self.note_once(f"an episode was truncated after {steps:,} agent_steps: {reason} (shown once)")
         self.due.add_row(self.env_frames, collector.agent_steps, self.agent.updates, collector.can_sample)
@@ -301,6 +304,7 @@ class Trainer:
             self._halve_batch()
             return
         self.due.updates -= 1
+        self.collector.share(self.agent)
         seconds = time.monotonic() - begun
         self.update_seconds += seconds
         self.means.add(metrics)
@@ -384,7 +388,7 @@ class Trainer:
             self.is_saved = True  # the newest checkpoint is from before the failure
             return
         mirrors = self.logger.detach()
-        self.collector.driver.close()
+        self.collector.close()
         self.logger.close()
         self.config = slower(self.config)
         del self.agent, self.replay  # free their memory for the new ones
