@@ -121,7 +121,7 @@ def _read(arguments: list[str], ranks: Ranks) -> _Run:
         _check_source("from", None if start is None else start.name, config.started_from, is_new, logdir)
         _check_source("offline", None if dataset is None else dataset.name, config.offline_data, is_new, logdir)
         if payload is not None:
-            _check_played(config, payload)
+            _check_played(config, saved, payload)
         if payload is None:
             tell(f"{logdir}: no checkpoint yet; starting from the beginning")
     elif options.resume:
@@ -214,10 +214,10 @@ def _check_source(option: str, name: str | None, noted: str | None, is_new: bool
         raise ValueError(f"{option}: got none, expected {noted}: '{logdir}' has no checkpoint yet")
 
 
-def _check_played(config: "Config", payload: dict[str, Any]) -> None:
+def _check_played(config: "Config", saved: "Config", payload: dict[str, Any]) -> None:
     """Raise ValueError if a run that has played already is asked for other offline updates, or to play nothing."""
-    before = payload["config"]["train"].get("offline_updates", 0)  # older runs have none
-    frames, updates = payload["counters"]["env_frames"], config.train.offline_updates
+    before, updates = saved.train.offline_updates, config.train.offline_updates
+    frames = payload["counters"]["env_frames"]
     if frames > 0 and updates != before:
         raise ValueError(f"train.offline_updates: got {updates}, expected {before}: the run has begun to play")
     if frames > 0 and config.env_frames == 0:

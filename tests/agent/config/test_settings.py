@@ -217,7 +217,7 @@ def test_aime_takes_and_refuses_the_same():
         "replay.batch_size: got '3', expected a whole number"
     )
     assert refusal(lambda: model_of(compile=0)) == "compile: got 0, expected true or false"
-    assert refusal(lambda: model_of(train=make_config("debug").train)).startswith("train.final_updates: got a value")
+    assert refusal(lambda: model_of(train=make_config("debug").train)).startswith("train.offline_updates: got a value")
     assert refusal(lambda: AIME("counting", "debug", 3.5)) == "seed: got 3.5, expected a whole number"
 
 
