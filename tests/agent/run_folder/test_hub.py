@@ -13,6 +13,7 @@ from agent.run_folder.hub import model_card
 from agent.run_folder.places import find_agent, short_name
 from agent.run_folder.weights import for_acting, weights_of
 from run_agent import main
+from tests.agent.commands.test_sharing import refused
 from tests.agent.learning.small_agent import make_agent
 from tests.agent.run_folder.test_agent_file import card_of
 
@@ -107,14 +108,6 @@ def test_an_agent_that_was_not_evaluated_has_no_metrics():
     text = model_card("me/small", card)
     assert "model-index" not in text
     assert "95 % interval" not in text
-
-
-def refused(capsys, *argv: str) -> str:
-    capsys.readouterr()
-    assert main(argv) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    return err
 
 
 def test_what_the_hub_does_not_have_is_one_line(capsys, monkeypatch, local, file, tmp_path):

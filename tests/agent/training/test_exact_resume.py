@@ -1,16 +1,14 @@
 """A run that was stopped anywhere and goes on is, bit for bit, the run that was never stopped."""
 
-import json
 import os
 import signal
 
-import numpy as np
 import pytest
 
 from agent import Agent, Trainer, make_config
 from agent.run_folder.checkpoint import load_newest
 from replay import EpisodeStore
-from tests.agent.training.payloads import CLOCKS, assert_same
+from tests.agent.training.payloads import assert_same, assert_same_run, lines
 
 # Moving discs: frames depend on seeds and on every action. Episodes have 26 rows, and one ends while the run learns;
 # the ring is full before. Two ticks make 3 updates due. Evaluations come at 60 (before any update), 120 and 130 frames.
@@ -46,21 +44,6 @@ def train(logdir, num_envs=1, resume=False, stop_at=None, **changes):
         trainer = Trainer(config(num_envs, **changes), logdir, resume=resume, quiet=True)
         trainer.run()
     return trainer
-
-
-def lines(logdir):
-    rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
-
-
-def assert_same_run(first, second):
-    assert_same(load_newest(first / "checkpoints")[0], load_newest(second / "checkpoints")[0])
-    assert lines(first) == lines(second)
-    ours, theirs = (EpisodeStore(logdir / "episodes") for logdir in (first, second))
-    assert [path.name for path in ours.paths()] == [path.name for path in theirs.paths()]
-    for a, b in zip(ours.load_all(), theirs.load_all(), strict=True):
-        for x, y in zip(a, b, strict=True):
-            np.testing.assert_array_equal(x, y)
 
 
 @pytest.fixture(scope="module")

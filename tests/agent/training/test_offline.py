@@ -1,6 +1,5 @@
 """Learning from recorded episodes: no environment is stepped, then one may be; stops anywhere change nothing."""
 
-import json
 import os
 import signal
 
@@ -13,7 +12,7 @@ from agent.run_folder.datasets import About, FolderWriter, open_dataset
 from agent.training.due_work import DueWork, check_learnable, is_over, offline_left, online_updates
 from replay import EpisodeStore
 from replay.rows import check_episode
-from tests.agent.training.payloads import CLOCKS, assert_same
+from tests.agent.training.payloads import assert_same_run, lines
 from tests.replay.replay_rows import make_episode
 
 SETTINGS = {"train.offline_updates": 7, "train.video_frames": 0, "train.eval_episodes": 1, "train.log_every": 3}
@@ -61,16 +60,6 @@ def train(logdir, dataset, resume=False, stop_at=None, **changes):
         trainer = Trainer(config(dataset, **changes), logdir, resume=resume, quiet=True, dataset=source)
         trainer.run()
     return trainer
-
-
-def lines(logdir):
-    rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
-
-
-def assert_same_run(first, second):
-    assert_same(load_newest(first / "checkpoints")[0], load_newest(second / "checkpoints")[0])
-    assert lines(first) == lines(second)
 
 
 @pytest.fixture(scope="module")
