@@ -8,7 +8,6 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,20 +15,21 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
+from envs.packages import check_installed
 from envs.spaces import one_hot
 from envs.wording import describe_error, one_line
 from replay.rows import Episode
 from replay.transitions import Transitions, from_rows, to_rows
 
-INSTALL = "pip install 'minari[hdf5]>=0.5.4,<0.6'"
+REQUIREMENT = "'minari[hdf5]>=0.5.4,<0.6'"
 _NAME = re.compile(r"([\w-]{2,}/)*[\w-]+-v\d+")
 _ABOUT = "aime"  # our entry in a dataset's metadata
 
 
 def _library() -> ModuleType:
     """Import minari. A one-line ValueError if it is not installed."""
-    if find_spec("minari") is None or find_spec("h5py") is None:
-        raise ValueError(f"minari: got no package, expected the one that `{INSTALL}` installs")
+    for package in ("minari", "h5py"):
+        check_installed(package, "minari", REQUIREMENT)
     import minari
 
     return minari

@@ -12,6 +12,7 @@ from agent.commands import Job, say
 from agent.commands.parser import (
     Parser,
     add_playing,
+    add_source,
     check_at_least,
     check_writable,
     config_keys,
@@ -74,9 +75,7 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--episodes", type=int, default=10, help="number of episodes (default: 10)")
     text = "who plays (default: agent if there is one, else random)"
     parser.add_argument("--policy", choices=("random", "agent", "noisy"), help=text)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--logdir", type=Path, help="the folder of the agent's run")
-    source.add_argument("--agent", help="instead of a run: a file of `export`, a name, or hub:user/name")
+    add_source(parser, required=False)
     text = "std of the noise on a noisy agent's actions; share of random ones if discrete (default: 0.3)"
     parser.add_argument("--noise", type=float, help=text)
     text = "how an agent's actions are chosen (default: deterministic)"

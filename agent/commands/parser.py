@@ -159,9 +159,9 @@ def add_playing(parser: Parser, seed: int = 0) -> None:
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
 
 
-def add_source(parser: Parser) -> None:
-    """Add --logdir and --agent, of which one has to be given."""
-    source = parser.add_mutually_exclusive_group(required=True)
+def add_source(parser: Parser, required: bool = True) -> None:
+    """Add --logdir and --agent, of which one has to be given, or one may be if not `required`."""
+    source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument("--logdir", type=Path, help="the run's folder")
     text = "instead of a run: a file of `export`, the name of an agent that comes with the package, or hub:user/name"
     source.add_argument("--agent", help=text)

@@ -7,23 +7,22 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from envs.packages import check_installed
 from envs.wording import one_line
 
 if TYPE_CHECKING:
     from agent.run_folder.agent_file import Card
 
 FILE = "agent.aime"  # in every repository
-INSTALL = "pip install 'huggingface_hub>=2,<3'"
+REQUIREMENT = "'huggingface_hub>=2,<3'"
 
 
 def _library() -> Any:
     """Import huggingface_hub. A one-line ValueError if it is not installed."""
-    if find_spec("huggingface_hub") is None:
-        raise ValueError(f"hub: got no package, expected the one that `{INSTALL}` installs")
+    check_installed("huggingface_hub", "hub", REQUIREMENT)
     import_module("huggingface_hub.utils.logging")  # an attribute only once it is imported; that sets the log's level
     return import_module("huggingface_hub")
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from agent.run_folder.mirror import Mirror, run_id
-from agent.run_folder.packages import check_package
+from envs.packages import check_version
 
 PROJECT = "aime"
 OLDEST = (0, 43)  # version of trackio, the one that was tried
@@ -26,7 +26,7 @@ class TrackioWriter(Mirror):
     @staticmethod
     def check() -> None:
         """Raise a one-line ValueError if the package is missing or old."""
-        check_package("trackio", OLDEST)
+        check_version("trackio", OLDEST)
 
     def __init__(self, logdir: Path, settings: Mapping[str, Any], resume: bool, tell: Callable[[str], None]) -> None:
         # Trackio knows runs by their names, and folders of the same name may lie in several places.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.run_folder.mirror import Mirror, run_id
-from agent.run_folder.packages import check_package
+from envs.packages import check_version
 from envs.wording import one_line
 
 PROJECT = "aime"
@@ -30,7 +30,7 @@ class WandbWriter(Mirror):
     @staticmethod
     def check() -> None:
         """Raise a one-line ValueError if the package is missing or old, or nobody is logged in."""
-        check_package("wandb", OLDEST)
+        check_version("wandb", OLDEST)
         import wandb
 
         settings = wandb.setup(wandb.Settings(silent=True)).settings

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.config.extras import check_extra
 from agent.config.files import parse_value
 from agent.sweep.child import ROOT, Child
 from agent.training.stopping import handled
+from envs.packages import check_installed
 from envs.wording import one_line
 
 MINUTES = 240  # of a job; then it is requeued, and the run resumed
@@ -107,7 +107,7 @@ def slurm_executor(parameters: Mapping[str, Any], threads: int | None, needs_gpu
 
     Nothing is written. ValueError in one line if submitit or SLURM is missing, or a parameter unknown.
     """
-    check_extra("submitit", "on")
+    check_installed("submitit", "on")
     for program in ("sbatch", "srun", "sacct", "scancel"):
         if shutil.which(program) is None:
             raise ValueError(f"on: got slurm, but no {program} on the PATH, expected a machine that submits to SLURM")

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from agent.config.extras import check_extra
+from envs.packages import check_installed
 from envs.wording import one_line
 
 _ROOT = Path(__file__).resolve().parents[2]  # where our packages are
@@ -18,7 +18,7 @@ def connect(address: str | None, option: str) -> Any:
 
     ValueError in one line that names the `option`, within seconds, if Ray is missing or no cluster answers.
     """
-    check_extra("ray", option)
+    check_installed("ray", option)
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
     if address != "auto":
         _check_head(address, option)

@@ -131,7 +131,7 @@ def test_an_upload_that_breaks_off_is_one_line(capsys, monkeypatch, local, file)
 
 
 def test_without_the_library_a_line_says_what_to_install(capsys, monkeypatch, file):
-    monkeypatch.setattr("agent.run_folder.hub.find_spec", lambda name: None)
+    monkeypatch.setattr("envs.packages.find_spec", lambda name: None)
     for argv in (["push", f"--agent={file}", "--hub=me/a"], ["evaluate", "--agent=hub:me/a"]):
         assert "pip install 'huggingface_hub>=2,<3'" in refused(capsys, *argv)
 

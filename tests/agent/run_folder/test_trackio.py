@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from agent.run_folder import packages
+from envs import packages
 from run_agent import main
 
 TRAIN = ["train", "--preset", "debug", "--log", "trackio", "tensorboard", "--train.video_frames", "8"]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.run_folder import packages, wandb_writer
+from agent.run_folder import wandb_writer
 from agent.run_folder.logger import Logger
 from agent.run_folder.trackers import open_trackers
+from envs import packages
 from run_agent import main
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -143,7 +143,7 @@ def test_a_missing_sbatch_is_told(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("place", "package"), [("slurm", "submitit"), ("ray", "ray")])
 def test_a_missing_extra_is_told(tmp_path, monkeypatch, capsys, place, package):
-    monkeypatch.setattr("agent.config.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("envs.packages.find_spec", lambda name: None)
     text = refused(capsys, *SWEEP, "--logdir", str(tmp_path / "sweep"), "--on", place)
     assert f"`pip install {package}`" in text
     assert [*tmp_path.iterdir()] == []
@@ -151,7 +151,7 @@ def test_a_missing_extra_is_told(tmp_path, monkeypatch, capsys, place, package):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "somewhere", "10.0.0.1:x"])
 def test_a_ray_head_that_does_not_answer_is_told(tmp_path, capsys, monkeypatch, address):
-    monkeypatch.setattr("agent.config.extras.find_spec", lambda name: name)  # it is not imported
+    monkeypatch.setattr("envs.packages.find_spec", lambda name: name)  # it is not imported
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # nobody listens there
         address = address.format(port=closed.getsockname()[1])

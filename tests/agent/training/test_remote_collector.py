@@ -391,7 +391,7 @@ def refused(capsys, tmp_path, *arguments: str) -> str:
     ],
 )
 def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, arguments, expected):
-    monkeypatch.setattr("agent.config.extras.find_spec", lambda name: name)  # Ray is not imported
+    monkeypatch.setattr("envs.packages.find_spec", lambda name: name)  # Ray is not imported
     assert expected in refused(capsys, tmp_path, *arguments)
 
 
@@ -399,10 +399,10 @@ def test_no_ray_and_no_head(capsys, tmp_path, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # nobody listens there
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setattr("agent.config.extras.find_spec", lambda name: name)
+        monkeypatch.setattr("envs.packages.find_spec", lambda name: name)
         text = refused(capsys, tmp_path, "--env.collectors", "2", "--env.ray", address)
     assert f"env.ray: got '{address}', where no Ray head answers" in text
-    monkeypatch.setattr("agent.config.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("envs.packages.find_spec", lambda name: None)
     assert "env.ray: got no package ray, expected that which `pip install ray` installs" in refused(
         capsys, tmp_path, "--env.collectors", "2"
     )
