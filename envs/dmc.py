@@ -8,10 +8,11 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.checks import check_arguments, checked_count
+from envs.distraction import DistractingCamera
 from envs.pixels import Frame, PixelEnv
 from envs.rendering import SceneCamera, load_suite
 from envs.spaces import ActionScale
-from envs.tasks import SUITE_TASKS, base_task, checked_task, task_arguments
+from envs.tasks import SUITE_TASKS, base_task, checked_task, is_distracting, task_arguments
 from envs.wording import quote_error
 
 _HINGE = 3  # mujoco.mjtJoint.mjJNT_HINGE
@@ -25,7 +26,8 @@ class DMCPixels(PixelEnv):
     not with this module.
 
     Args:
-        task: "<domain>_<task>", such as "ball_in_cup_catch", also with arguments: "cartpole_swingup?time_limit=5".
+        task: "<domain>_<task>", such as "ball_in_cup_catch", also with arguments, "cartpole_swingup?time_limit=5", or
+            before a moving background, "walker_walk-distract" (envs/distraction.py).
         seed: seed of the first reset.
         action_repeat: control steps per step.
         size: side of the square frames, pixels.
@@ -61,7 +63,8 @@ class DMCPixels(PixelEnv):
         super().__init__(task, spec.shape[0], frame_rate, seed, action_repeat, size, render_mode)
         self.render_profile, self.camera = render, camera_id
         default_camera = 2 if domain == "quadruped" else 0
-        self._camera = SceneCamera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
+        camera = DistractingCamera if is_distracting(task) else SceneCamera
+        self._camera = camera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
 
     @property
     def physics(self) -> Any:
@@ -71,6 +74,7 @@ class DMCPixels(PixelEnv):
     def _begin(self, seed: int) -> None:
         self._env.task.random.seed(np.random.SeedSequence(seed).generate_state(8))
         self._env.reset()
+        self._camera.begin_episode(seed)
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
         step = self._env.step(self._scale(action))

@@ -18,13 +18,13 @@ from envs.dmc import DMCPixels
 from envs.pixels import EpisodeStart, PixelEnv
 from envs.reaching import ReachingEnv
 from envs.rendering import PROFILES, choose_gl_backend
-from envs.tasks import GYM_PREFIX, SUITE_TASKS, base_task, checked_task, task_arguments
+from envs.tasks import GYM_PREFIX, OWN_TASKS, SUITE_TASKS, base_task, checked_task, task_arguments, task_names
 from envs.workers import end_with_parent, make_workers, stand_apart
 
 
 def register_tasks() -> None:
-    """Register "dmc_pixels/<task>-v0" with gymnasium for every task of the suite; a second call changes nothing."""
-    for task in SUITE_TASKS:
+    """Register "dmc_pixels/<task>-v0" with gymnasium for every task of the suite, distracting ones too, but once."""
+    for task in (name for name in task_names() if name not in OWN_TASKS):
         name = f"dmc_pixels/{task}-v0"
         if name not in gymnasium.registry:
             gymnasium.register(id=name, entry_point="envs.dmc:DMCPixels", kwargs={"task": task})

@@ -153,8 +153,16 @@ class SceneCamera:
             backend = os.environ.get("MUJOCO_GL", "")
             raise RenderingError(f"MUJOCO_GL={backend} does not work ({failure}): set MUJOCO_GL=egl, or unset it")
 
+    def begin_episode(self, seed: int) -> None:
+        """Prepare for an episode; this camera shows all of them alike."""
+
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """Return the scene as a new upright frame [height, width, 3]."""
+        # The camera returns a flipped view of a buffer that it will overwrite.
+        return self._camera(height, width).render(render_flag_overrides=self._flags).copy()
+
+    def _camera(self, height: int, width: int) -> Any:
+        """Return dm_control's Camera of a frame size."""
         camera = self._cameras.get((height, width))
         if camera is None:
             from dm_control.mujoco.engine import Camera
@@ -162,8 +170,7 @@ class SceneCamera:
             self._fit_buffer(height, width)
             camera = Camera(self._physics, height, width, self._camera_id)
             self._cameras[height, width] = camera
-        # The camera returns a flipped view of a buffer that it will overwrite.
-        return camera.render(render_flag_overrides=self._flags).copy()
+        return camera
 
     def _fit_buffer(self, height: int, width: int) -> None:
         """Grow MuJoCo's offscreen buffer to [height, width]: models allow only 640 x 480."""

@@ -33,24 +33,22 @@ _SUITE = {
 SUITE_TASKS: dict[str, tuple[str, str]] = {
     f"{domain}_{task}": (domain, task) for domain, tasks in _SUITE.items() for task in tasks.split()
 }
+DISTRACTING = "-distract"  # after a task of the suite: the same task in distracting pictures (envs/distraction.py)
 OWN_TASKS = ("counting", "reaching")
 GYM_PREFIX = "gym:"  # before an id that is registered with gymnasium
 
 
 def task_names() -> list[str]:
     """Return all named tasks of make_env, sorted."""
-    return sorted([*SUITE_TASKS, *OWN_TASKS])
+    return sorted([*SUITE_TASKS, *(task + DISTRACTING for task in SUITE_TASKS), *OWN_TASKS])
 
 
 def checked_task(task: str) -> str:
     """Return `task`, or raise a ValueError that names the nearest known one; ids after "gym:" are checked when made."""
     if not isinstance(task, str) or not task:
         raise ValueError(f"task: got {task!r}, expected a name like 'cartpole_swingup'")
-    name = base_task(task)
-    if name.startswith(GYM_PREFIX):
-        return task
-    known = task_names()
-    if name not in known:
+    name, known = _name(task), task_names()
+    if not name.startswith(GYM_PREFIX) and name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"task: got {task!r}, expected a known task or '{GYM_PREFIX}<id>'; the nearest one is {nearest!r}"
@@ -58,9 +56,21 @@ def checked_task(task: str) -> str:
     return task
 
 
-def base_task(task: str) -> str:
+def _name(task: str) -> str:
     """Return the task without the arguments after "?" and the observation key after "#"."""
     return task.partition("#")[0].partition("?")[0]
+
+
+def base_task(task: str) -> str:
+    """Return the task without arguments and observation key, and of a distracting task the one of the suite."""
+    name = _name(task)
+    suite_task = name.removesuffix(DISTRACTING)
+    return suite_task if suite_task in SUITE_TASKS else name
+
+
+def is_distracting(task: str) -> bool:
+    """Return whether a task is one of the suite in distracting pictures: "walker_walk-distract"."""
+    return base_task(task) != _name(task)
 
 
 def task_key(task: str) -> str | None:

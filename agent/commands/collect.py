@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,15 +53,8 @@ def prepare(arguments: list[str]) -> Job:
         check_writable(Path(options.out), "out")
     agent = None if options.logdir is None and options.agent is None else load_agent(options)
     config = new_config(options, overrides, lambda _: None) if agent is None else agent.config
-    if agent is not None and options.task is not None:
-        config = replace(config, task=options.task)
     with agent_env(config) as env:
         space = env.action_space
-    if agent is not None and options.task is not None:
-        with agent_env(agent.config) as own:
-            if own.action_space != space:
-                got = f"{config.task} with actions {space}"
-                raise ValueError(f"task: got {got}, expected {own.action_space} as in {agent.config.task}")
     assert space.shape is not None
     asked = _Asked(options, config, agent, isinstance(space, OneHot), space.shape[0])
     return lambda: _collect(asked, About.of(config, _describe(options)))

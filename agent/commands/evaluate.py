@@ -14,6 +14,7 @@ from agent.commands.parser import (
     load_agent,
     planner_settings,
     run_parser,
+    task_file_name,
     write_json,
 )
 
@@ -25,13 +26,15 @@ def prepare(arguments: list[str]) -> Job:
     """Load a run's agent; the job plays deterministic, sampled and random episodes."""
     parser = run_parser("evaluate")
     parser.add_argument("--episodes", type=int, default=10, help="episodes of each policy (default: 10)")
-    parser.add_argument("--json", type=Path, help="file for the results (default: evaluation.json of the run)")
+    text = "file for the results (default: evaluation.json or evaluation-TASK.json of the run)"
+    parser.add_argument("--json", type=Path, help=text)
     add_overwrite(parser)
     parser.add_argument("--latex", action="store_true", help="also print a row for a LaTeX table")
     add_planner(parser)
     options, planning = parser.parse(arguments, planner_settings())
     check_at_least(options, episodes=1, seed=0)
-    path = options.json if options.json is not None else default_file(options, "", "evaluation.json")
+    name = "evaluation.json" if options.task is None else f"evaluation-{task_file_name(options.task)}.json"
+    path = options.json if options.json is not None else default_file(options, "", name)
     check_target(path, "json", options.json is None or options.overwrite)
     agent = load_agent(options, planning)
     from agent.run_folder.load import trained_frames
@@ -47,7 +50,9 @@ def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespa
 
     config, episodes, seed = agent.config, options.episodes, options.seed
     repeat = config.env.action_repeat
-    say(f"{config.task} after {env_frames:,} env_frames and {agent.updates:,} updates")
+    is_own = config.task == options.trained_on
+    where = "" if is_own else f" of {options.trained_on}"
+    say(f"{config.task} after {env_frames:,} env_frames{where} and {agent.updates:,} updates")
     say(f"{episodes} episodes each, seeds {seed} to {seed + episodes - 1}, repeat {repeat}, render {config.env.render}")
     planner = planner_of(agent)
     if planner is not None:
@@ -64,7 +69,7 @@ def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespa
         say(evaluation_line(name, results[name]))
         if line := cut_line(config, results[name].is_cut):
             say(f"  {line}")
-    references = nearest_references(config.task, env_frames)
+    references = nearest_references(config.task, env_frames) if is_own else []  # those agents learned the task itself
     if references:
         say(f"\n{reference_table(references, repeat, env_frames)}")
     if options.latex:
@@ -72,6 +77,7 @@ def _evaluate(agent: "TrainedPlayer", env_frames: int, options: argparse.Namespa
         say("\n".join(latex_lines(config.task, results, references, repeat, env_frames)))
     found = {
         "task": config.task,
+        "trained_on": options.trained_on,
         "updates": agent.updates,
         "env_frames": env_frames,
         "planner": planner,

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -93,13 +93,18 @@ def _number(kind: type, text: str) -> Any:
         raise argparse.ArgumentTypeError(str(error).removeprefix("option: ")) from None
 
 
+def task_file_name(task: str) -> str:
+    """Return a task as a part of a file's name: unusual characters become "_"."""
+    return re.sub(r"[^\w.-]", "_", task)
+
+
 def default_logdir(config: Config) -> Path:
-    """Return runs/<task>-seed<N>; unusual characters of a task become "_".
+    """Return runs/<task>-seed<N>, the task as `task_file_name`.
 
     A baseline's algorithm stands between the two, and "offline" with `train --offline`.
     If that folder does not exist but runs/<task>, the default of earlier versions, holds the same run, return that.
     """
-    task = re.sub(r"[^\w.-]", "_", config.task)
+    task = task_file_name(config.task)
     kind: list[str] = [] if config.algo == "aime" else [config.algo]
     kind += [] if config.offline_data is None else ["offline"]
     folder, older = Path("runs", "-".join([task, *kind, f"seed{config.seed}"])), Path("runs", task)
@@ -149,6 +154,7 @@ def run_parser(command: str) -> Parser:
     """Return a parser with the options that every command takes that plays with a trained agent."""
     parser = Parser(command)
     add_source(parser)
+    parser.add_argument("--task", help="task to play, of the same actions (default: the agent's own)")
     add_playing(parser)
     return parser
 
@@ -191,8 +197,9 @@ def planner_settings() -> list[str]:
 def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Agent | Baseline":
     """Load the agent or baseline of --logdir or --agent, and check that its task can be played and rendered here.
 
-    planning: arguments `--planner.<setting>`, which replace those of the run. ValueError where nothing plans.
-    `options.place` becomes the folder or file that it came from.
+    A --task becomes that of its config. planning: arguments `--planner.<setting>`, which replace those of the run.
+    ValueError where nothing plans, and for a task of other actions. `options.place` becomes the folder or file that it
+    came from, `options.trained_on` the task that it learned.
     """
     import torch
 
@@ -214,8 +221,16 @@ def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Ag
         agent = load(options.place, options.device)
     _plan(agent, getattr(options, "planner", None), settings)
     torch.set_num_threads(environment_threads() or agent.config.threads or torch.get_num_threads())
-    with agent_env(agent.config):
-        return agent
+    with agent_env(agent.config) as env:
+        space = env.action_space
+    options.trained_on, task = agent.config.task, getattr(options, "task", None)
+    if task is not None:
+        agent.config = replace(agent.config, task=task)
+        with agent_env(agent.config) as env:
+            if env.action_space != space:
+                got, expected = f"{task} with actions {env.action_space}", f"{space} as in {options.trained_on}"
+                raise ValueError(f"task: got {got}, expected {expected}")
+    return agent
 
 
 def _plan(agent: "Agent | Baseline", name: str | None, settings: dict[str, Any]) -> None:

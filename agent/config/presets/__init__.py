@@ -16,6 +16,7 @@ from typing import Any
 from agent.config.files import parse_value, read_yaml
 from agent.config.nested import flatten, merge
 from agent.config.settings import Config, EnvConfig
+from envs.tasks import base_task
 from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
 PRESET_FOLDER = Path(__file__).parent
@@ -55,7 +56,7 @@ def load_preset(
     per_task, per_frame = values.pop("per_task", {}), values.pop("per_frame", None)
     task = task if task is not None else values.get("task", Config.task)
     for pattern, row in per_task.items():
-        if fnmatch.fnmatch(task.partition("?")[0], pattern):  # without the environment's arguments
+        if fnmatch.fnmatch(base_task(task), pattern):
             values = merge(values, row)
     if size is not None:
         values = merge(values, load_size(size))
