@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from agent.config.nested import flatten
-from agent.config.presets import PRESET_FOLDER, SIZE_FILE, load_preset, preset_names
+from agent.config.presets import PRESET_FOLDER, SIZE_FILE, TASK_FILE, load_preset, preset_names
 from agent.config.schedules import Schedule
 from agent.config.settings import MAY_CHANGE, Config
 from world_model.settings import from_mapping
@@ -53,7 +53,8 @@ def reference() -> str:
     presets = {name: _preset_values(name) for name in preset_names()}
     parts = [INTRODUCTION, _section(Config, "", "The run", presets)]
     parts += [_section(kind, f"{key}.", f"`{key}`", presets) for key, kind in _blocks(Config)]
-    rows = {f"{name}: {pattern}": row for name in presets for pattern, row in _block(name, "per_task").items()}
+    rows = {f"any: {pattern}": row for pattern, row in yaml.safe_load(TASK_FILE.read_bytes()).items()}
+    rows |= {f"{name}: {pattern}": row for name in presets for pattern, row in _block(name, "per_task").items()}
     parts.append(_overrides("Rows for a task", "Over a preset's own values where the task fits the pattern.", rows))
     per_frame = {name: block for name in presets if (block := _block(name, "per_frame"))}
     parts.append(_overrides("Per env_frame", PER_FRAME, per_frame))

@@ -47,6 +47,7 @@ class GymPixels(PixelEnv):
         observation_key: the entry of a Dict to use, if it has several images.
         render_mode: "rgb_array" or None.
         kwargs: further arguments of a task's environment.
+        wrappers: names and arguments of wrappers of Gymnasium around a task's environment, the innermost first.
 
     Raises:
         ValueError: no such environment, no pixels, unsupported actions, an argument out of its range, or an environment
@@ -63,9 +64,10 @@ class GymPixels(PixelEnv):
         observation_key: str | None = None,
         render_mode: str | None = "rgb_array",
         kwargs: Mapping[str, Any] | None = None,
+        wrappers: Mapping[str, Any] | None = None,
     ) -> None:
         is_made = not isinstance(source, gymnasium.Env)
-        self._env, self.task = _open(source, kwargs)
+        self._env, self.task = _open(source, kwargs or {}, wrappers or {})
         if isinstance(source, str) and observation_key is None:
             observation_key = task_key(source)
         try:
@@ -157,12 +159,15 @@ class GymPixels(PixelEnv):
             _warn_once(f"{self.task}: close() raises {quote_error(error)}")
 
 
-def _open(source: str | GymEnv | Callable[[], GymEnv], kwargs: Mapping[str, Any] | None) -> tuple[GymEnv, str]:
+def _open(
+    source: str | GymEnv | Callable[[], GymEnv], kwargs: Mapping[str, Any], wrappers: Mapping[str, Any]
+) -> tuple[GymEnv, str]:
     """Return the environment of a source, and its name."""
     if isinstance(source, str):
-        return make_registered(source, kwargs), source
-    if kwargs:
-        raise ValueError(f"kwargs: got {', '.join(kwargs)}, expected none for an environment that is not made here")
+        return make_registered(source, kwargs, wrappers), source
+    for name, given in (("kwargs", kwargs), ("wrappers", wrappers)):
+        if given:
+            raise ValueError(f"{name}: got {', '.join(given)}, expected none for an environment that is not made here")
     env: Any = source
     if callable(source) and not isinstance(source, gymnasium.Env):
         try:

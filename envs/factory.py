@@ -39,6 +39,7 @@ def make_env(
     worker: int = 0,
     camera: int | str | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    wrappers: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> PixelEnv:
     """Make one environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
@@ -53,6 +54,7 @@ def make_env(
         worker: the number that "counting" writes into its frames.
         camera: number or name of a camera of the suite's model; None is Dreamer's.
         kwargs: further arguments of the environment itself.
+        wrappers: names and arguments of wrappers of Gymnasium, for "gym:<id>".
         options: further arguments of the task's class (DMCPixels, CountingEnv, ReachingEnv, GymPixels).
 
     Raises:
@@ -65,12 +67,15 @@ def make_env(
     name = base_task(task)
     if camera is not None and name not in SUITE_TASKS:
         raise ValueError(f"env.camera: got {camera!r} for {task!r}, expected none: only the suite's tasks have cameras")
+    if wrappers and not name.startswith(GYM_PREFIX):
+        got = f"got {', '.join(wrappers)} for {task!r}"
+        raise ValueError(f"env.wrappers: {got}, expected none: only tasks '{GYM_PREFIX}<id>' have wrappers")
     if name in SUITE_TASKS:
         repeat = action_repeat if action_repeat is not None else 2
         return DMCPixels(task, seed, repeat, size, render, kwargs=kwargs, **{"camera_id": camera, **options})
     repeat = action_repeat if action_repeat is not None else 1
     if name.startswith(GYM_PREFIX):
-        return GymPixels(task, seed, repeat, size, kwargs=kwargs, **options)
+        return GymPixels(task, seed, repeat, size, kwargs=kwargs, wrappers=wrappers, **options)
     decided: dict[str, Any] = {"seed": seed, "action_repeat": repeat, "size": size}
     decided |= {"worker": worker} if name == "counting" else {}
     arguments, kind = task_arguments(task, kwargs), CountingEnv if name == "counting" else ReachingEnv

@@ -16,10 +16,12 @@ from envs.contract import Contract, ContractError
 from envs.rendering import choose_gl_backend
 from envs.tasks import GYM_PREFIX, base_task, task_arguments
 from envs.wording import one_line, quote_error
+from envs.wrapping import find_wrappers
 
 # Modules that register environments on import -> their package, and the prefixes of their ids.
 REGISTRARS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ale_py": ("ale-py", ("ALE/",)),
+    "ale_py": ("ale-py opencv-python-headless", ("ALE/",)),
+    "crafter": ("crafter", ("CrafterReward-", "CrafterNoReward-")),
     "flappy_bird_gymnasium": ("flappy-bird-gymnasium", ("FlappyBird-",)),
     "gym_aloha": ("gym-aloha", ("gym_aloha/",)),
     "gym_pusht": ("gym-pusht", ("gym_pusht/",)),
@@ -41,18 +43,24 @@ REGISTRARS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "PyFlyt.gym_envs": ("PyFlyt", ("PyFlyt/",)),
 }
+_ADAPTED = {"crafter": "envs.crafter"}  # packages of another interface -> our module that registers their ids
+_NOTES = {"metaworld": " in a virtual environment of its own, since it replaces MuJoCo by one too old for dm_control"}
 _DECIDED = ("render_mode", "disable_env_checker", "id")  # arguments that a task may not give
 
 
-def make_registered(task: str, kwargs: Mapping[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
+def make_registered(
+    task: str, kwargs: Mapping[str, Any] | None = None, wrappers: Mapping[str, Any] | None = None
+) -> gymnasium.Env[Any, Any]:
     """Make the environment of a task "gym:<id>", with render_mode "rgb_array" if it has one, inside a Contract.
 
     Args:
         task: "gym:<id>" or "gym:<module>:<id>", either with "?name=value&..."; known packages are imported as needed.
         kwargs: further arguments of the environment, or of gymnasium.make.
+        wrappers: names and arguments of wrappers around the environment itself, as for `find_wrappers`.
 
     Raises:
-        ValueError: no such id (the nearest is named), a missing module or package, or a constructor that raises.
+        ValueError: no such id or wrapper (the nearest is named), a missing module or package, or a constructor that
+            raises.
         RenderingError: the environment renders with MuJoCo, and no GL backend works.
     """
     arguments = task_arguments(task, kwargs)
@@ -60,6 +68,7 @@ def make_registered(task: str, kwargs: Mapping[str, Any] | None = None) -> gymna
         if name in arguments:
             raise ValueError(f"env.kwargs: got {name!r} for {task!r}, expected none: it is set automatically")
     spec = _find(base_task(task))
+    around = find_wrappers(wrappers)
     if str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
         choose_gl_backend()
     try:
@@ -67,8 +76,12 @@ def make_registered(task: str, kwargs: Mapping[str, Any] | None = None) -> gymna
         mode: dict[str, Any] = {"render_mode": "rgb_array"} if _can_draw(creator) else {}
 
         def create(**given: Any) -> Any:
-            env = creator(**given)  # gymnasium refuses anything that is no Env
-            return Contract(env, task) if isinstance(env, gymnasium.Env) else env
+            env = creator(**given)
+            if not isinstance(env, gymnasium.Env):
+                return env  # gymnasium refuses it
+            for wrapper in around:
+                env = wrapper(env)
+            return Contract(env, task)
 
         checked = dataclasses.replace(spec, entry_point=create)
         return gymnasium.make(checked, disable_env_checker=True, **mode, **arguments)
@@ -77,7 +90,8 @@ def make_registered(task: str, kwargs: Mapping[str, Any] | None = None) -> gymna
     except ContractError:
         raise
     except (Exception, SystemExit) as error:
-        raise ValueError(f"task: got {task!r}, whose constructor raises {quote_error(error)}") from error
+        what = f"constructor or wrapper ({', '.join(wrappers)})" if wrappers else "constructor"
+        raise ValueError(f"task: got {task!r}, whose {what} raises {quote_error(error)}") from error
 
 
 def _find(task: str) -> EnvSpec:
@@ -105,8 +119,9 @@ def _registrar(task: str, name: str) -> str:
         if name.startswith(starts):
             if find_spec(module.partition(".")[0]) is None:
                 other = f"'{GYM_PREFIX}<module>:{name}' if another module registers it"
-                raise ValueError(f"task: got {task!r}, which lacks a dependency: `pip install {package}`, or {other}")
-            return module
+                install = f"`pip install {package}`{_NOTES.get(module, '')}"
+                raise ValueError(f"task: got {task!r}, which lacks a dependency: {install}, or {other}")
+            return _ADAPTED.get(module, module)
     return ""
 
 

@@ -25,6 +25,7 @@ class EnvConfig(Settings):
     render: Literal["standard", "fast"] = "standard"  # profile: fast omits shadows, reflections and multisampling
     camera: int | str | None = None  # camera of the suite's model, by number or name; null: Dreamer's
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {frameskip: 4}
+    wrappers: dict[str, Any] = field(default_factory=dict)  # of Gymnasium around a gym: task, name: arguments
     max_episode_frames: int = 27_000  # env_frames after which a running episode is truncated
     collectors: int | None = None  # Ray actors that play elsewhere, each in num_envs environments; null: played here
     ray: str | None = None  # address of the head of their Ray cluster; null: RAY_ADDRESS, else the one on this machine
@@ -43,7 +44,8 @@ class EnvConfig(Settings):
 
     def options(self) -> dict[str, Any]:
         """Return the arguments that `envs.make_env` and `envs.make_vector_env` share."""
-        return {name: getattr(self, name) for name in ("action_repeat", "size", "render", "camera", "kwargs")}
+        shared = ("action_repeat", "size", "render", "camera", "kwargs", "wrappers")
+        return {name: getattr(self, name) for name in shared}
 
 
 @dataclass(frozen=True)

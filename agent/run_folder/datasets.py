@@ -23,7 +23,7 @@ from world_model.settings import Settings, from_mapping
 MINARI = "minari:"
 DESCRIPTION = "dataset.json"
 _MOST_DESCRIPTION = 1 << 26  # bytes; an episode takes about 100
-_OF_ENV = ("action_repeat", "render", "camera", "kwargs")  # settings of EnvConfig that a description names
+_OF_ENV = ("action_repeat", "render", "camera", "kwargs", "wrappers")  # settings of EnvConfig that a description names
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class About(Settings):
     render: Literal["standard", "fast"] | None = None
     camera: int | str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
+    wrappers: dict[str, Any] = field(default_factory=dict)
     policy: str | None = None  # who played, in a few words
 
     @classmethod

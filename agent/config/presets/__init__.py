@@ -1,6 +1,7 @@
 """Presets: the settings that fit a machine, with rows for single tasks; and sizes, which override any preset.
 
-Beside its settings a preset may have two blocks. `per_task` has rows of settings for the tasks that fit a pattern.
+tasks.yaml has rows of settings for the tasks that fit a pattern, under any preset: the wrappers of Atari, for example.
+Beside its settings a preset may have two blocks. `per_task` has such rows for this preset alone.
 `per_frame` {train_ratio, discount_rate} says in env_frames how much is trained and how far returns look ahead, and the
 action repeat of the run makes settings of it, for whichever of the two no row and no override sets:
 
@@ -20,14 +21,14 @@ from envs.tasks import base_task
 from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
 PRESET_FOLDER = Path(__file__).parent
-SIZE_FILE = PRESET_FOLDER / "sizes.yaml"
+SIZE_FILE, TASK_FILE = PRESET_FOLDER / "sizes.yaml", PRESET_FOLDER / "tasks.yaml"
 ALIASES = {"seed": "reference"}  # earlier names of presets, still used by older runs and scripts
 NOTED = {"started_from": "--from", "offline_data": "--offline"}  # settings that an option of `train` notes
 
 
 def preset_names() -> list[str]:
     """Return the names of the presets that come with the package."""
-    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml") if path != SIZE_FILE)
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml") if path not in (SIZE_FILE, TASK_FILE))
 
 
 def load_size(name: str) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def load_size(name: str) -> dict[str, Any]:
 def load_preset(
     name: str, task: str | None = None, size: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return a preset's nested settings for a task: its own, then those of matching `per_task` patterns and of `size`.
+    """Return a preset's nested settings for a task: its own, then those of matching rows of tasks and of `size`.
 
     Nested or dotted `overrides` win over them; `per_frame` adds what then follows from the action repeat.
     ValueError, with the nearest known name, for an unknown preset or size.
@@ -55,9 +56,10 @@ def load_preset(
     values: dict[str, Any] = read_yaml(PRESET_FOLDER / f"{file}.yaml")
     per_task, per_frame = values.pop("per_task", {}), values.pop("per_frame", None)
     task = task if task is not None else values.get("task", Config.task)
-    for pattern, row in per_task.items():
-        if fnmatch.fnmatch(base_task(task), pattern):
-            values = merge(values, row)
+    for rows in (read_yaml(TASK_FILE), per_task):
+        for pattern, row in rows.items():
+            if fnmatch.fnmatch(base_task(task), pattern):
+                values = merge(values, row)
     if size is not None:
         values = merge(values, load_size(size))
     values = merge(values | {"preset": name, "task": task, "size": size}, overrides or {})
