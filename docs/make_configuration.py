@@ -37,7 +37,7 @@ ones winning: the default, the preset (`--preset`), the preset's rows for the ta
 command line. Where neither a row nor the command line sets train ratio or discount, they follow from the action repeat
 ([below](#per-env_frame)). `config.yaml` in a run's folder holds what came out. A preset's cell is empty where it keeps
 the default. A list or a mapping is typed as YAML: `--losses.beta "[[0, 0.0], [5000, 1.0]]"`,
-`--env.kwargs "{{frameskip: 5}}"`. Whole numbers may be written `100_000` or `1e5`.
+`--env.kwargs "{{time_limit: 5}}"`. Whole numbers may be written `100_000` or `1e5`.
 
 Every value is checked where a config is made: on the command line, in a file, in `make_config`, `Config(...)`,
 `dataclasses.replace` and `AIME(...)`. Whole floats (`1.5e2`) and numpy's scalars become the plain numbers that they

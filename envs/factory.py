@@ -46,7 +46,7 @@ def make_env(
 
     Args:
         task: a name of task_names(), or "gym:<id>" for an id registered with gymnasium; discrete actions become one-hot
-            vectors. Arguments may follow, "gym:<id>?frameskip=4&mode=1".
+            vectors. Arguments may follow, "gym:<id>?difficulty=1&mode=1".
         seed: seed of the first reset.
         action_repeat: env frames per step; None is 2 for the suite and 1 for all others.
         size: side of the frames, pixels.

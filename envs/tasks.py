@@ -79,7 +79,7 @@ def task_key(task: str) -> str | None:
 
 
 def task_arguments(task: str, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return an environment's arguments: those of "gym:ALE/Pong-v5?frameskip=4&mode=1", and `kwargs`.
+    """Return an environment's arguments: those of "gym:ALE/Pong-v5?difficulty=1&mode=1", and `kwargs`.
 
     Values in a task are JSON, Python's True, False and None, or else text; %20 and the like are decoded.
 
@@ -91,7 +91,7 @@ def task_arguments(task: str, kwargs: Mapping[str, Any] | None = None) -> dict[s
     for part in query.split("&") if query else ():
         name, equals, text = part.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"task: got {part!r} in {task!r}, expected arguments as in '?frameskip=4&mode=1'")
+            raise ValueError(f"task: got {part!r} in {task!r}, expected arguments as in '?difficulty=1&mode=1'")
         if name in found:
             raise ValueError(f"task: got {name!r} twice for {task!r}, expected it once, after '?' or in env.kwargs")
         found[name] = _value(unquote(text))

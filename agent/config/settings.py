@@ -24,7 +24,7 @@ class EnvConfig(Settings):
     size: int = 64  # side of the frames, pixels, a multiple of 32
     render: Literal["standard", "fast"] = "standard"  # profile: fast omits shadows, reflections and multisampling
     camera: int | str | None = None  # camera of the suite's model, by number or name; null: Dreamer's
-    kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {frameskip: 4}
+    kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {time_limit: 5}
     wrappers: dict[str, Any] = field(default_factory=dict)  # of Gymnasium around a gym: task, name: arguments
     max_episode_frames: int = 27_000  # env_frames after which a running episode is truncated
     collectors: int | None = None  # Ray actors that play elsewhere, each in num_envs environments; null: played here

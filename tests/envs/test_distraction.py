@@ -30,13 +30,10 @@ def play(env, seed, steps=5):
 @pytest.mark.parametrize("task", PLANET)
 def test_rewards_and_states_are_those_of_the_task(task):
     clean, distracting = make_env(task, render="fast"), make_env(task + DISTRACTING, render="fast")
-    for seed in (0, 1):
-        frames, rewards = play(clean, seed)
-        others, gained = play(distracting, seed)
-        np.testing.assert_array_equal(rewards, gained)
-        assert clean.simulator_state() == distracting.simulator_state()
-        differing = (frames != others).any(-1).mean()
-        assert differing > (0.5 if task in FOLLOWED else 0.95)
+    (frames, rewards), (others, gained) = play(clean, 1), play(distracting, 1)
+    np.testing.assert_array_equal(rewards, gained)
+    assert clean.simulator_state() == distracting.simulator_state()
+    assert (frames != others).any(-1).mean() > (0.5 if task in FOLLOWED else 0.95)
     assert clean.action_space == distracting.action_space
     assert distracting.task == task + DISTRACTING
 
@@ -75,7 +72,7 @@ def drawn(task, render, seed=0):
     return frame, bodies, is_drawn
 
 
-@pytest.mark.parametrize("task", PLANET)
+@pytest.mark.parametrize("task", ["reacher_easy", "ball_in_cup_catch", "walker_walk"])
 def test_the_bodies_are_where_they_were(task):
     frame, bodies, is_drawn = drawn(task, "fast")
     np.testing.assert_array_equal(frame[is_drawn], bodies[is_drawn])

@@ -123,8 +123,9 @@ def test_every_setting_of_env_reaches_every_environment():
 def test_no_field_of_env_is_left_out():
     elsewhere = {"num_envs", "max_episode_frames", "collectors", "ray", "weights_every", "max_lag"}
     assert set(EnvConfig().options()) == {item.name for item in fields(EnvConfig)} - elsewhere
-    options = EnvConfig(camera="top", kwargs={"a": 1}, render="fast", action_repeat=3, size=96).options()
-    assert options == {"camera": "top", "kwargs": {"a": 1}, "render": "fast", "action_repeat": 3, "size": 96}
+    settings = {"camera": "top", "kwargs": {"a": 1}, "render": "fast", "action_repeat": 3, "size": 96}
+    settings |= {"wrappers": {"ClipReward": {"min_reward": -1}}}
+    assert EnvConfig(**settings).options() == settings
 
 
 def test_arguments_come_from_the_command_line_and_stay_with_the_run(tmp_path, capsys):

@@ -49,6 +49,7 @@ def test_random_episodes_and_what_is_said_of_them(data):
         "render": "fast",
         "camera": None,
         "kwargs": {},
+        "wrappers": {},
         "policy": "random",
     }
     assert (found["size"], found["action_dim"]) == (64, 2)
