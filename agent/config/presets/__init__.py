@@ -17,7 +17,6 @@ from typing import Any
 from agent.config.files import parse_value, read_yaml
 from agent.config.nested import flatten, merge
 from agent.config.settings import Config, EnvConfig
-from envs.tasks import base_task
 from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
 PRESET_FOLDER = Path(__file__).parent
@@ -58,7 +57,7 @@ def load_preset(
     task = task if task is not None else values.get("task", Config.task)
     for rows in (read_yaml(TASK_FILE), per_task):
         for pattern, row in rows.items():
-            if fnmatch.fnmatch(base_task(task), pattern):
+            if fnmatch.fnmatch(task.partition("?")[0], pattern):  # without the environment's arguments
                 values = merge(values, row)
     if size is not None:
         values = merge(values, load_size(size))
