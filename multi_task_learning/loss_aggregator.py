@@ -12,6 +12,7 @@ Groups = Mapping[str, Mapping[str, tuple[float | str, ...]]]
 SEED_GROUPS: Groups = {  # the default of `LossAggregator()`; a model passes its own
     "total_elbo": {
         "recon_loss": ("lambda_recon",),
+        "vector_recon": ("lambda_recon",),
         "kl_z": ("beta",),
         "overshoot_kl": ("beta",),
         "slow_kl": ("beta",),

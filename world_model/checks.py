@@ -51,6 +51,17 @@ def check_frames(frames: Tensor, is_first: Tensor, num_rows: int, frame: Tensor)
     _check_dtype("frames", frames, frame.dtype)
 
 
+def check_vectors(vectors: Tensor | None, shape: tuple[int, ...], vector_dim: int | None, dtype: torch.dtype) -> None:
+    """Check the vectors [*shape, V] of observations, which are None for a model without; ValueError if they differ."""
+    expected = None if vector_dim is None else (*shape, vector_dim)
+    found = None if vectors is None else tuple(vectors.shape)
+    if found != expected:
+        got, wanted = ("none" if shape is None else f"shape {shape}" for shape in (found, expected))
+        raise ValueError(f"vectors: got {got}, expected {wanted}")
+    if vectors is not None:
+        _check_dtype("vectors", vectors, dtype)
+
+
 def _check_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
     if tensor.dtype != dtype:
         raise ValueError(f"{name}: got {tensor.dtype}, expected the weights' {dtype}")

@@ -139,6 +139,7 @@ class WorldModelConfig(Block):
     latent_dim: int = 36  # D, width of z
     hidden_dim: int = 512  # H, width of the carry
     action_dim: int = 6  # A; a run takes it from the task
+    vector_dim: int | None = None  # V, numbers beside the frame; null: none; a run takes it from the task (env.vector)
     image_size: int = 64  # side of the frames, pixels, a multiple of 32; a run takes it from env.size
     n_lstm_layers: int = 1  # layers of the LSTM; the top one is the carry
     dynamics: str = "orthogonal_lstm"  # a name in world_model.parts.DYNAMICS: the recurrence that carries the state

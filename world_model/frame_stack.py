@@ -27,6 +27,11 @@ def last_frames(frames: Tensor, is_first: Tensor, count: int) -> tuple[Tensor, .
     return stack.split(frames.shape[2], 1)[:-1]
 
 
+def newest(stacked: Tensor, count: int) -> Tensor:
+    """Return the newest `count` frames [N, 3 * count, ·, ·] of stacks [N, 3 * more, ·, ·]."""
+    return stacked[:, : 3 * count]
+
+
 def push(frames: Tensor, is_first: Tensor, earlier: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return the places of the next stack: frames [N, 3, ·, ·], then `earlier` ones, as long as before plus one."""
     starts = is_first[:, None, None, None]

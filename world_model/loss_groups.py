@@ -11,6 +11,7 @@ Groups = Mapping[str, Mapping[str, tuple[float | str, ...]]]
 GROUPS: Groups = {
     "total_elbo": {
         "recon_loss": ("lambda_recon",),
+        "vector_recon": ("lambda_recon",),
         "kl_z": ("beta",),
         "overshoot_kl": ("beta",),
         "slow_kl": ("beta",),
@@ -41,6 +42,7 @@ OF_PART = {
     "perceiver": ("vq_recon", "vq_commit", "next_token_ce"),
     "context_predictor": ("context_nll",),
     "attention": ("attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"),
+    "vector_decoder": ("vector_recon",),
     "teacher": ("gram_enc_loss",),
     "motion": ("motion_nll",),
     "slow": ("slow_kl",),

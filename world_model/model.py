@@ -7,6 +7,7 @@ x_t, x_t - x_{t-1} -> motion trunk -> posterior            with `encoder_config.
 x_t, g_t -> slot attention -> A_t ; its prior in dreams    pillar 4   attention_schema/
 losses -> three task gradients -> rotation                 pillar 5   multi_task_learning/
 [z_t, g_t, prior maps] -> decoder -> x̂_t
+v_t -> posterior ; [z_t, g_t] -> its decoder -> v̂_t       with `vector_dim`
 g_{t-k+1..t} -> u_t, every k rows -> prior, heads, actor   an extension: slow_latent.py
 
 Prior, recurrence and extra losses are chosen by name: parts.py. What `forward` returns: output.py.
@@ -21,12 +22,12 @@ from torch import Generator, Tensor, nn
 from multi_task_learning import LossAggregator
 from world_model import losses, terms
 from world_model.attention_schema import AttentionSchema
-from world_model.checks import check_chunk, check_frames
+from world_model.checks import check_chunk, check_frames, check_vectors
 from world_model.config import WorldModelConfig
 from world_model.distributions import standard_normal
-from world_model.encoder_decoder import Decoder, Posterior
+from world_model.encoder_decoder import Decoder, Posterior, VectorDecoder
 from world_model.frame_norm import FrameNorm
-from world_model.frame_stack import last_frames, push, stack_chunk
+from world_model.frame_stack import last_frames, newest, push, stack_chunk
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
 from world_model.loss_groups import ALWAYS, OF_PART, OF_SETTING, OF_TARGET, Groups, select
@@ -66,7 +67,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if perceiver.enabled:  # pillar 1
             fine_channels = self.trunk.half_channels
             self.perceiver = CausalPerceiver(channels, config.action_dim, perceiver, 2.0, size, fine_channels)
-        self.posterior = Posterior(channels, context_dim, carry_dim, latent_dim, encoder)
+        self.posterior = Posterior(channels, context_dim, carry_dim, latent_dim, encoder, config.vector_dim)
         self.prior = make_prior(config)  # pillar 2
         self.slow = make_slow_latent(config)
         self.dynamics = make_dynamics(config)  # pillar 3
@@ -85,6 +86,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if encoder.motion_dim is not None:
             of_motion = (encoder.motion_dim, config.action_dim, encoder.hidden_dim, config.head_config)
             self.motion = MotionTrunk(*of_motion, size)
+        width, of_vector = config.vector_dim, (config.feature_dim, config.head_config)
+        self.vector_decoder = None if width is None else VectorDecoder(width, *of_vector)
         self.frames_seen = max(encoder.frame_stack, 1 if self.motion is None else 2)  # by any trunk at once
 
     def loss_groups(self, rewards: bool = True, is_terminal: bool = True) -> Groups:
@@ -151,12 +154,14 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         is_first: Tensor,
         generator: Generator | None = None,
         sample: bool = False,
+        vectors: Tensor | None = None,
     ) -> tuple[State, Memory]:
         """Infer from one frame per environment: frames [N, 3, 64, 64] in [0, 1], is_first bool [N] -> state, memory.
 
-        Once the action is chosen, `remember(memory, state, action)` is the memory for the next call.
+        Once the action is chosen, `remember(memory, state, action)` is the memory for the next call. vectors: [N, V].
         """
         check_frames(frames, is_first, len(memory.hidden), self.frame_norm.mean)
+        check_vectors(vectors, is_first.shape, self.config.vector_dim, frames.dtype)
         places = push(frames, is_first, memory.frames)
         stacked = torch.cat([self.frame_norm(place) for place in places], 1)
         features, fine = self._see(stacked)
@@ -164,9 +169,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         if self.perceiver is not None and cache is not None:
             context, cache = self.perceiver.step(features, is_first, cache, fine)
         noise = standard_normal((len(frames), self.config.latent_dim), features, generator, sample)
-        projected = self.posterior.project(features, context)
+        projected = self.posterior.project(features, context, vectors)
         if self.motion is not None:
-            projected = projected + self.motion.inform(self.motion(self._first(stacked, 2)))
+            projected = projected + self.motion.inform(self.motion(newest(stacked, 2)))
         state, _, _ = self._infer(memory.hidden, memory.cell, projected, context, is_first, noise)
         arrival, slow = tuple(torch.where(is_first[:, None], 0.0, x) for x in memory.arrival), memory.slow
         if self.slow is not None:
@@ -194,14 +199,16 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         sample: bool = True,
         start: Memory | None = None,
+        vectors: Tensor | None = None,
     ) -> Observed:
         """Infer the latents of a chunk: observations [B, T, 3, 64, 64], actions [B, T, A], is_first [B, T].
 
         start: the memory before the first frame, as from `warm_up`; without it the first index counts as a reset (for
-        pillar 1 always). `sample=False` takes every latent at its mean.
+        pillar 1 always). `sample=False` takes every latent at its mean. vectors: [B, T, V], for models that have them.
         """
         frame = self.frame_norm.mean
         is_first = check_chunk(observations, actions, self.config.action_dim, frame, is_first, start is not None)
+        check_vectors(vectors, is_first.shape, self.config.vector_dim, frame.dtype)
         batch, steps = is_first.shape
         self.frame_norm.initialise(observations.flatten(0, 1))
         stacked = self._stacked(observations, is_first, start).flatten(0, 1)
@@ -213,9 +220,9 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             window_starts[:, 0] = True
             perceived = self.perceiver(features, window_starts, generator, fine)
         context = features.new_zeros(batch, steps, self.context_dim) if perceived is None else perceived.context
-        projected, motion = self.posterior.project(features, context), None
+        projected, motion = self.posterior.project(features, context, vectors), None
         if self.motion is not None:
-            motion = self.motion(self._first(stacked, 2)).unflatten(0, (batch, steps))
+            motion = self.motion(newest(stacked, 2)).unflatten(0, (batch, steps))
             projected = projected + self.motion.inform(motion)
         noise = standard_normal((steps, batch, self.config.latent_dim), features, generator, sample)
         carry = self.dynamics.initial(batch) if start is None else (start.hidden, start.cell)
@@ -231,10 +238,15 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
 
     @torch.no_grad()
     def warm_up(
-        self, observations: Tensor, actions: Tensor, is_first: Tensor, generator: Generator | None = None
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        is_first: Tensor,
+        generator: Generator | None = None,
+        vectors: Tensor | None = None,
     ) -> Memory:
         """Return the memory after a chunk, the start for `observe` and `forward` on the rows that follow it."""
-        observed = self.observe(observations, actions, is_first, generator)
+        observed = self.observe(observations, actions, is_first, generator, vectors=vectors)
         last = observed.states.map(lambda x: x[:, -1])
         frames = last_frames(observations, is_first, self.frames_seen)
         slow = () if observed.slow is None else observed.slow.memory
@@ -244,11 +256,6 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         """Return the frames of a chunk, each before its predecessors: [B, T, 3 * frames_seen, 64, 64]."""
         earlier = () if start is None else tuple(self.frame_norm(frame) for frame in start.frames)
         return stack_chunk(self.frame_norm(observations), is_first, self.frames_seen, earlier)
-
-    @staticmethod
-    def _first(stacked: Tensor, count: int) -> Tensor:
-        """Return the newest `count` frames [N, 3 * count, 64, 64] of stacks [N, ·, 64, 64]."""
-        return stacked[:, : 3 * count]
 
     def scan(
         self,
@@ -284,17 +291,18 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         generator: Generator | None = None,
         sample: bool = True,
         start: Memory | None = None,
+        vectors: Tensor | None = None,
     ) -> ModelOutput:
         """Return distributions, predictions and all per-step losses [B, T] of a chunk.
 
-        Shapes and `start` as in `observe`, rewards and is_terminal [B, T]; without those two, their losses are absent.
-        In train mode the codebook is updated at the end.
+        Shapes, `start` and `vectors` as in `observe`, rewards and is_terminal [B, T]; without those two, their losses
+        are absent. In train mode the codebook is updated at the end.
         """
         frame, targets = self.frame_norm.mean, {"rewards": rewards, "is_terminal": is_terminal}
         is_continued = start is not None
         is_first = check_chunk(observations, actions, self.config.action_dim, frame, is_first, is_continued, **targets)
-        inputs = Inputs(observations, actions, is_first, rewards, is_terminal)
-        observed = self.observe(observations, actions, is_first, generator, sample, start)
+        inputs = Inputs(observations, actions, is_first, rewards, is_terminal, vectors)
+        observed = self.observe(observations, actions, is_first, generator, sample, start, vectors)
 
         settings = self.config.attention_config
         shares = self._share(settings.train_fraction), self._share(settings.prior_share)
@@ -319,7 +327,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
             found["context_nll"] = losses.context_nll(observed.context, predicted_context)
         if self.teacher is not None:
             stacked = self._stacked(observations, is_first, start).flatten(0, 1)
-            seen = self._first(stacked, self.config.encoder_config.frame_stack).unflatten(0, is_first.shape)
+            seen = newest(stacked, self.config.encoder_config.frame_stack).unflatten(0, is_first.shape)
             found["gram_enc_loss"] = self.teacher.loss(observed.features, seen, generator)
         found |= self._predictive_losses(inputs, observed, generator)
 
@@ -332,7 +340,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
 
     def _see(self, stacked: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the trunk's features [N, ·, 8, 8] of stacked frames, and those at 16 x 16 if pillar 1 reads them."""
-        frames = self._first(stacked, self.config.encoder_config.frame_stack)
+        frames = newest(stacked, self.config.encoder_config.frame_stack)
         if self.perceiver is None or self.perceiver.read_fine is None:
             return self.trunk(frames), None
         return self.trunk.halfway(frames)
@@ -348,8 +356,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         return self.context_predictor(states.carry, states.latent) if self.context_mode == "teacher" else states.context
 
     def _predictive_losses(self, inputs: Inputs, observed: Observed, generator: Generator | None) -> dict[str, Tensor]:
-        """Return the losses of the heads, for the given targets, and those of dreams, slow latent and motion."""
+        """Return the losses of vectors and heads, for given targets, and those of dreams, slow latent and motion."""
         found, features = {}, observed.drawn.features
+        if self.vector_decoder is not None and inputs.vectors is not None:
+            found["vector_recon"] = self.vector_decoder.loss(features, inputs.vectors)
         if inputs.rewards is not None:
             found["reward_nll"] = self.reward_head.nll(features, inputs.rewards)
         if inputs.is_terminal is not None:
@@ -373,9 +383,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         is_terminal: Tensor | None = None,
         generator: Generator | None = None,
         sample: bool = True,
+        vectors: Tensor | None = None,
     ) -> dict[str, Any]:
         """Return `forward`'s results as one dict, whose keys are listed in docs/world_model.md."""
-        return self(observations, actions, is_first, rewards, is_terminal, generator, sample).as_dict()
+        return self(observations, actions, is_first, rewards, is_terminal, generator, sample, None, vectors).as_dict()
 
     def compute_total_loss(
         self,
@@ -385,10 +396,11 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         rewards: Tensor | None = None,
         is_terminal: Tensor | None = None,
         generator: Generator | None = None,
+        vectors: Tensor | None = None,
         **weights: float,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all losses and totals as scalars, weighted by `LossAggregator`, and `forward_sequence`'s dict."""
-        output = self(observations, actions, is_first, rewards, is_terminal, generator)
+        output = self(observations, actions, is_first, rewards, is_terminal, generator, vectors=vectors)
         aggregator = LossAggregator(self.loss_groups(rewards is not None, is_terminal is not None))
         return aggregator.compute_losses(output.losses, **weights)[0], output.as_dict()
 

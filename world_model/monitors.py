@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from world_model.attention_schema import AttentionOutput, movement_loss
+from world_model.distributions import symlog
 from world_model.losses import context_nll
 from world_model.model import DPGMMVariationalRecurrentAutoencoder
 from world_model.output import ModelOutput
@@ -41,6 +42,8 @@ def measure(
         found["context_ratio"] = context_ratio(observed.context, output.predicted_context)
     if output.attention is not None:
         found |= attention_monitors(output.attention, inputs.is_first)
+    if model.vector_decoder is not None and inputs.vectors is not None:
+        found["vector_ratio"] = vector_ratio(model.vector_decoder(observed.states.features), inputs.vectors)
     if inputs.rewards is not None:
         predicted = model.reward_head.predict(observed.states.features)
         found |= reward_monitors(predicted, inputs.rewards)
@@ -50,6 +53,12 @@ def measure(
 def context_ratio(context: Tensor, predicted: Tensor) -> Tensor:
     """Return the error of ĉ over that of the chunk's mean context: [B, T, C] x2 -> []; at 1, ĉ is uninformative."""
     return context_nll(context, predicted).mean() / context_nll(context, context.mean((0, 1))).mean()
+
+
+def vector_ratio(predicted: Tensor, vectors: Tensor) -> Tensor:
+    """Return the squared error of predicted symlog vectors over that of their mean in the chunk: [B, T, V] x2 -> []."""
+    actual = symlog(vectors)
+    return (predicted - actual).square().mean() / (actual - actual.mean((0, 1))).square().mean()
 
 
 def attention_monitors(attention: AttentionOutput, is_first: Tensor) -> Monitors:

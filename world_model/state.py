@@ -67,6 +67,7 @@ class Inputs(NamedTuple):
     is_first: Tensor  # bool [B, T]
     rewards: Tensor | None = None  # [B, T]
     is_terminal: Tensor | None = None  # [B, T]
+    vectors: Tensor | None = None  # [B, T, V]
 
 
 class Observed(NamedTuple):

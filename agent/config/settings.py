@@ -78,7 +78,7 @@ class LossConfig(Settings):
     """Weights of the LossAggregator, each a number or points [[updates, value], ...]."""
 
     beta: Schedule = 1.0  # weight of both KLs and the attention KL
-    lambda_recon: Schedule = 1.0  # weight of recon_loss
+    lambda_recon: Schedule = 1.0  # weight of recon_loss and vector_recon
     lambda_att_dyn: Schedule = 0.1  # weight of attention_dynamics_loss
     lambda_gram: Schedule = 0.05  # weight of gram_enc_loss
     entropy_weight: Schedule = 0.1  # weight of cluster_entropy, which is maximised

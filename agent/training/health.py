@@ -71,7 +71,7 @@ def _learning_ranges(config: Config) -> dict[str, Range]:
 
 
 def _pillar_ranges(config: Config) -> dict[str, Range]:
-    """Return the ranges of the Perceiver and of the attention schema."""
+    """Return the ranges of the Perceiver, of the attention schema and of vectors."""
     codes = config.world_model.perceiver_config.codebook_size
     return {
         "vq_perplexity": Range(
@@ -83,6 +83,9 @@ def _pillar_ranges(config: Config) -> dict[str, Range]:
         ),
         "vq_dead_share": Range(
             high=0.2, above="many codes are dead; try a smaller perceiver_config.codebook_size", settled=2000
+        ),
+        "vector_ratio": Range(
+            high=1.0, above="vectors are predicted worse than by their mean; try a higher losses.lambda_recon"
         ),
         "context_ratio": Range(
             high=1.0,

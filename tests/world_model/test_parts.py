@@ -244,6 +244,7 @@ def test_the_command_ends_with_status_2_before_anything_is_written(setting, line
 
 
 def test_the_groups_of_the_default_model_are_all_there() -> None:
-    assert make_model(encoder_config={"motion_dim": 8}, overshoot=3, slow_config={"every": 2}).loss_groups() == GROUPS
-    optional = {"motion_nll", "overshoot_kl", "overshoot_nll", "slow_kl"}
+    extended = {"vector_dim": 2, "encoder_config": {"motion_dim": 8}, "overshoot": 3, "slow_config": {"every": 2}}
+    assert make_model(**extended).loss_groups() == GROUPS
+    optional = {"vector_recon", "motion_nll", "overshoot_kl", "overshoot_nll", "slow_kl"}
     assert set(terms(GROUPS)) - set(terms(make_model().loss_groups())) == optional

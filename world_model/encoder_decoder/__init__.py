@@ -2,5 +2,6 @@
 
 from world_model.encoder_decoder.decoder import Decoder
 from world_model.encoder_decoder.posterior import Posterior
+from world_model.encoder_decoder.vector import VectorDecoder
 
-__all__ = ["Decoder", "Posterior"]
+__all__ = ["Decoder", "Posterior", "VectorDecoder"]
