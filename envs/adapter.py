@@ -5,7 +5,7 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -13,11 +13,11 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Dict, Space
 from numpy.typing import NDArray
 
-from envs.contract import Contract, ContractError, brief, checked_image
+from envs.contract import Contract, ContractError, brief, checked_image, checked_vector
 from envs.images import Frame, drawn_rgb, is_image, resize_area, to_rgb
 from envs.pixels import PixelEnv
 from envs.registered import make_registered
-from envs.spaces import action_map
+from envs.spaces import action_map, is_vector
 from envs.tasks import GYM_PREFIX, task_key
 from envs.wording import one_line, quote_error
 
@@ -46,6 +46,8 @@ class GymPixels(PixelEnv):
         size: side of the square frames, pixels.
         observation_key: the entry of a Dict to use, if it has several images.
         render_mode: "rgb_array" or None.
+        vector: whether the vectors in the observation come beside the frames, joined in the order of their names; None:
+            where there is an image beside them in a Dict.
         kwargs: further arguments of a task's environment.
         wrappers: names and arguments of wrappers of Gymnasium around a task's environment, the innermost first.
 
@@ -65,20 +67,23 @@ class GymPixels(PixelEnv):
         render_mode: str | None = "rgb_array",
         kwargs: Mapping[str, Any] | None = None,
         wrappers: Mapping[str, Any] | None = None,
+        vector: bool | None = None,
     ) -> None:
         is_made = not isinstance(source, gymnasium.Env)
         self._env, self.task = _open(source, kwargs or {}, wrappers or {})
         if isinstance(source, str) and observation_key is None:
             observation_key = task_key(source)
         try:
-            self._key, self._is_observed = choose_image(self._env.observation_space, observation_key, self.task)
+            seen = choose_parts(self._env.observation_space, observation_key, vector, self.task)
+            self._key, self._is_observed, self._vectors = seen
             self._to_actions = action_map(self._env.action_space)
             self._is_rendered = self._try_reset(is_made)
             space = self._to_actions.space
             if is_made:
                 self._try_step()
             fps = float(self._env.metadata.get("render_fps") or _FPS)
-            super().__init__(self.task, space.low.size, fps, seed, action_repeat, size, render_mode)
+            width = len(self._measure()) if self._vectors else None
+            super().__init__(self.task, space.low.size, fps, seed, action_repeat, size, render_mode, width)
         except BaseException:
             if is_made:
                 self._close()
@@ -119,6 +124,8 @@ class GymPixels(PixelEnv):
         self._advance(np.zeros(self._to_actions.space.shape, np.float32))
         if self._is_observed:
             self._observed()
+        if self._vectors:
+            self._measure()
 
     def _begin(self, seed: int) -> None:
         self._observation, _ = self._env.reset(seed=seed % _SEEDS)
@@ -129,6 +136,9 @@ class GymPixels(PixelEnv):
 
     def _draw(self, height: int, width: int) -> Frame:
         return resize_area(self._observed() if self._is_observed else self._rendered(), height, width)
+
+    def _measure(self) -> NDArray[Any]:
+        return checked_vector(self._observation, self._env.observation_space, self._vectors, self.task)
 
     def render_frame(self, height: int, width: int | None = None) -> Frame:
         """Return what render() draws, else the observation, resized to [height, width, 3] for people."""
@@ -187,6 +197,33 @@ def env_name(env: GymEnv) -> str:
     return GYM_PREFIX + env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
+class Parts(NamedTuple):
+    """What the agent sees of an observation."""
+
+    image: str | None  # the entry of a Dict, None for the observation itself
+    is_observed: bool  # whether there is an image
+    vectors: tuple[str | None, ...]  # entries, in order, or None for the observation itself
+
+
+def choose_parts(space: Space[Any], key: str | None, vector: bool | None, task: str) -> Parts:
+    """Return the parts of a space that the agent sees; say once which entries of a Dict it does not.
+
+    ValueError as for `choose_image`, or if a `vector` is asked for and there is none.
+    """
+    key, is_observed = choose_image(space, key, task)
+    is_beside = isinstance(space, Dict) and is_observed
+    entries: dict[Any, Space[Any]] = dict(sorted(space.items())) if isinstance(space, Dict) else {None: space}
+    vectors = tuple(name for name, part in entries.items() if is_vector(part))
+    if vector and not vectors:
+        raise ValueError(f"env.vector: got true for {task!r}, expected false: its observations are {one_line(space)}")
+    if not (is_beside if vector is None else vector):
+        vectors = ()
+    unseen = [name for name in entries if name not in (key, *vectors)]
+    if is_beside and unseen:
+        _warn_once(f"{task}: the agent sees {', '.join(map(repr, (key, *vectors)))}, but not {', '.join(unseen)}")
+    return Parts(key, is_observed, vectors)
+
+
 def choose_image(space: Space[Any], key: str | None, task: str) -> tuple[str | None, bool]:
     """Return the entry of a Dict to use (None: the observation itself), and whether there is an image at all.
 
@@ -209,9 +246,6 @@ def choose_image(space: Space[Any], key: str | None, task: str) -> tuple[str | N
         )
     if key is None and images:
         key = images[0]
-    unseen = [name for name in space if name != key]
-    if key is not None and unseen:
-        _warn_once(f"{task}: the agent sees {key!r}, but not {', '.join(unseen)}")
     return key, key is not None
 
 

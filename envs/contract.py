@@ -118,16 +118,40 @@ class Contract(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def checked_image(observation: Any, space: Any, key: str | None, task: str) -> NDArray[np.uint8]:
     """Return the image in an observation, the entry `key` of a Dict; ContractError unless it matches its space."""
-    if key is not None:
-        if not isinstance(observation, Mapping) or key not in observation:
-            came = brief(observation)
-            raise ContractError(f"observation: got {came} from {task}, expected a dict with {key!r}, as in its space")
-        observation, space = observation[key], space[key]
-    image = np.asarray(observation)
+    part, space = _entry(observation, space, key, task)
+    image = np.asarray(part)
     if image.dtype != np.uint8 or image.shape != space.shape:
         came = f"{image.dtype} {image.shape}"
         raise ContractError(f"observation: got {came} from {task}, expected uint8 {space.shape} as in its space")
     return image
+
+
+def checked_vector(observation: Any, space: Any, keys: tuple[str | None, ...], task: str) -> NDArray[Any]:
+    """Return the numbers in an observation, one after the other: its entries `keys`, None for the observation itself.
+
+    ContractError for an entry that is missing, or not as its space says.
+    """
+    found = []
+    for key in keys:
+        part, expected = _entry(observation, space, key, task)
+        numbers = np.asarray(part)
+        if numbers.shape != expected.shape or numbers.dtype.kind not in "fiub":
+            came, of_entry = f"{numbers.dtype} {numbers.shape}", "" if key is None else f" for {key!r}"
+            raise ContractError(
+                f"observation: got {came}{of_entry} from {task}, expected numbers {expected.shape} as in its space"
+            )
+        found.append(numbers.ravel())
+    return np.concatenate(found)
+
+
+def _entry(observation: Any, space: Any, key: str | None, task: str) -> tuple[Any, Any]:
+    """Return an entry of an observation and its space, both as they are if `key` is None; ContractError without it."""
+    if key is None:
+        return observation, space
+    if not isinstance(observation, Mapping) or key not in observation:
+        came = brief(observation)
+        raise ContractError(f"observation: got {came} from {task}, expected a dict with {key!r}, as in its space")
+    return observation[key], space[key]
 
 
 def one_number(value: Any) -> float:

@@ -21,6 +21,7 @@ class CountingEnv(PixelEnv):
         worker: the number that the frames carry.
         length: env frames per episode.
         action_dim: A.
+        vector: whether the same numbers come beside the frames, as (worker, episode, step).
         is_terminating: whether episodes terminate; otherwise they are truncated.
 
     Raises:
@@ -36,12 +37,12 @@ class CountingEnv(PixelEnv):
         length: int = 10,
         action_dim: int = 2,
         is_terminating: bool = False,
+        vector: bool | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
         checked_count("size", size, 2)
-        super().__init__(
-            "counting", checked_count("action_dim", action_dim, 1), 10.0, seed, action_repeat, size, render_mode
-        )
+        action_dim, vector_dim = checked_count("action_dim", action_dim, 1), 3 if vector else None
+        super().__init__("counting", action_dim, 10.0, seed, action_repeat, size, render_mode, vector_dim)
         self.length = checked_count("length", length, 1)
         self._worker = checked_count("worker", worker, 0)
         for name, value in (("length", length), ("worker", worker)):
@@ -59,10 +60,13 @@ class CountingEnv(PixelEnv):
         return float(self._step), is_over and self._is_terminating, is_over and not self._is_terminating
 
     def _draw(self, height: int, width: int) -> Frame:
-        numbers = np.array([self._worker, self.episode % _LIMIT, self._step])  # one colour channel each
+        numbers = self._measure()  # one colour channel each
         frame = np.empty((height, width, 3), np.uint8)
         frame[: height // 2], frame[height // 2 :] = numbers // 256, numbers % 256
         return frame
+
+    def _measure(self) -> NDArray[np.int64]:
+        return np.array([self._worker, self.episode % _LIMIT, self._step])
 
     def simulator_state(self) -> dict[str, float]:
         """Return the step."""

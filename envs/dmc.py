@@ -1,5 +1,6 @@
 """DMCPixels: a DeepMind Control task as a pixel environment."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ class DMCPixels(PixelEnv):
         camera_id: number or name of a camera of the model; None is Dreamer's, 2 for quadruped and 0 for all others.
         render_mode: "rgb_array" or None.
         kwargs: further arguments of the suite's function for the task: time_limit in seconds, environment_kwargs.
+        vector: whether the suite's own observations come beside the frames, flattened in their order.
 
     Raises:
         ValueError: an argument that is unknown or out of its range; RenderingError: no GL backend works.
@@ -50,6 +52,7 @@ class DMCPixels(PixelEnv):
         camera_id: int | str | None = None,
         render_mode: str | None = "rgb_array",
         kwargs: Mapping[str, Any] | None = None,
+        vector: bool | None = None,
     ) -> None:
         if base_task(checked_task(task)) not in SUITE_TASKS:
             raise ValueError(f"task: got {task!r}, expected a task of the DeepMind Control suite")
@@ -60,7 +63,9 @@ class DMCPixels(PixelEnv):
         spec = self._env.action_spec()
         self._scale = ActionScale(Box(spec.minimum, spec.maximum, dtype=np.float64))
         frame_rate = 1.0 / self._env.control_timestep()
-        super().__init__(task, spec.shape[0], frame_rate, seed, action_repeat, size, render_mode)
+        entries = [math.prod(entry.shape) for entry in self._env.observation_spec().values()]
+        vector_dim = sum(entries) if vector else None
+        super().__init__(task, spec.shape[0], frame_rate, seed, action_repeat, size, render_mode, vector_dim)
         self.render_profile, self.camera = render, camera_id
         default_camera = 2 if domain == "quadruped" else 0
         camera = DistractingCamera if is_distracting(task) else SceneCamera
@@ -73,16 +78,20 @@ class DMCPixels(PixelEnv):
 
     def _begin(self, seed: int) -> None:
         self._env.task.random.seed(np.random.SeedSequence(seed).generate_state(8))
-        self._env.reset()
+        self._readings = self._env.reset().observation
         self._camera.begin_episode(seed)
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
         step = self._env.step(self._scale(action))
+        self._readings = step.observation
         terminated = step.last() and step.discount == 0.0
         return float(step.reward), terminated, step.last() and not terminated
 
     def _draw(self, height: int, width: int) -> Frame:
         return self._camera.render(height, width)
+
+    def _measure(self) -> NDArray[Any]:
+        return np.concatenate([np.ravel(entry) for entry in self._readings.values()])
 
     def simulator_state(self) -> dict[str, float]:
         """Return MuJoCo's qpos and qvel by joint, and "contacts", the number of places where bodies touch.

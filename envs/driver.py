@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from envs.checks import checked_action, checked_count
-from envs.pixels import IS_CUT, EpisodeStart
+from envs.pixels import IS_CUT, EpisodeStart, Observation, split, vector_dim_of
 from envs.spaces import OneHot, one_hot
 from envs.step import Step
 from envs.wording import one_line, quote_error
@@ -83,6 +83,7 @@ class Driver:
         self.num_envs = vector_env.num_envs
         self.action_dim = space.shape[0]
         self.is_discrete = isinstance(space, OneHot)
+        self.vector_dim = vector_dim_of(vector_env.single_observation_space)
         self.cut: tuple[int, ...] = ()  # environments whose episode before this row was cut off by a failure
         self.at_bound: tuple[int, ...] = ()  # environments whose episode ends with this row because of max_steps
         self.restarts = 0  # restarts of environments in total
@@ -97,7 +98,7 @@ class Driver:
         self._tries = 0  # restarts since an episode ended
         self._is_broken = False  # whether the environments must be made again
         if state is not None:
-            self._sent = Step(*(np.asarray(state["row"][name]) for name in Step._fields))
+            self._sent = Step(**{name: np.asarray(values) for name, values in state["row"].items()})
             self._episodes = list(state["episodes"])
             self._actions = [list(np.asarray(actions)) for actions in state["actions"]]
             self._begin_again()
@@ -144,7 +145,7 @@ class Driver:
         if self._sent is None or self._row is not None:
             raise ValueError("state_dict: got no completed tick, expected one before this call")
         return {
-            "row": self._sent._asdict(),
+            "row": self._sent.fields(),
             "episodes": list(self._episodes),
             "actions": [np.stack(taken) for taken in self._actions],
         }
@@ -189,18 +190,18 @@ class Driver:
         infos: dict[str, Any] = {}
         try:
             if previous is None:
-                image, _ = self._vector_env.reset(seed=self._spread_seed())
-                return self._as_step(image, np.zeros(self.num_envs), np.ones(self.num_envs, bool), None)
+                seen, _ = self._vector_env.reset(seed=self._spread_seed())
+                return self._as_step(seen, np.zeros(self.num_envs), np.ones(self.num_envs, bool), None)
             if self._workers is not None:
-                image, reward, terminal, truncated, infos = self._workers.step_wait(timeout=self._timeout)
+                seen, reward, terminal, truncated, infos = self._workers.step_wait(timeout=self._timeout)
             else:
-                image, reward, terminal, truncated, infos = self._vector_env.step(previous.action)
+                seen, reward, terminal, truncated, infos = self._vector_env.step(previous.action)
         except multiprocessing.TimeoutError as error:
             raise RuntimeError(f"an environment worker gave no answer in {self._timeout:g} s") from error
         except (EOFError, ConnectionError) as error:
             raise RuntimeError("an environment worker has died") from error
         self.at_bound = tuple(np.flatnonzero(infos.get(IS_CUT, False)).tolist())
-        return self._as_step(image, reward, previous.is_last.copy(), terminal, truncated)
+        return self._as_step(seen, reward, previous.is_last.copy(), terminal, truncated)
 
     def _cut_off(self, failed: list[int], reason: str, error: BaseException | None = None) -> None:
         """Cut off the episodes of the `failed` environments; EnvironmentFailure after too many restarts."""
@@ -226,7 +227,7 @@ class Driver:
         assert self._remake is not None
         assert self._sent is not None
         close_vector_env(self._vector_env)
-        position = {"row": self._sent._asdict(), "episodes": self._episodes, "actions": self._actions}
+        position = {"row": self._sent.fields(), "episodes": self._episodes, "actions": self._actions}
         self._vector_env = self._remake(starts=episode_starts(position))
         self._workers = self._vector_env if isinstance(self._vector_env, AsyncVectorEnv) else None
         self._begin_again()
@@ -235,22 +236,27 @@ class Driver:
     def _begin_again(self) -> None:
         """Bring new environments to the last row, and send its actions again."""
         assert self._sent is not None
-        image, _ = self._vector_env.reset()
-        differs = (image != self._sent.image).any((1, 2, 3)) & ~self._sent.is_last
+        image, vector = split(self._vector_env.reset()[0])
+        differs = (image != self._sent.image).any((1, 2, 3))
+        if vector is not None:
+            differs |= (vector != self._sent.vector).any(1)
+        differs &= ~self._sent.is_last
         if differs.any():
             places = ", ".join(map(str, np.flatnonzero(differs)))
-            logger.warning("environment %s: its frame differs from the one before the stop (another machine?)", places)
+            logger.warning(
+                "environment %s: its observation differs from the one before the stop (another machine?)", places
+            )
         self._send(self._sent.action)
 
     def _as_step(
         self,
-        image: NDArray[np.uint8],
+        observation: Observation,
         reward: NDArray[np.float64],
         is_first: NDArray[np.bool_],
         terminal: NDArray[np.bool_] | None,
         truncated: NDArray[np.bool_] | None = None,
     ) -> Step:
-        none = np.zeros(self.num_envs, bool)
+        none, (image, vector) = np.zeros(self.num_envs, bool), split(observation)
         terminal = terminal if terminal is not None else none
         return Step(
             image=image,
@@ -259,6 +265,7 @@ class Driver:
             is_last=terminal | (truncated if truncated is not None else none),
             is_terminal=terminal.astype(bool),
             action=np.zeros((self.num_envs, self.action_dim), np.float32),
+            vector=vector,
         )
 
     def _spread_seed(self) -> Any:  # gymnasium's base class is typed for one seed, its subclasses accept a list

@@ -40,6 +40,7 @@ def make_env(
     camera: int | str | None = None,
     kwargs: Mapping[str, Any] | None = None,
     wrappers: Mapping[str, Any] | None = None,
+    vector: bool | None = None,
     **options: Any,
 ) -> PixelEnv:
     """Make one environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
@@ -55,6 +56,8 @@ def make_env(
         camera: number or name of a camera of the suite's model; None is Dreamer's.
         kwargs: further arguments of the environment itself.
         wrappers: names and arguments of wrappers of Gymnasium, for "gym:<id>".
+        vector: whether a vector comes beside the frames, in observations {"image": frame, "vector": float32 [V]}. None:
+            where a "gym:<id>" has a Dict of an image and vectors.
         options: further arguments of the task's class (DMCPixels, CountingEnv, ReachingEnv, GymPixels).
 
     Raises:
@@ -72,11 +75,13 @@ def make_env(
         raise ValueError(f"env.wrappers: {got}, expected none: only tasks '{GYM_PREFIX}<id>' have wrappers")
     if name in SUITE_TASKS:
         repeat = action_repeat if action_repeat is not None else 2
-        return DMCPixels(task, seed, repeat, size, render, kwargs=kwargs, **{"camera_id": camera, **options})
+        options = {"camera_id": camera, "vector": vector, **options}
+        return DMCPixels(task, seed, repeat, size, render, kwargs=kwargs, **options)
     repeat = action_repeat if action_repeat is not None else 1
     if name.startswith(GYM_PREFIX):
-        return GymPixels(task, seed, repeat, size, kwargs=kwargs, wrappers=wrappers, **options)
-    decided: dict[str, Any] = {"seed": seed, "action_repeat": repeat, "size": size}
+        of_gym = {"kwargs": kwargs, "wrappers": wrappers, "vector": vector}
+        return GymPixels(task, seed, repeat, size, **of_gym, **options)
+    decided: dict[str, Any] = {"seed": seed, "action_repeat": repeat, "size": size, "vector": vector}
     decided |= {"worker": worker} if name == "counting" else {}
     arguments, kind = task_arguments(task, kwargs), CountingEnv if name == "counting" else ReachingEnv
     check_arguments(arguments, kind, (*decided, "render_mode"), name)

@@ -1,16 +1,20 @@
 """PixelEnv: the base class of our environments, which only define how they begin, advance and draw."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, SupportsFloat
 
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
 
 from envs.checks import checked_action, checked_count
 
 Frame = NDArray[np.uint8]
+Vector = NDArray[np.float32]
+Observation = Frame | dict[str, NDArray[Any]]  # a frame, or {"image": frame, "vector": vector}
 IS_CUT = "is_cut"  # in the info of a step that ended its episode at `max_steps`
 
 
@@ -24,8 +28,28 @@ class EpisodeStart(NamedTuple):
     actions: NDArray[np.float32] | None  # [L, A]
 
 
-class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
+def observation_space(size: int, vector_dim: int | None) -> Space[Any]:
+    """Return the space of the observations of a PixelEnv."""
+    frames = Box(0, 255, (size, size, 3), np.uint8)
+    return frames if vector_dim is None else Dict(image=frames, vector=Box(-np.inf, np.inf, (vector_dim,), np.float32))
+
+
+def vector_dim_of(space: Space[Any]) -> int | None:
+    """Return V, the width of the vector in the observations of a PixelEnv or several; None for frames alone."""
+    return space["vector"].shape[-1] if isinstance(space, Dict) else None  # type: ignore[index]
+
+
+def split(observation: Observation) -> tuple[Frame, Vector | None]:
+    """Return the frame and the vector of an observation, or those of a batch; None for frames alone."""
+    if isinstance(observation, Mapping):
+        return observation["image"], observation["vector"]
+    return observation, None
+
+
+class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """A gymnasium environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
+
+    With a `vector_dim` V, observations are {"image": frame, "vector": float32 [V]}.
 
     One step advances `action_repeat` times with the same action, sums the rewards, stops at an episode's end, and
     draws once. Episodes are numbered from 0 since the last seed, the constructor's or a reset's, and each has its own
@@ -54,6 +78,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         action_repeat: int,
         size: int,
         render_mode: str | None,
+        vector_dim: int | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode: got {render_mode!r}, expected 'rgb_array' or None")
@@ -63,8 +88,9 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
         self.render_mode = render_mode
         fps = frame_rate / self.action_repeat  # frames per second of the simulated world
         self.metadata = {**type(self).metadata, "render_fps": fps}  # type: ignore[misc]
-        self.observation_space = gymnasium.spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
+        self.vector_dim = vector_dim
+        self.observation_space = observation_space(self.size, vector_dim)
+        self.action_space = Box(-1.0, 1.0, (action_dim,), np.float32)
         self._action_shape = (action_dim,)
         self._seed = checked_count("seed", seed, 0)
         self.episode = -1  # number of the current episode
@@ -79,7 +105,7 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     @property
     def made_with(self) -> dict[str, Any]:
         """The arguments with which `make_env` makes such an environment, without its kwargs and wrappers."""
-        drawn = {"render": self.render_profile, "camera": self.camera}
+        drawn = {"render": self.render_profile, "camera": self.camera, "vector": self.vector_dim is not None}
         return {"task": self.task, "action_repeat": self.action_repeat, "size": self.size} | drawn
 
     @abstractmethod
@@ -94,12 +120,18 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
     def _draw(self, height: int, width: int) -> Frame:
         """Return the current state as a new frame [height, width, 3]."""
 
+    def _measure(self) -> NDArray[Any]:
+        """Return the vector of the current state, numbers [V]: here those of `simulator_state`, in its order."""
+        return np.array(list(self.simulator_state().values()))
+
     def simulator_state(self) -> dict[str, float]:
         """Return the state behind the current frame, number by name, for analysis; empty where it is not known."""
         return {}
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
-        """Begin the next episode, or number 0 of a seed, and return its first frame [size, size, 3] and an info."""
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin the next episode, or number 0 of a seed, and return its first observation and an info."""
         if seed is not None:
             self._seed, self._next_episode, self._start = checked_count("seed", seed, 0), 0, None
         start, self._start = self._start, None
@@ -107,13 +139,13 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
             self._next_episode = start.episode
             if start.actions is None:
                 self._begins_at_step = True
-                return np.zeros((self.size, self.size, 3), np.uint8), {}
+                empty = np.zeros((self.size, self.size, 3), np.uint8)
+                return self._beside(empty, np.zeros(self.vector_dim or 0)), {}
         self._begins_at_step = False
         self._begin_episode()
         if start is not None and start.actions is not None:
             self._take(start.actions)
-        self._frame = self._draw(self.size, self.size)
-        return self._frame, {}
+        return self._observe(), {}
 
     def begin_at(self, start: EpisodeStart) -> None:
         """Let the next reset without a seed lead to `start`, without rendering on the way.
@@ -141,19 +173,37 @@ class PixelEnv(gymnasium.Env[Frame, NDArray[np.float32]]):
                     f"expected more than {len(actions)}"
                 )
 
-    def step(self, action: NDArray[np.float32]) -> tuple[Frame, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Take an action [A] and return frame [size, size, 3], summed reward, terminated, truncated, info."""
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Take an action [A] and return observation, summed reward, terminated, truncated, info."""
         if self._begins_at_step:
-            frame, info = self.reset()
-            return frame, 0.0, False, False, info
+            observation, info = self.reset()
+            return observation, 0.0, False, False, info
         if not self._is_running:
             raise ResetNeeded(f"{self.task}: step() needs a reset() first")
         total, terminated, truncated = self._advance_repeatedly(checked_action(action, self._action_shape))
-        self._frame = self._draw(self.size, self.size)
+        observation = self._observe()
         if self.max_steps is None or self._steps < self.max_steps or terminated or truncated:
-            return self._frame, total, terminated, truncated, {}
+            return observation, total, terminated, truncated, {}
         self._is_running = False
-        return self._frame, total, False, True, {IS_CUT: True}
+        return observation, total, False, True, {IS_CUT: True}
+
+    def _observe(self) -> Observation:
+        """Draw the current state; return the frame, with a vector beside it where there is one."""
+        self._frame = self._draw(self.size, self.size)
+        return self._frame if self.vector_dim is None else self._beside(self._frame, self._measure())
+
+    def _beside(self, frame: Frame, numbers: NDArray[Any]) -> Observation:
+        """Return the observation of a frame and of numbers [V]; ValueError for a vector of another length, or NaN."""
+        if self.vector_dim is None:
+            return frame
+        with np.errstate(over="ignore"):
+            vector = numbers.astype(np.float32)
+        if vector.shape != (self.vector_dim,):
+            raise ValueError(f"vector: got shape {vector.shape} from {self.task}, expected {(self.vector_dim,)}")
+        if not np.isfinite(vector).all():
+            index = int(np.flatnonzero(~np.isfinite(vector))[0])
+            raise ValueError(f"vector: got {vector[index]} at index {index} from {self.task}, expected finite numbers")
+        return {"image": frame, "vector": vector}
 
     def _advance_repeatedly(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
         """Advance up to `action_repeat` control steps and return summed reward, terminated, truncated."""

@@ -30,6 +30,7 @@ class ReachingEnv(PixelEnv):
         action_repeat: env frames per step.
         size: side of the frames, pixels.
         render_mode: "rgb_array" or None.
+        vector: whether the coordinates of both discs come beside the frames, the agent's first.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class ReachingEnv(PixelEnv):
         size: int = 64,
         render_mode: str | None = "rgb_array",
         axes: int = 1,
+        vector: bool | None = None,
     ) -> None:
         if axes not in (1, 2):
             raise ValueError(f"axes: got {axes}, expected 1 or 2")
-        super().__init__("reaching", axes, 10.0, seed, action_repeat, size, render_mode)
+        vector_dim = 2 * axes if vector else None
+        super().__init__("reaching", axes, 10.0, seed, action_repeat, size, render_mode, vector_dim)
         self._axes = axes
         self._agent = self._target = np.zeros(axes)
         self._frames_left = 0

@@ -39,6 +39,11 @@ class OneHot(Box):
         return isinstance(other, OneHot) and other.n == self.n
 
 
+def is_vector(space: Space[Any]) -> bool:
+    """Return whether a space holds vectors of numbers, or single ones."""
+    return isinstance(space, Box) and np.dtype(space.dtype).kind in "fiu" and space.low.ndim <= 1 and space.low.size > 0
+
+
 def one_hot(choice: Any, n: int) -> NDArray[np.float32]:
     """Return the one-hot vectors float32 [..., n] of whole numbers [...] in [0, n)."""
     return np.eye(n, dtype=np.float32)[choice]

@@ -1,6 +1,6 @@
 """Step: one tick of N environments, the schema of all later stages."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,3 +25,8 @@ class Step(NamedTuple):
     is_last: NDArray[np.bool_]  # [N] the last frame of an episode, for any reason
     is_terminal: NDArray[np.bool_]  # [N] the last frame, and no value lies beyond it
     action: NDArray[np.float32]  # [N, A] in [-1, 1], as executed; zeros where is_last
+    vector: NDArray[np.float32] | None = None  # [N, V] beside the frame x_t; None where observations are frames alone
+
+    def fields(self) -> dict[str, NDArray[Any]]:
+        """Return the fields that are there, by name."""
+        return {name: values for name, values in self._asdict().items() if values is not None}

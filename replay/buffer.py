@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from replay.chunk import Chunk
 from replay.entries import Entry, pack_entries, pack_rows, unpack_entries, unpack_rows
 from replay.episodes import EpisodeStore
-from replay.rows import DTYPES, Episode, StepLike, check_episode, check_rows, cut_off, field_shapes, row_bytes
+from replay.rows import DTYPES, Episode, StepLike, bytes_of, check_episode, check_rows, cut_off, field_shapes
 
 STATE_KEYS = ("rng", "rows", "rows_added", "last_number", "episodes", "unfinished")
 Slots = NDArray[np.int64]
@@ -58,6 +59,7 @@ class ReplayBuffer:
         memmap_folder: Path | str | None = None,
         pin_memory: bool = False,
         recency: float = 0.0,
+        vector_dim: int | None = None,
     ) -> None:
         """Create an empty buffer with the smaller of both capacities, of which at least one is required.
 
@@ -73,7 +75,8 @@ class ReplayBuffer:
             raise ValueError(f"recency: got {recency}, expected a number of at least 0")
         self._recency = recency
         self.image_shape, self.action_dim, self.num_envs = tuple(image_shape), action_dim, num_envs
-        self.row_bytes = row_bytes(self.image_shape, action_dim)
+        self.shapes = field_shapes(self.image_shape, action_dim, vector_dim)
+        self.row_bytes = bytes_of(self.shapes)
         if capacity_bytes is not None and capacity_bytes < self.row_bytes:
             raise ValueError(f"capacity_bytes: got {capacity_bytes}, expected at least one row of {self.row_bytes}")
         limits = [] if capacity_steps is None else [capacity_steps]
@@ -84,9 +87,8 @@ class ReplayBuffer:
         if self.capacity < num_envs:
             raise ValueError(f"capacity: got room for {self.capacity} rows, expected at least num_envs ({num_envs})")
         self.longest = self.capacity // num_envs
-        shapes = field_shapes(self.image_shape, action_dim)
         self._rows = {
-            name: _empty((self.capacity, *shapes[name]), DTYPES[name], memmap_folder) for name in Episode._fields
+            name: _empty((self.capacity, *shape), DTYPES[name], memmap_folder) for name, shape in self.shapes.items()
         }
         self._pin_memory = pin_memory
         self._fresh = 0  # slots from here on have never been used
@@ -146,7 +148,7 @@ class ReplayBuffer:
         chosen = range(self.num_envs) if envs is None else [int(env) for env in envs]
         if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(self.num_envs)):
             raise ValueError(f"envs: got {list(chosen)}, expected distinct numbers from 0 to {self.num_envs - 1}")
-        check_rows(step, "step", len(chosen), self.image_shape, self.action_dim)
+        check_rows(step, "step", len(chosen), self.shapes)
         for row, env in enumerate(chosen):
             length, is_first = int(self._lengths[env]), bool(step.is_first[row])
             if is_first == (length > 0):
@@ -169,7 +171,7 @@ class ReplayBuffer:
 
         ValueError if it is invalid, or longer than the capacity.
         """
-        check_episode(episode, self.image_shape, self.action_dim)
+        check_episode(episode, self.shapes)
         length = len(episode.reward)
         if length > self.capacity:
             raise ValueError(f"episode: got {length} rows, expected at most the capacity of {self.capacity}")
@@ -219,8 +221,8 @@ class ReplayBuffer:
             env = np.searchsorted(ends, starts[i], "right") - 1
             start = starts[i] - ends[env]
             slots[i] = self._running[env, start : start + length]
-        chunk = Chunk(*(torch.from_numpy(self._rows[name].take(slots, 0)) for name in Chunk._fields))
-        return Chunk(*(field.pin_memory() for field in chunk)) if self._pin_memory else chunk
+        chunk = Chunk(**{name: torch.from_numpy(rows.take(slots, 0)) for name, rows in self._rows.items()})
+        return chunk.map(Tensor.pin_memory) if self._pin_memory else chunk
 
     def _draw(self, windows: int, count: int) -> NDArray[np.int64]:
         """Draw the numbers of windows, which are ordered by age from the oldest on."""
@@ -280,7 +282,7 @@ class ReplayBuffer:
         return self._size
 
     def _check_fit(self, episode: Episode) -> None:
-        check_episode(episode, self.image_shape, self.action_dim)
+        check_episode(episode, self.shapes)
 
     def _longest_window(self) -> int:
         return max(self._size, int(self._lengths.max()))
@@ -291,7 +293,7 @@ class ReplayBuffer:
 
     def _gather(self, slots: Slots) -> Episode:
         """Copy the rows in these slots."""
-        return Episode(*(self._rows[name].take(slots, 0) for name in Episode._fields))
+        return Episode(**{name: rows.take(slots, 0) for name, rows in self._rows.items()})
 
     def _keep(self, store: EpisodeStore, episode: Episode, metadata: dict[str, Any] | None = None) -> Entry:
         entry = store.entry(store.append(episode, metadata))
@@ -320,14 +322,14 @@ class ReplayBuffer:
     def _write(self, episode: Episode, entry: Entry | None) -> None:
         """Append an episode as the newest; of one longer than the space beside running episodes, only its end."""
         skip = max(0, len(episode.reward) - (self.capacity - self.num_staged))
-        episode = Episode(*(values[skip:] for values in episode))
+        episode = episode.map(lambda values: values[skip:])
         slots = self._take_slots(len(episode.reward))
         self._put(episode, slots)
         self._written += skip
         self._append(slots, entry)
 
     def _put(self, episode: Episode, slots: Slots) -> None:
-        for name, values in episode._asdict().items():
+        for name, values in episode.fields().items():
             self._rows[name][slots] = values
 
     def _append(self, slots: Slots, entry: Entry | None) -> None:

@@ -1,5 +1,6 @@
 """Chunk: a batch of sequences for the learner."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,16 @@ class Chunk(NamedTuple):
     is_last: Tensor  # bool [B, T], the last row of an episode, for any reason
     is_terminal: Tensor  # bool [B, T], the last row, with no value beyond it
     action: Tensor  # float32 [B, T, A] in [-1, 1], chosen after seeing the image; zeros where is_last
+    vector: Tensor | None = None  # float32 [B, T, V], beside the image; None where observations are frames alone
+
+    def fields(self) -> dict[str, Tensor]:
+        """Return the fields that are there, by name."""
+        return {name: field for name, field in self._asdict().items() if field is not None}
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Chunk":
+        """Apply a function to every field that is there."""
+        return Chunk(**{name: function(field) for name, field in self.fields().items()})
 
     def to(self, device: torch.device | str) -> "Chunk":
         """Return the chunk with every field on `device`. From pinned memory the copy does not block the host."""
-        return Chunk(*(field.to(device, non_blocking=field.is_pinned()) for field in self))
+        return self.map(lambda field: field.to(device, non_blocking=field.is_pinned()))

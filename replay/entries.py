@@ -9,7 +9,7 @@ from torch import Tensor
 
 from replay import episode_file
 from replay.episode_file import DIGEST_BYTES
-from replay.rows import Episode, check_rows, row_bytes
+from replay.rows import Episode, Shapes, bytes_of, check_rows
 
 
 class Entry(NamedTuple):
@@ -54,11 +54,11 @@ def unpack_rows(packed: Tensor, max_raw_bytes: int = episode_file.MAX_RAW_BYTES)
     return episode_file.decode(packed.numpy().tobytes(), max_raw_bytes)[0] if len(packed) else None
 
 
-def check_unfinished(packed: Tensor, max_rows: int, image_shape: tuple[int, ...], action_dim: int) -> None:
+def check_unfinished(packed: Tensor, max_rows: int, shapes: Shapes) -> None:
     """Raise ValueError unless these bytes are the beginning of an episode with at most `max_rows` rows."""
-    rows = unpack_rows(packed, max_rows * row_bytes(image_shape, action_dim))
+    rows = unpack_rows(packed, max_rows * bytes_of(shapes))
     if rows is None:
         return
-    check_rows(rows, "rows", len(rows.reward), image_shape, action_dim)
+    check_rows(rows, "rows", len(rows.reward), shapes)
     if not rows.is_first[0] or rows.is_first[1:].any() or rows.is_last.any():
         raise ValueError("rows: got other flags, expected the beginning of one episode")

@@ -30,11 +30,13 @@ MAX_RAW_BYTES = 1 << 34
 # a zstd block holds at most 128 KiB and takes at least 4 bytes, so no valid frame expands further
 MAX_EXPANSION = 1 << 15
 FIELD_ORDER = ("reward", "action", "is_first", "is_last", "is_terminal", "image")  # four-byte fields first: aligned
+FIELD_ORDERS = (FIELD_ORDER, ("vector", *FIELD_ORDER))  # without and with vectors
 
 
 def encode(episode: Episode, metadata: dict[str, Any]) -> bytes:
     """Return the bytes of the file of an episode with JSON-serialisable metadata."""
-    arrays = {name: np.ascontiguousarray(getattr(episode, name)) for name in FIELD_ORDER}
+    order = FIELD_ORDERS[episode.vector is not None]
+    arrays = {name: np.ascontiguousarray(getattr(episode, name)) for name in order}
     raw_bytes = sum(array.nbytes for array in arrays.values())
     compressor = zstandard.ZstdCompressor(level=1).compressobj(size=raw_bytes)
     pieces = [compressor.compress(array.reshape(-1).view(np.uint8).data) for array in arrays.values()]
@@ -118,11 +120,11 @@ def _check_header(header: dict[str, Any], payload_bytes: int) -> tuple[dict[str,
     """Check a header against the real payload; return the shape of every field in payload order, and the raw bytes."""
     fields, length = header.get("fields"), header.get("length")
     triples = [f for f in fields if isinstance(f, list) and len(f) == 3] if isinstance(fields, list) else []
-    if not _is_size(length) or [field[0] for field in triples] != list(FIELD_ORDER):
-        raise ValueError(f"header: got other fields, expected {', '.join(FIELD_ORDER)}")
+    if not _is_size(length) or tuple(field[0] for field in triples) not in FIELD_ORDERS:
+        raise ValueError(f"header: got other fields, expected {', '.join(FIELD_ORDER)}, perhaps after vector")
     shapes: dict[str, tuple[int, ...]] = {}
     for name, dtype, shape in triples:
-        rank = {"image": 4, "action": 2}.get(name, 1)
+        rank = {"image": 4, "action": 2, "vector": 2}.get(name, 1)
         if dtype != str(DTYPES[name]) or not isinstance(shape, list) or len(shape) != rank:
             raise ValueError(f"header: {name}: got {dtype} {shape}, expected {DTYPES[name]} of rank {rank}")
         if not all(map(_is_size, shape)) or shape[0] != length:

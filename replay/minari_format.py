@@ -13,9 +13,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, Space
 
 from envs.packages import check_installed
+from envs.pixels import split
 from envs.spaces import one_hot
 from envs.wording import describe_error, one_line
 from replay.rows import Episode
@@ -68,9 +69,12 @@ class MinariDataset:
             self.about: dict[str, Any] | None = None if about is None else dict(json.loads(about))
         except Exception as error:  # of h5py and of JSON: whatever a damaged file causes
             raise ValueError(f"minari:{name}: {describe_error(error, 160)}") from None
-        frames, actions = self._data.observation_space, self._data.action_space
+        seen, actions = self._data.observation_space, self._data.action_space
+        self._is_beside = isinstance(seen, Dict) and set(seen) == {"image", "vector"}
+        frames = seen["image"] if self._is_beside else seen
         if not isinstance(frames, Box) or frames.dtype != np.uint8 or len(frames.shape) != 3 or frames.shape[-1] != 3:
-            raise ValueError(f"minari:{name}: observations: got {one_line(frames)}, expected frames uint8 [H, W, 3]")
+            expected = "frames uint8 [H, W, 3], or a Dict of them as image, and of a vector"
+            raise ValueError(f"minari:{name}: observations: got {one_line(seen)}, expected {expected}")
         self._num_actions = _num_actions(actions, name)
         self.is_discrete = self._num_actions is not None
 
@@ -93,7 +97,8 @@ class MinariDataset:
         actions = np.asarray(found.actions)
         if self._num_actions is not None:
             actions = one_hot(actions - self._data.action_space.start, self._num_actions)
-        return to_rows(Transitions(found.observations, actions, found.rewards, bool(len(ends) and ends[-1])))
+        frames, vectors = split(found.observations) if self._is_beside else (found.observations, None)
+        return to_rows(Transitions(frames, actions, found.rewards, bool(len(ends) and ends[-1]), vectors))
 
 
 def _num_actions(space: Space[Any], name: str) -> int | None:
@@ -108,14 +113,15 @@ def _num_actions(space: Space[Any], name: str) -> int | None:
 def write_minari(
     name: str,
     episodes: Iterable[Episode],
-    frame_shape: tuple[int, ...],
+    observations: Space[Any],
     action_dim: int,
     is_discrete: bool,
     about: dict[str, Any],
 ) -> int:
     """Write a new dataset, one episode at a time, and return the number of episodes.
 
-    `about` is JSON-serialisable. ValueError if the name is taken. If anything fails, the dataset is removed.
+    observations: their space, that of a PixelEnv. `about` is JSON-serialisable. ValueError if the name is taken. If
+    anything fails, the dataset is removed.
     """
     check_new(name)
     minari, place = _library(), place_of(name)
@@ -125,7 +131,7 @@ def write_minari(
         given = from_rows(rows)
         is_last = np.arange(len(given.rewards)) == len(given.rewards) - 1
         return EpisodeBuffer(
-            observations=given.frames,
+            observations=given.frames if given.vectors is None else {"image": given.frames, "vector": given.vectors},
             actions=given.actions.argmax(-1) if is_discrete else given.actions,
             rewards=given.rewards,
             terminations=is_last & given.is_terminal,
@@ -138,7 +144,7 @@ def write_minari(
             written = minari.create_dataset_from_buffers(
                 name,
                 map(buffer, episodes),
-                observation_space=Box(0, 255, frame_shape, np.uint8),
+                observation_space=observations,
                 action_space=Discrete(action_dim) if is_discrete else Box(-1.0, 1.0, (action_dim,), np.float32),
                 algorithm_name=str(about.get("policy") or "unknown"),
                 description="episodes of pixels, written by aime",

@@ -11,7 +11,7 @@ from replay.rows import Episode
 from replay.transitions import Transitions, to_rows
 
 FRAMES = ("observation/pixels", "observation.pixels", "observations/pixels", "pixels", "image", "observation")
-ACTIONS, REWARDS = ("action", "actions"), ("reward", "rewards")
+ACTIONS, REWARDS, VECTORS = ("action", "actions"), ("reward", "rewards"), ("vector", "vectors")
 
 
 def read_npz(path: Path) -> Episode:
@@ -22,6 +22,7 @@ def read_npz(path: Path) -> Episode:
         FRAMES     uint8 [L, H, W, 3] or [L, 3, H, W]
         ACTIONS    [L - 1, A] or [L, A] in [-1, 1]
         REWARDS    [L - 1] or [L]
+        VECTORS    numbers [L, V] beside the frames; optional
         is_terminal, discount: optional; the last entry says whether a value lies beyond the end (True, 0.0: no)
 
     With L - 1 actions and rewards, number t belongs between frames t and t + 1. With L of each, number t led to frame
@@ -50,7 +51,8 @@ def _episode(file: Mapping[str, np.ndarray]) -> Episode:
                 f"action, reward: got other values than zeros at the first of {len(frames)} frames, {expected}"
             )
         actions, rewards = actions[1:], rewards[1:]
-    return to_rows(Transitions(frames, actions, rewards, _is_terminal(file)))
+    vectors = _first(file, VECTORS) if any(name in file for name in VECTORS) else None
+    return to_rows(Transitions(frames, actions, rewards, _is_terminal(file), vectors))
 
 
 def _first(file: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:

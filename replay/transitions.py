@@ -22,6 +22,7 @@ class Transitions(NamedTuple):
     actions: np.ndarray  # [L - 1, A] in [-1, 1]
     rewards: np.ndarray  # [L - 1]
     is_terminal: bool  # whether no value lies beyond the last frame
+    vectors: np.ndarray | None = None  # [L, V], beside the frames
 
 
 def to_rows(given: Transitions) -> Episode:
@@ -36,6 +37,10 @@ def to_rows(given: Transitions) -> Episode:
         if len(values) != len(frames) - 1:
             counts = f"got {len(values)} of them and {len(frames)} frames, expected one frame more"
             raise ValueError(f"{name}: {counts}: the frame after the last action is part of an episode")
+    vectors = None if given.vectors is None else np.asarray(given.vectors)
+    if vectors is not None and (vectors.dtype.kind not in "fiub" or vectors.ndim != 2 or len(vectors) != len(frames)):
+        got = f"{vectors.dtype} {list(vectors.shape)}"
+        raise ValueError(f"vectors: got {got}, expected numbers [{len(frames)}, V], one vector for each frame")
     length = len(frames)
     if length < 2:
         raise ValueError(f"frames: got {length}, expected at least 2, those before and after an action")
@@ -47,6 +52,7 @@ def to_rows(given: Transitions) -> Episode:
         is_last=is_last,
         is_terminal=is_last & bool(given.is_terminal),
         action=np.concatenate([actions, np.zeros((1, actions.shape[1]))]).astype(np.float32),
+        vector=None if vectors is None else vectors.astype(np.float32),
     )
     check_episode(episode)
     return episode
@@ -56,4 +62,5 @@ def from_rows(episode: Episode) -> Transitions:
     """Return the transitions of an episode. ValueError if it has a single row, so none."""
     if len(episode.reward) < 2:
         raise ValueError("episode: got a single row, expected at least 2, those before and after an action")
-    return Transitions(episode.image, episode.action[:-1], episode.reward[1:], bool(episode.is_terminal[-1]))
+    is_terminal = bool(episode.is_terminal[-1])
+    return Transitions(episode.image, episode.action[:-1], episode.reward[1:], is_terminal, episode.vector)

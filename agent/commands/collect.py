@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from agent.commands.parser import (
 )
 
 if TYPE_CHECKING:
+    from gymnasium import Space
+
     from agent.config.settings import Config
     from agent.evaluation.episodes import Player, TrainedPlayer
     from agent.run_folder.datasets import About
@@ -34,6 +36,7 @@ class _Asked(NamedTuple):
     options: argparse.Namespace
     config: "Config"
     agent: "TrainedPlayer | None"
+    observations: "Space[Any]"
     is_discrete: bool
     action_dim: int
 
@@ -54,9 +57,9 @@ def prepare(arguments: list[str]) -> Job:
     agent = None if options.logdir is None and options.agent is None else load_agent(options)
     config = new_config(options, overrides, lambda _: None) if agent is None else agent.config
     with agent_env(config) as env:
-        space = env.action_space
+        space, seen = env.action_space, env.observation_space
     assert space.shape is not None
-    asked = _Asked(options, config, agent, isinstance(space, OneHot), space.shape[0])
+    asked = _Asked(options, config, agent, seen, isinstance(space, OneHot), space.shape[0])
     return lambda: _collect(asked, About.of(config, _describe(options)))
 
 
@@ -112,7 +115,7 @@ def _collect(asked: _Asked, about: "About") -> None:
 
     say(f"{about.task}: {options.episodes} episodes from seed {options.seed}, {about.policy}")
     if options.out.startswith(MINARI):
-        space = asked.config.env.image_shape, asked.action_dim, asked.is_discrete
+        space = asked.observations, asked.action_dim, asked.is_discrete
         write_minari(options.out.removeprefix(MINARI), episodes(), *space, vars(about))
     else:
         writer = FolderWriter(Path(options.out), about)

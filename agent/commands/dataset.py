@@ -17,6 +17,7 @@ def prepare(arguments: list[str]) -> Job:
     parser.add_argument("--out", required=True, help="export: NAME of a new dataset; import: a new folder")
     options, _ = parser.parse(arguments)
     from agent.run_folder.datasets import MINARI, FolderWriter, check_empty, open_dataset
+    from envs.pixels import observation_space
     from replay.minari_format import check_new, write_minari
 
     place = options.data if options.data is not None else options.logdir
@@ -33,8 +34,8 @@ def prepare(arguments: list[str]) -> Job:
     found = f"{len(dataset.lengths):,} episodes, {dataset.num_rows:,} rows, mean return {mean:.2f}"
 
     def export() -> None:
-        shape = (dataset.size, dataset.size, 3)
-        write_minari(target, dataset.read(), shape, dataset.action_dim, dataset.is_discrete, vars(dataset.about))
+        seen = observation_space(dataset.size, dataset.vector_dim)
+        write_minari(target, dataset.read(), seen, dataset.action_dim, dataset.is_discrete, vars(dataset.about))
         say(f"written to {MINARI}{target}: {found}")
 
     def bring() -> None:

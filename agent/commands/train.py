@@ -56,6 +56,11 @@ class _Run(NamedTuple):
         assert self.dataset is not None
         return self.dataset.action_dim
 
+    @property
+    def vector_dim(self) -> int | None:
+        """The width of its vectors, None for frames alone."""
+        return self.config.world_model.vector_dim if self.dataset is None else self.dataset.vector_dim
+
 
 def prepare(arguments: list[str]) -> Job:
     """Take the config from the options, or from an existing run's folder, and build the trainer; with all ranks."""
@@ -224,21 +229,22 @@ def _check_played(config: "Config", saved: "Config", payload: dict[str, Any]) ->
         raise ValueError(f"env_frames: got 0, expected at least 1: the run has played {frames:,} of them")
 
 
-def _evaluation_note(config: "Config", dataset_dim: int) -> str:
+def _evaluation_note(config: "Config", action_dim: int, vector_dim: int | None) -> str:
     """Return a line where the task of a run that steps no environment cannot be played here, else nothing.
 
-    ValueError if it can be played, but takes other actions than the episodes have.
+    ValueError if it can be played, but takes other actions than the episodes have, or shows other vectors.
     """
     from agent.evaluation.episodes import agent_env
 
     try:
         with agent_env(config) as env:
             assert env.action_space.shape is not None
-            action_dim = env.action_space.shape[0]
+            found = env.action_space.shape[0], env.vector_dim
     except Exception as error:  # whatever it is, the run can do without
         return f"no evaluations: {config.task} cannot be played here ({one_line(error, 160)})"
-    if action_dim != dataset_dim:
-        raise ValueError(f"task: got {config.task} with {action_dim} action dimensions, expected {dataset_dim}")
+    if found[0] != action_dim:
+        raise ValueError(f"task: got {config.task} with {found[0]} action dimensions, expected {action_dim}")
+    config.with_vector(vector_dim).with_vector(found[1])
     return ""
 
 
@@ -252,9 +258,9 @@ def _origins(asked: _Run) -> list[str]:
         rows = f"{len(dataset.lengths):,} episodes, {dataset.num_rows:,} rows"
         lines.append(f"learning from {dataset.name}: {rows}, {config.train.offline_updates:,} updates")
     has_actions = payload is not None or dataset is not None  # otherwise the trainer refuses the config
-    if config.env_frames == 0 and has_actions and (note := _evaluation_note(config, asked.action_dim)):
-        lines.append(note)
-    return lines
+    if config.env_frames == 0 and has_actions:
+        lines.append(_evaluation_note(config, asked.action_dim, asked.vector_dim))
+    return [line for line in lines if line]
 
 
 def _training(asked: _Run, ranks: Ranks) -> Job:

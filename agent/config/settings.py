@@ -5,7 +5,7 @@ updates (gradient steps); train_ratio = batch_size * batch_length * updates / ag
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agent.config.schedules import Schedule, check_schedule
@@ -26,6 +26,7 @@ class EnvConfig(Settings):
     camera: int | str | None = None  # camera of the suite's model, by number or name; null: Dreamer's
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {time_limit: 5}
     wrappers: dict[str, Any] = field(default_factory=dict)  # of Gymnasium around a gym: task, name: arguments
+    vector: bool | None = False  # whether a vector comes beside the frame; null: where a gym task's Dict has both
     max_episode_frames: int = 27_000  # env_frames after which a running episode is truncated
     collectors: int | None = None  # Ray actors that play elsewhere, each in num_envs environments; null: played here
     ray: str | None = None  # address of the head of their Ray cluster; null: RAY_ADDRESS, else the one on this machine
@@ -44,7 +45,7 @@ class EnvConfig(Settings):
 
     def options(self) -> dict[str, Any]:
         """Return the arguments that `envs.make_env` and `envs.make_vector_env` share."""
-        shared = ("action_repeat", "size", "render", "camera", "kwargs", "wrappers")
+        shared = ("action_repeat", "size", "render", "camera", "kwargs", "wrappers", "vector")
         return {name: getattr(self, name) for name in shared}
 
 
@@ -292,6 +293,20 @@ class Config(Settings):
         self._check_target_std()
         self._check_optimizer()
         self._check_collectors()
+        if self.algo != "aime" and self.env.vector is not False:
+            got = "null" if self.env.vector is None else "true"
+            raise ValueError(f"env.vector: got {got} with algo {self.algo}, expected false: it sees frames alone")
+
+    def with_vector(self, vector_dim: int | None) -> "Config":
+        """Return this config for a task with vectors of `vector_dim` numbers, None for frames alone.
+
+        ValueError if it belongs to a task with others already, as that of a run or of an agent does.
+        """
+        model, expected = self.world_model, self.world_model.vector_dim
+        if expected not in (None, vector_dim):
+            came = "none" if vector_dim is None else vector_dim
+            raise ValueError(f"world_model.vector_dim: got {expected}, expected {came}, the numbers of {self.task}")
+        return replace(self, world_model=replace(model, vector_dim=vector_dim))
 
     @property
     def update_round(self) -> int:

@@ -18,7 +18,7 @@ from agent.evaluation.statistics import Summary, summarize
 from agent.learning.agent import Mode
 from envs import GymPixels, Step, make_env
 from envs.driver import EnvironmentFailure
-from envs.pixels import IS_CUT, PixelEnv
+from envs.pixels import IS_CUT, Observation, PixelEnv, split
 from envs.spaces import OneHot, random_actions
 from envs.tasks import GYM_PREFIX
 from envs.wording import describe_error
@@ -34,9 +34,14 @@ class Player(Protocol):
         """Return the memory before the first frame."""
 
     def act(
-        self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: Any, mode: Mode
+        self,
+        images: NDArray[np.uint8],
+        is_first: NDArray[np.bool_],
+        state: Any,
+        mode: Mode,
+        vectors: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], Any]:
-        """Return actions [N, A] for images [N, 64, 64, 3], and the next memory."""
+        """Return actions [N, A] for images [N, 64, 64, 3], and vectors [N, V] if there are any; and the next memory."""
 
 
 class TrainedPlayer(Player, Protocol):
@@ -67,7 +72,12 @@ class RandomPlayer:
         """Return None: random actions need no memory."""
 
     def act(
-        self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: None, mode: Mode
+        self,
+        images: NDArray[np.uint8],
+        is_first: NDArray[np.bool_],
+        state: None,
+        mode: Mode,
+        vectors: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], None]:
         """Return actions [N, A], uniform in [-1, 1], or one-hot vectors."""
         return random_actions(len(images), self._action_dim, self._is_discrete, self._random), None
@@ -103,7 +113,7 @@ class Evaluation(Summary):
 
 def episode_rows(
     player: Player,
-    env: Env[NDArray[np.uint8], NDArray[np.float32]],
+    env: Env[Observation, NDArray[np.float32]],
     seed: int,
     mode: Mode = "deterministic",
     max_steps: int | None = None,
@@ -114,19 +124,21 @@ def episode_rows(
     afterwards, so env.render_frame() shows the same state as the row's image. EnvironmentFailure if the env raises.
     """
     with reported():
-        image, _ = env.reset(seed=seed)
+        observation, _ = env.reset(seed=seed)
     state, reward, result = player.initial_state(1), 0.0, EpisodeResult(0.0, 0)
     is_terminal = is_last = False
     while True:
         is_first = np.array([result.length == 0])
-        action, state = player.act(image[None], is_first, state, mode)
+        image, vector = split(observation)
+        image, vector = image[None], None if vector is None else vector[None]
+        action, state = player.act(image, is_first, state, mode, vector)
         executed = np.zeros_like(action) if is_last else action
         flags = np.array([is_last]), np.array([is_terminal])
-        yield Step(image[None], np.array([reward], np.float32), is_first, *flags, executed), result
+        yield Step(image, np.array([reward], np.float32), is_first, *flags, executed, vector), result
         if is_last or result.length == max_steps:
             return
         with reported():
-            image, gained, is_terminal, is_truncated, info = env.step(action[0])
+            observation, gained, is_terminal, is_truncated, info = env.step(action[0])
         reward, is_last = float(gained), is_terminal or is_truncated
         result = EpisodeResult(result.total + reward, result.length + 1, info.get(IS_CUT, False))
 
@@ -142,7 +154,7 @@ def reported() -> Iterator[None]:
 
 def play_episode(
     player: Player,
-    env: Env[NDArray[np.uint8], NDArray[np.float32]],
+    env: Env[Observation, NDArray[np.float32]],
     seed: int,
     mode: Mode = "deterministic",
     on_step: Callable[[Step], None] | None = None,
@@ -214,7 +226,8 @@ def agent_env(config: Config, env: EnvSource | None = None) -> Iterator[PixelEnv
     elif isinstance(env, PixelEnv):
         played = env
     else:
-        played = GymPixels(env, action_repeat=config.env.action_repeat, size=config.env.size)
+        settings = config.env
+        played = GymPixels(env, action_repeat=settings.action_repeat, size=settings.size, vector=settings.vector)
     before, played.max_steps = played.max_steps, config.env.max_steps
     try:
         if played.size != config.env.size:
@@ -268,13 +281,14 @@ def play_episodes(
 
 def decision_ms(agent: TrainedPlayer, repeats: int = 10) -> float:
     """Return the milliseconds that a decision takes for one environment, the median of some."""
-    images = np.zeros((1, *agent.config.env.image_shape), np.uint8)
+    images, vector_dim = np.zeros((1, *agent.config.env.image_shape), np.uint8), agent.config.world_model.vector_dim
+    vectors = None if vector_dim is None else np.zeros((1, vector_dim), np.float32)
     is_first, memory = np.ones(1, bool), agent.initial_state(1)
     seconds = []
     with seeded(agent, 0):
         for _ in range(repeats + 1):
             begun = time.perf_counter()
-            agent.act(images, is_first, memory, "deterministic")
+            agent.act(images, is_first, memory, "deterministic", vectors)
             seconds.append(time.perf_counter() - begun)
     return 1000 * statistics.median(seconds[1:])  # the first one warms up
 

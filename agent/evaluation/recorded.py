@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from agent.evaluation.episodes import EpisodeResult, Player, episode_rows
 from agent.learning.agent import Mode
+from envs.pixels import Observation
 from envs.spaces import one_hot
 from replay import Episode
+from replay.rows import join
 
 
 class NoisyPlayer:
@@ -31,10 +33,15 @@ class NoisyPlayer:
         return self._player.initial_state(num_envs)
 
     def act(
-        self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: Any, mode: Mode
+        self,
+        images: NDArray[np.uint8],
+        is_first: NDArray[np.bool_],
+        state: Any,
+        mode: Mode,
+        vectors: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], Any]:
         """Return the player's actions [N, A], disturbed, and its next memory. It remembers the actions of its own."""
-        action, state = self._player.act(images, is_first, state, mode)
+        action, state = self._player.act(images, is_first, state, mode, vectors)
         if self._is_discrete:
             is_random = self._random.random(len(action)) < self._noise
             choice = one_hot(self._random.integers(action.shape[1], size=len(action)), action.shape[1])
@@ -44,7 +51,7 @@ class NoisyPlayer:
 
 
 def played_episodes(
-    player: Player, env: Env[NDArray[np.uint8], NDArray[np.float32]], seeds: Sequence[int], mode: Mode
+    player: Player, env: Env[Observation, NDArray[np.float32]], seeds: Sequence[int], mode: Mode
 ) -> Iterator[tuple[Episode, EpisodeResult]]:
     """Play an episode from each seed; yield its rows [L, ...] and its result. EnvironmentFailure if the env raises."""
     for seed in seeds:
@@ -52,4 +59,4 @@ def played_episodes(
         for row, reached in episode_rows(player, env, seed, mode):
             rows.append(row)
             result = reached
-        yield Episode(*(np.concatenate([getattr(row, name) for row in rows]) for name in Episode._fields)), result
+        yield join(rows, np.concatenate), result

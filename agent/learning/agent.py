@@ -1,6 +1,6 @@
 """The agent: acting on frames, learning from chunks, saving and loading."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from agent.learning.behavior_learner import BehaviorLearner, ReplayTargets
 from agent.learning.compiling import Compiled
 from agent.learning.errors import NotFinite
 from agent.learning.exploration import EXPLORATIONS
-from agent.learning.frames import shift_chunks, to_frames, to_images
+from agent.learning.frames import shift_chunks, to_frames, to_observation
 from agent.learning.model_learner import ModelLearner
 from agent.learning.planner import MPPI, PLANNERS
 from agent.learning.weight_average import WeightAverage
@@ -111,9 +111,17 @@ class Agent:
         return memory._replace(plan=(self.planner.initial(num_envs, memory.hidden),))
 
     @torch.no_grad()
-    def act(self, images: np.ndarray, is_first: np.ndarray, state: Memory, mode: Mode) -> tuple[np.ndarray, Memory]:
+    def act(
+        self,
+        images: np.ndarray,
+        is_first: np.ndarray,
+        state: Memory,
+        mode: Mode,
+        vectors: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, Memory]:
         """Choose actions: images uint8 [N, 64, 64, 3], is_first bool [N] -> float32 [N, A] in [-1, 1], next memory.
 
+        vectors: float32 [N, V], beside the images of a task that has them.
         "deterministic" takes the latent's mean and the likeliest action, "sample" draws both, "collect" also applies
         `behavior.exploration` to the drawn action, all by the average of the weights with `optimizer.average_collects`.
         NotFinite if the actions are not finite.
@@ -121,9 +129,11 @@ class Agent:
         generator = self.generators["act"]
         frames = to_frames(torch.from_numpy(images).to(self.device))
         first = torch.from_numpy(is_first).to(self.device)
+        beside = None if vectors is None else torch.from_numpy(vectors).to(self.device)
         plays_average = mode == "collect" and self.config.optimizer.average_collects
         with self.average.swapped() if plays_average else nullcontext(), self.autocast():
-            belief, memory = self.model.observe_step(state, frames, first, generator, sample=mode != "deterministic")
+            is_drawn = mode != "deterministic"
+            belief, memory = self.model.observe_step(state, frames, first, generator, is_drawn, beside)
             action, plan = self._decide(belief, self._plan_before(memory, first), mode, generator)
             memory = self.model.remember(memory, belief, action)
         chosen = action.cpu().numpy()
@@ -172,19 +182,21 @@ class Agent:
 
     def predict(
         self,
-        observation: np.ndarray,
+        observation: np.ndarray | Mapping[str, np.ndarray],
         state: Memory | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, Memory]:
         """Choose actions as Stable-Baselines3's recurrent `predict` does.
 
-        observation: uint8 frames [N, H, W, 3] or [N, 3, H, W], or a single frame without N. episode_start [N] marks
+        observation: uint8 frames [N, H, W, 3] or [N, 3, H, W], or a single frame without N; a dict of these and of
+        vectors [N, ...] where the agent's task has both, as its environments give it. episode_start [N] marks
         environments that were just reset, whose memory is cleared (None: all if state is None, else none). Return
         actions [N, A] in [-1, 1] (or [A]) and the state for the next call. ValueError for other shapes or dtypes, or
         for a state of another number of environments.
         """
-        images, is_single = to_images(observation, self.config.env.size)
+        seen = to_observation(observation, self.config.env.size, self.config.world_model.vector_dim)
+        images, vectors, is_single = seen
         if episode_start is None:
             episode_start = np.full(len(images), state is None)
         starts = np.asarray(episode_start, bool).reshape(-1)
@@ -194,7 +206,7 @@ class Agent:
         if len(memory.hidden) != len(images):
             raise ValueError(f"state: got one of {len(memory.hidden)} environments, expected {len(images)}")
         mode: Mode = "deterministic" if deterministic else "sample"
-        actions, memory = self.act(images, starts, memory, mode)
+        actions, memory = self.act(images, starts, memory, mode, vectors)
         return actions[0] if is_single else actions, memory
 
     # ---------------------------------------------------------------- learning
@@ -222,6 +234,7 @@ class Agent:
             self.updates,
             monitor=(self.updates + 1) % self.config.train.log_every == 0,
             start=memory,
+            vectors=chunk.vector,
         )
         if behavior and self.updates % self.config.behavior.every == 0:
             states = output.observed.states
@@ -238,11 +251,12 @@ class Agent:
         rows = self.config.replay.burn_in
         if rows == 0:
             return frames, chunk, None
-        before = (frames[:, :rows], chunk.action[:, :rows], chunk.is_first[:, :rows])
+        before = chunk.map(lambda field: field[:, :rows])
         self.model.train()
         with self.autocast():
-            memory = self.model.warm_up(*before, self.generators["learn"])
-        return frames[:, rows:], Chunk(*(field[:, rows:] for field in chunk)), memory
+            given = frames[:, :rows], before.action, before.is_first
+            memory = self.model.warm_up(*given, self.generators["learn"], before.vector)
+        return frames[:, rows:], chunk.map(lambda field: field[:, rows:]), memory
 
     def compile(self) -> None:
         """Compile the two loops over time for the shapes of the next update; if that fails they run eagerly."""

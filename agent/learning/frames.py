@@ -1,5 +1,6 @@
 """Frames: conversion from users' images to the agent's, and to the tensors of its networks."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,27 @@ from torch import Generator, Tensor
 from envs.images import resize_area, to_rgb
 
 _CHANNELS = (1, 3)
+
+
+def to_observation(
+    observation: Any, side: int, vector_dim: int | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None, bool]:
+    """Convert what one environment shows, or a batch, to uint8 [N, side, side, 3] and float32 [N, V] or None.
+
+    Also return whether it was one environment's. With a `vector_dim` V it is a dict of one image, as in `to_images`,
+    and of vectors, which are joined in the order of their names; without, it is the image. ValueError for others.
+    """
+    if vector_dim is None:
+        images, is_single = to_images(observation, side)
+        return images, None, is_single
+    if not isinstance(observation, Mapping):
+        raise ValueError(f"observation: got {type(observation).__name__}, expected a dict of an image and of vectors")
+    entries = dict(observation)
+    found = [name for name, part in entries.items() if np.asarray(part).dtype == np.uint8 and np.ndim(part) > 2]
+    if len(found) != 1:
+        raise ValueError(f"observation: got {len(found)} images in a dict of {', '.join(entries)}, expected one")
+    images, is_single = to_images(entries.pop(found[0]), side)
+    return images, to_vectors(entries, len(images), vector_dim), is_single
 
 
 def to_images(observation: Any, side: int) -> tuple[NDArray[np.uint8], bool]:
@@ -27,6 +49,25 @@ def to_images(observation: Any, side: int) -> tuple[NDArray[np.uint8], bool]:
         raise ValueError(f"observation: got {came}, expected uint8 frames [H, W, 3] or [3, H, W], one or a batch")
     frames = [resize_area(to_rgb(image), side, side) for image in (images[None] if is_single else images)]
     return np.stack(frames), is_single
+
+
+def to_vectors(entries: Mapping[str, Any], count: int, vector_dim: int) -> NDArray[np.float32]:
+    """Join entries of numbers, each [N, ...], or [...] of one environment, in the order of their names: [N, V].
+
+    ValueError unless these are `count` vectors of `vector_dim` finite numbers.
+    """
+    parts = {name: np.asarray(part) for name, part in sorted(entries.items())}
+    expected, came = f"{count} x {vector_dim} finite numbers", []
+    for name, part in parts.items():
+        if part.dtype.kind not in "fiub" or part.size % count:
+            raise ValueError(f"observation: got {part.dtype} {list(part.shape)} in {name!r}, expected {expected}")
+        came.append(part.reshape(count, -1))
+    vectors = np.concatenate(came, 1).astype(np.float32) if came else np.zeros((count, 0), np.float32)
+    if vectors.shape[1] != vector_dim:
+        raise ValueError(f"observation: got {vectors.shape[1]} numbers beside each image, expected {vector_dim}")
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"observation: got numbers that are not finite in {', '.join(parts)}, expected {expected}")
+    return vectors
 
 
 def to_frames(images: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ class ModelLearner:
         updates: int = 0,
         monitor: bool = False,
         start: Memory | None = None,
+        vectors: Tensor | None = None,
     ) -> tuple[ModelOutput, dict[str, Tensor]]:
         """Take one gradient step on a chunk and return (output, metrics).
 
@@ -64,7 +65,9 @@ class ModelLearner:
         """
         self.model.train()
         with self.autocast():
-            output = self.model(frames, actions, is_first, rewards, is_terminal, generator, start=start)
+            output = self.model(
+                frames, actions, is_first, rewards, is_terminal, generator, start=start, vectors=vectors
+            )
         monitors: dict[str, Tensor] = {}
         if monitor:  # a separate, fixed generator: logging does not change the run
             noise = Generator(frames.device).manual_seed(0)

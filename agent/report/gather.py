@@ -136,7 +136,7 @@ def gather(
         line = f"task: got episodes of {data.frames.shape[1]} frames, expected more than {CONTEXT + 1}"
         raise ShortEpisodeError(line)
     tell("taking the world model apart")
-    inference = infer(agent, data.frames, data.actions, seed)
+    inference = infer(agent, data, seed)
     generator = torch.Generator(agent.device).manual_seed(seed)
     card = _model_card(agent, data, inference, seed, generator)
     mixture, codebook, attention = _lenses(agent, data, inference, seed)

@@ -21,7 +21,7 @@ class HeldOut:
     """Episodes of one length: frames [B, L, 3, 64, 64], actions [B, L, A], rewards [B, L], is_terminal [B, L].
 
     simulator: float64 [B, L] by variable, the state that each frame shows; empty where the environment does not tell.
-    fps: rows per second of the simulated world.
+    fps: rows per second of the simulated world. vectors: [B, L, V] beside the frames, where the task has them.
     """
 
     frames: Tensor
@@ -30,6 +30,7 @@ class HeldOut:
     is_terminal: Tensor
     simulator: dict[str, Tensor]
     fps: float
+    vectors: Tensor | None = None
 
 
 def play(
@@ -62,4 +63,5 @@ def play(
 
     simulator = {name: variable(name) for name in played[0][0][1]}
     frames = to_frames(field("image"))
-    return HeldOut(frames, field("action"), field("reward"), field("is_terminal"), simulator, fps)
+    vectors = None if played[0][0][0].vector is None else field("vector")
+    return HeldOut(frames, field("action"), field("reward"), field("is_terminal"), simulator, fps, vectors)

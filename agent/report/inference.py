@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agent.learning.agent import Agent
+from agent.report.held_out import HeldOut
 from world_model.attention_schema import centre_of_mass
 from world_model.state import State, stack_states
 
@@ -39,12 +40,14 @@ class Inference:
 
 
 @torch.no_grad()
-def infer(agent: Agent, frames: Tensor, actions: Tensor, seed: int) -> Inference:
-    """Infer from frames [B, L, 3, 64, 64] and actions [B, L, A]; one episode at a time bounds the memory."""
+def infer(agent: Agent, data: HeldOut, seed: int) -> Inference:
+    """Infer from held-out episodes; one at a time bounds the memory."""
     model, parts, states = agent.model.eval(), defaultdict(list), []
     generator = torch.Generator(agent.device).manual_seed(seed)
-    for frame, action in zip(frames, actions, strict=True):
-        observed = model.observe(frame[None], action[None], None, generator, sample=False)
+    for row in range(len(data.frames)):
+        vectors = None if data.vectors is None else data.vectors[row : row + 1]
+        seen = data.frames[row : row + 1], data.actions[row : row + 1]
+        observed = model.observe(*seen, None, generator, sample=False, vectors=vectors)
         features, carry = observed.features[0], observed.states.carry
         found = {"frame": functional.avg_pool2d(features, 2).flatten(1), "z": observed.mean[0], "g": carry[0]}
         if observed.perceived is not None:

@@ -24,6 +24,7 @@ from agent.run_folder.shards import OWN, num_ranks, of_rank
 from envs.wording import one_line
 from multi_task_learning import BalancedSum
 from replay.entries import check_unfinished
+from replay.rows import field_shapes
 from world_model.settings import from_mapping
 
 COUNTERS = {"env_frames": Count(), "agent_steps": Count(), "updates": Count(), "wall_seconds": float}
@@ -248,6 +249,8 @@ def _check_collector(state: dict[str, Any], agent: Agent) -> None:
     }
     row |= {"is_first": flags, "is_last": flags, "is_terminal": flags}
     row |= {"action": Array(float32, (num_envs, agent.action_dim))}
+    if (vector_dim := agent.config.world_model.vector_dim) is not None:
+        row |= {"vector": Array(float32, (num_envs, vector_dim))}
     actions = Array(float32, (None, agent.action_dim))
     expected = {
         "env_frames": Count(),
@@ -266,8 +269,9 @@ def _check_collector(state: dict[str, Any], agent: Agent) -> None:
         if len(taken) == 0 or not bool((taken.abs() <= 1).all()):
             place = f"actions[{index - 1}]" if index else "row.action"
             raise ValueError(f"collector.driver.{place}: got no actions, or some outside [-1, 1], expected actions")
-    if not bool(driver["row"]["reward"].isfinite().all()):
-        raise ValueError("collector.driver.row.reward: got numbers that are not finite, expected finite ones")
+    for name in ("reward", "vector"):
+        if name in row and not bool(driver["row"][name].isfinite().all()):
+            raise ValueError(f"collector.driver.row.{name}: got numbers that are not finite, expected finite ones")
 
 
 def _check_replay(state: dict[str, Any], rows: list[int], agent: Agent) -> None:
@@ -290,9 +294,10 @@ def _check_replay(state: dict[str, Any], rows: list[int], agent: Agent) -> None:
         raise ValueError("replay.episodes: got lists of different lengths, expected number, length and digest of each")
     if any(a >= b for a, b in pairwise([-1, *numbers, state["last_number"] + 1])):
         raise ValueError("replay.episodes.number: got numbers out of order, expected ascending ones up to last_number")
+    shapes = field_shapes(agent.config.env.image_shape, agent.action_dim, agent.config.world_model.vector_dim)
     for index, (packed, most) in enumerate(zip(state["unfinished"], rows, strict=True)):
         try:
-            check_unfinished(packed, most, agent.config.env.image_shape, agent.action_dim)
+            check_unfinished(packed, most, shapes)
         except ValueError as error:
             raise ValueError(f"replay.unfinished[{index}]: {error}") from None
 

@@ -59,7 +59,7 @@ class _Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Episodes that have been read once and found whole: of one frame size and one kind of actions.
+    """Episodes that have been read once and found whole: of one frame size, one kind of actions and one of vectors.
 
     name: that of the folder or dataset, with the beginning of a hash of all rows.
     lengths, returns: rows and sum of rewards of every episode.
@@ -71,6 +71,7 @@ class Dataset:
     size: int
     action_dim: int
     is_discrete: bool
+    vector_dim: int | None
     lengths: tuple[int, ...]
     returns: tuple[float, ...]
     read: Callable[[], Iterator[Episode]]
@@ -82,7 +83,7 @@ class Dataset:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, by dotted key, that a run has to share with these episodes."""
-        return self.about.settings() | {"env.size": self.size}
+        return self.about.settings() | {"env.size": self.size, "env.vector": self.vector_dim is not None}
 
     def check(self, config: Config) -> None:
         """Raise ValueError unless a run of this config can learn from these episodes."""
@@ -95,16 +96,20 @@ class Dataset:
             raise ValueError(
                 f"offline: got {rows} rows, expected at least replay.{config.replay.sample_keys} ({least})"
             )
-        room = capacity_rows(config, self.action_dim)
+        room = capacity_rows(config.with_vector(self.vector_dim), self.action_dim)
         if room < rows:
             names = "replay.capacity_steps" + ("" if config.replay.capacity_gb is None else ", capacity_gb")
             raise ValueError(f"{names}: got room for {room:,} rows, expected {rows:,}, those of {self.name}")
 
-    def check_actions(self, action_dim: int, is_discrete: bool) -> None:
-        """Raise ValueError unless a task has the actions of these episodes."""
+    def check_spaces(self, action_dim: int, is_discrete: bool, vector_dim: int | None) -> None:
+        """Raise ValueError unless a task has the actions and the vectors of these episodes."""
         got, expected = (
             f"{dim} {'discrete actions' if choice else 'action dimensions'}"
-            for dim, choice in ((self.action_dim, self.is_discrete), (action_dim, is_discrete))
+            + ("" if width is None else f" and vectors of {width} numbers")
+            for dim, choice, width in (
+                (self.action_dim, self.is_discrete, self.vector_dim),
+                (action_dim, is_discrete, vector_dim),
+            )
         )
         if got != expected:
             raise ValueError(f"offline: got episodes with {got}, expected {expected} as the task has")
@@ -121,20 +126,22 @@ def open_dataset(place: str) -> Dataset:
     """
     source = _source(place)
     found: list[tuple[int, float]] = []
-    shape: tuple[int, ...] = ()
+    shape: tuple[int | None, ...] = ()
     digest, is_discrete = hashlib.sha256(), True
     for label, episode in source.episodes():
         side, action_dim = episode.image.shape[1:3], episode.action.shape[1]
         if side[0] != side[1]:
             raise ValueError(f"{label}: got frames of {side[0]} x {side[1]} pixels, expected square ones")
-        if shape and shape != (side[0], action_dim):
+        own = (side[0], action_dim, None if episode.vector is None else episode.vector.shape[1])
+        if shape and shape != own:
             got, expected = (
-                f"frames of {s} pixels and {a} action dimensions" for s, a in ((side[0], action_dim), shape)
+                f"frames of {s} pixels, {a} action dimensions and {v or 'no'} numbers beside"
+                for s, a, v in (own, shape)
             )
             raise ValueError(f"{label}: got {got}, expected {expected} as in the first episode")
-        shape = (side[0], action_dim)
+        shape = own
         is_discrete &= _are_one_hot(episode.action[:-1])
-        for values in episode:
+        for values in episode.fields().values():
             digest.update(np.ascontiguousarray(values).view(np.uint8).data)
         found.append((len(episode.reward), float(episode.reward.sum(dtype=np.float64))))
     if not found:
@@ -144,8 +151,9 @@ def open_dataset(place: str) -> Dataset:
     return Dataset(
         name=f"{name} sha256:{digest.hexdigest()[:12]}",
         about=source.about,
-        size=shape[0],
-        action_dim=shape[1],
+        size=own[0],
+        action_dim=own[1],
+        vector_dim=own[2],
         is_discrete=is_discrete,
         lengths=lengths,
         returns=returns,
@@ -231,6 +239,7 @@ class FolderWriter:
         path = self._store.append(episode, {"seed": seed, "return": total})
         self._entries.append({"file": path.name, "seed": seed, "return": total})
         frames = {"size": episode.image.shape[1], "action_dim": episode.action.shape[1]}
+        frames |= {} if episode.vector is None else {"vector_dim": episode.vector.shape[1]}
         value = {"version": 1, "about": asdict(self.about), **frames, "episodes": self._entries}
         write_whole(self.folder / DESCRIPTION, json.dumps(value, indent=1).encode())
 

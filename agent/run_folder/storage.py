@@ -6,7 +6,8 @@ from typing import NamedTuple
 from agent.config.settings import Config
 from agent.run_folder.load import first_episodes
 from agent.run_folder.shards import rank_folder
-from replay import EpisodeStore, ReplayBuffer, check_budget, row_bytes
+from replay import EpisodeStore, ReplayBuffer, check_budget
+from replay.rows import Shapes, bytes_of, field_shapes
 
 
 class EpisodeBound(NamedTuple):
@@ -35,7 +36,7 @@ def check_room(rows: int, num_envs: int) -> int:
 
 def check_storage(config: Config, logdir: Path, action_dim: int) -> None:
     """Raise ReplayBudgetError at once if memory or disk cannot hold a full replay. Write nothing."""
-    row, key = row_bytes(config.env.image_shape, action_dim), "replay.capacity_steps"
+    row, key = run_row_bytes(config, action_dim), "replay.capacity_steps"
     memory, disk = needed_bytes(config, action_dim)
     check_budget(memory, memory_key=f"replay.memmap to true, or {key}", unit_bytes=row)
     check_budget(0, logdir / "episodes", disk, disk_key=key, unit_bytes=(5 if config.replay.memmap else 1) * row // 4)
@@ -46,7 +47,7 @@ def needed_bytes(config: Config, action_dim: int) -> tuple[int, int]:
 
     Rendered frames compress at least fourfold (docs/dependencies.md); a memory map keeps the rows on disk.
     """
-    rows = capacity_rows(config, action_dim) * row_bytes(config.env.image_shape, action_dim)
+    rows = capacity_rows(config, action_dim) * run_row_bytes(config, action_dim)
     return (0, rows // 4 + rows) if config.replay.memmap else (rows, rows // 4)
 
 
@@ -67,15 +68,26 @@ def open_storage(
         memmap_folder=folder if config.replay.memmap else None,
         pin_memory=pin_memory,
         recency=config.replay.recency,
+        vector_dim=config.world_model.vector_dim,
     )
     return store, buffer
+
+
+def run_shapes(config: Config, action_dim: int) -> Shapes:
+    """Return the shapes of a run's rows."""
+    return field_shapes(config.env.image_shape, action_dim, config.world_model.vector_dim)
+
+
+def run_row_bytes(config: Config, action_dim: int) -> int:
+    """Return the bytes of memory that one of a run's rows takes."""
+    return bytes_of(run_shapes(config, action_dim))
 
 
 def capacity_rows(config: Config, action_dim: int) -> int:
     """Return the rows of the replay, the smaller of its two bounds. ValueError if a chunk does not fit."""
     rows, length = config.replay.capacity_steps, config.replay.sample_length
     if config.replay.capacity_gb is not None:
-        rows = min(rows, int(config.replay.capacity_gb * 2**30) // row_bytes(config.env.image_shape, action_dim))
+        rows = min(rows, int(config.replay.capacity_gb * 2**30) // run_row_bytes(config, action_dim))
     if rows < length:
         fitting = f"{config.replay.capacity_gb:g}, room for {rows} rows"
         expected = f"expected at least replay.{config.replay.sample_keys} ({length}) of them"

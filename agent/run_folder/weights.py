@@ -53,7 +53,9 @@ class Start(NamedTuple):
 
 def _spaces(action_dim: int, is_discrete: bool, config: Config) -> str:
     actions = "discrete actions" if is_discrete else "continuous action dimensions"
-    return f"{action_dim} {actions} and frames of {config.env.size} pixels"
+    vector_dim = config.world_model.vector_dim
+    beside = "" if vector_dim is None else f" with vectors of {vector_dim} numbers"
+    return f"{action_dim} {actions} and frames of {config.env.size} pixels{beside}"
 
 
 def weights_of(agent: Agent, averaged: bool = True) -> Weights:

@@ -39,6 +39,7 @@ from agent.stable_baselines.envs import (
     space_to_plain,
     task_envs,
     task_of,
+    vector_dim_of,
 )
 from agent.stable_baselines.rollout import Rollout, torch_threads
 from agent.training.threads import choose_threads, one_update
@@ -73,9 +74,9 @@ class AIME(BaseAlgorithm):
     other one counts as one env_frame.
 
     Args:
-        env: a gymnasium environment or a VecEnv of frames, a gymnasium id, or a task of `run_agent.py train --task`,
-            which is made with the preset's action repeat, render profile and num_envs. "CnnPolicy" may come before it,
-            as in Stable-Baselines3, or be given as `policy`.
+        env: a gymnasium environment or a VecEnv of frames, or of Dicts of a frame and vectors; a gymnasium id; or a
+            task of `run_agent.py train --task`, which is made with the preset's action repeat, render profile and
+            num_envs. "CnnPolicy" may come before it, as in Stable-Baselines3, or be given as `policy`.
         preset: cpu, gpu, reference or debug.
         seed: seed of the agent and of the environments; None draws one.
         device: "auto", "cpu" or "cuda".
@@ -147,6 +148,7 @@ class AIME(BaseAlgorithm):
     def _setup_model(self) -> None:
         """Create the agent; the replay buffer is created by the first learn()."""
         self._actions = Actions(self.action_space)
+        self.config = self.config.with_vector(vector_dim_of(self.observation_space))
         self.agent = Agent(self.config, self._actions.dim, str(self.device), self._actions.is_discrete)
         if self.config.compile:
             self.agent.compile()
@@ -257,7 +259,7 @@ class AIME(BaseAlgorithm):
 
     def predict(  # type: ignore[override]
         self,
-        observation: NDArray[np.uint8],
+        observation: NDArray[np.uint8] | Mapping[str, NDArray[Any]],
         state: Memory | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
@@ -371,7 +373,9 @@ def _saved_model(place: File, device: torch.device) -> dict[str, Any]:
         return read_model(place, device)
     config, run = load_agent_run(place, log.warning)
     counts = {"num_timesteps": run["counters"]["agent_steps"], "episodes": run["replay"]["last_number"] + 1}
-    spaces = run_spaces(run["agent"]["action_dim"], run["agent"]["is_discrete"], config.env.size)
+    spaces = run_spaces(
+        run["agent"]["action_dim"], run["agent"]["is_discrete"], config.env.size, config.world_model.vector_dim
+    )
     return {"config": asdict(config), "agent": run["agent"], "n_envs": config.env.num_envs} | counts | spaces
 
 

@@ -61,7 +61,12 @@ class Baseline:
         return np.zeros((num_envs, height, width, STACK * channels), np.uint8)
 
     def act(
-        self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: NDArray[np.uint8], mode: Mode
+        self,
+        images: NDArray[np.uint8],
+        is_first: NDArray[np.bool_],
+        state: NDArray[np.uint8],
+        mode: Mode,
+        vectors: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Return actions [N, A] for images [N, 64, 64, 3], and the updated frame stack."""
         state = np.where(is_first[:, None, None, None], np.uint8(0), state)

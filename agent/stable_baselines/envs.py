@@ -1,6 +1,6 @@
 """Stable-Baselines3's environments for the agent: names, settings, checks of spaces, and actions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -14,22 +14,24 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     VecEnv,
+    VecEnvWrapper,
     VecExtractDictObs,
     VecFrameStack,
     is_vecenv_wrapped,
     unwrap_vec_normalize,
 )
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from agent.config.nested import flatten
 from agent.config.presets import make_config
 from agent.config.settings import Config
 from agent.stable_baselines.arguments import OURS
 from envs import GymPixels, make_env, task_names
-from envs.adapter import choose_image
+from envs.adapter import choose_parts
 from envs.contract import Contract
 from envs.images import is_image
 from envs.pixels import PixelEnv
-from envs.spaces import OneHot, action_map, random_actions
+from envs.spaces import OneHot, action_map, is_vector, random_actions
 from envs.tasks import GYM_PREFIX, base_task
 from envs.wording import describe_error, one_line
 from world_model.settings import declared, unknown_key
@@ -92,7 +94,7 @@ def _attribute(env: GymEnv, name: str) -> Any:
 
 
 def prepared(env: Any) -> GymEnv:
-    """Wrap a user's environment so that its answers are checked; of a Dict the image is used, as for "gym:<id>".
+    """Wrap a user's environment so that its answers are checked; a Dict is used as for "gym:<id>".
 
     A one-line ValueError unless it has single frames and actions that the agent can use.
     """
@@ -100,12 +102,38 @@ def prepared(env: Any) -> GymEnv:
     if isinstance(env, VecEnv):
         if isinstance(env.unwrapped, DummyVecEnv):
             env.unwrapped.envs = [_with_contract(part) for part in env.unwrapped.envs]
-        key, is_observed = choose_image(env.observation_space, None, task)
-        env = VecExtractDictObs(env, key) if is_dict and is_observed and key is not None else env
+        image, is_observed, vectors = choose_parts(env.observation_space, None, None, task)
+        if is_dict and is_observed and image is not None:
+            env = VecSeen(env, [image, *map(str, vectors)]) if vectors else VecExtractDictObs(env, image)
     else:
-        env = GymPixels(env) if is_dict else _with_contract(env)
+        is_theirs = is_dict and not isinstance(env.unwrapped, PixelEnv)
+        env = GymPixels(env) if is_theirs else _with_contract(env)
     check_spaces(env.observation_space, env.action_space)
     return env
+
+
+class VecSeen(VecEnvWrapper):
+    """Environments with Dicts of observations, of which some entries are kept."""
+
+    def __init__(self, venv: VecEnv, names: Sequence[str]) -> None:
+        assert isinstance(venv.observation_space, Dict)
+        self._names = names
+        super().__init__(venv, Dict({name: venv.observation_space[name] for name in names}))
+
+    def _seen(self, observation: Any) -> dict[str, NDArray[Any]]:
+        return {name: observation[name] for name in self._names}
+
+    def reset(self) -> Any:
+        """Return the first observations."""
+        return self._seen(self.venv.reset())
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Return the answers to the last actions."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            if "terminal_observation" in info:
+                info["terminal_observation"] = self._seen(info["terminal_observation"])
+        return self._seen(observations), rewards, dones, infos
 
 
 def _with_contract(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
@@ -137,10 +165,19 @@ def _check_kind(env: Any) -> None:
 
 def check_spaces(observations: Space[Any], actions: Space[Any]) -> None:
     """Raise a one-line ValueError unless these are frames and actions that the agent can use."""
-    if not is_image_space(observations) or not is_image(observations):
+    parts = observations.spaces if isinstance(observations, Dict) else {"image": observations}
+    images = [part for part in parts.values() if not is_vector(part)]
+    if len(images) != 1 or not is_image_space(images[0]) or not is_image(images[0]):
         frames = f"frames Box(0, 255, (H, W, 3), uint8); the task '{GYM_PREFIX}<id>' renders environments without them"
         raise ValueError(f"env: got observations {_brief(observations)}, expected {frames}")
     Actions(actions)
+
+
+def vector_dim_of(space: Space[Any]) -> int | None:
+    """Return the numbers beside the image in observations that pass `check_spaces`; None for frames alone."""
+    if not isinstance(space, Dict):
+        return None
+    return sum(int(np.prod(part.shape)) for part in space.spaces.values() if part.shape and is_vector(part))
 
 
 class Actions:
@@ -172,6 +209,8 @@ def space_to_plain(space: Space[Any]) -> dict[str, Any]:
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, OneHot):
         return {"kind": "OneHot", "n": int(space.n)}
+    if isinstance(space, Dict):
+        return {"kind": "Dict", "spaces": {name: space_to_plain(part) for name, part in space.spaces.items()}}
     assert isinstance(space, Box)
     bounds = (space.low.min(), space.high.max()) if is_image_space(space) else (space.low, space.high)
     low, high = (bound.ravel().tolist() for bound in bounds)
@@ -192,15 +231,19 @@ def _space_of(values: Mapping[str, Any]) -> Space[Any]:
         return Discrete(values["n"], start=values["start"])
     if values["kind"] == "OneHot":
         return OneHot(values["n"])
+    if values["kind"] == "Dict":
+        return Dict({name: _space_of(part) for name, part in values["spaces"].items()})
     shape, dtype = tuple(values["shape"]), np.dtype(values["dtype"])
     low, high = (np.resize(np.array(values[name], dtype), shape) for name in ("low", "high"))
     return Box(low, high, dtype=dtype.type)
 
 
-def run_spaces(action_dim: int, is_discrete: bool, size: int) -> dict[str, Any]:
+def run_spaces(action_dim: int, is_discrete: bool, size: int, vector_dim: int | None) -> dict[str, Any]:
     """Return the spaces of a run's environments as plain values, channels first as Stable-Baselines3 wraps them."""
     actions = OneHot(action_dim) if is_discrete else Box(-1.0, 1.0, (action_dim,), np.float32)
-    frames = Box(0, 255, (3, size, size), np.uint8)
+    frames: Space[Any] = Box(0, 255, (3, size, size), np.uint8)
+    if vector_dim is not None:
+        frames = Dict(image=frames, vector=Box(-np.inf, np.inf, (vector_dim,), np.float32))
     return {"observation_space": space_to_plain(frames), "action_space": space_to_plain(actions)}
 
 

@@ -1,7 +1,7 @@
 """Rows of replay and due updates from the steps of a Stable-Baselines3 VecEnv, which resets automatically."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from agent.learning.agent import Agent
-from agent.learning.frames import to_images
-from agent.run_folder.storage import capacity_rows, check_room
+from agent.learning.frames import to_observation
+from agent.run_folder.storage import capacity_rows, check_room, run_row_bytes
 from agent.stable_baselines.envs import Actions
 from agent.training.due_work import can_update, update_ratio, why_no_update
 from envs import Step
-from replay import Chunk, ReplayBuffer, check_budget, row_bytes
+from replay import Chunk, ReplayBuffer, check_budget
 from replay.entries import pack_rows, unpack_rows
+
+Seen = tuple[NDArray[np.uint8], NDArray[np.float32] | None]  # images and vectors of N environments
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +38,18 @@ class Rollout:
 
     def __init__(self, agent: Agent, actions: Actions, num_envs: int) -> None:
         self._agent, self._actions, self._num_envs = agent, actions, num_envs
-        shape = agent.config.env.image_shape
-        row, rows = row_bytes(shape, actions.dim), capacity_rows(agent.config, actions.dim)
+        row, rows = run_row_bytes(agent.config, actions.dim), capacity_rows(agent.config, actions.dim)
         check_room(rows, num_envs)
         check_budget(rows * row, None, None, "replay.capacity_steps", unit_bytes=row)
         self.replay = ReplayBuffer(
             rows,
-            image_shape=shape,
+            image_shape=agent.config.env.image_shape,
             action_dim=actions.dim,
             num_envs=num_envs,
             seed=agent.config.seed,
             pin_memory=agent.device.type == "cuda",
             recency=agent.config.replay.recency,
+            vector_dim=agent.config.world_model.vector_dim,
         )
         self._ratio = update_ratio(agent.config)
         self._random = np.random.default_rng(agent.config.seed)
@@ -64,14 +66,15 @@ class Rollout:
 
     def act(self, observations: Any) -> NDArray[Any]:
         """Choose actions [N, ...] in the environment's space; random ones before the first update."""
-        images, _ = to_images(observations, self._agent.config.env.size)
-        self._cut_long_episodes(images)
+        seen = self._see(observations)
+        images, vectors = seen
+        self._cut_long_episodes(seen)
         if self._agent.updates == 0:
             actions = self._actions.random(self._random, self._num_envs)
         else:
-            actions, self._memory = self._agent.act(images, self._starts, self._memory, "collect")
+            actions, self._memory = self._agent.act(images, self._starts, self._memory, "collect", vectors)
         none = np.zeros(self._num_envs, bool)
-        self.replay.add(Step(images, self._rewards, self._starts, none, none, actions))
+        self.replay.add(Step(images, self._rewards, self._starts, none, none, actions, vectors))
         self.is_stepping = True
         return self._actions.to_env(actions)
 
@@ -80,33 +83,39 @@ class Rollout:
         dones, rewards = np.array(dones, bool), np.array(rewards, np.float32)
         ended = np.flatnonzero(dones)
         if len(ended):
-            images, _ = to_images(
-                np.stack([infos[i]["terminal_observation"] for i in ended]), self._agent.config.env.size
-            )
+            last = [infos[i]["terminal_observation"] for i in ended]
+            is_dict = isinstance(last[0], Mapping)
+            stacked = {name: np.stack([x[name] for x in last]) for name in last[0]} if is_dict else np.stack(last)
             cut = np.array([infos[i].get("TimeLimit.truncated", False) for i in ended])
-            self._end(images, rewards[ended], ~cut, ended)
+            self._end(self._see(stacked), rewards[ended], ~cut, ended)
         self._starts, self._rewards = dones, np.where(dones, np.float32(0), rewards)
         self._agent_steps += self._num_envs
         self.is_stepping = False
 
-    def _cut_long_episodes(self, images: NDArray[np.uint8]) -> None:
+    def _see(self, observations: Any) -> Seen:
+        """Return the images and the vectors of a batch of observations."""
+        config = self._agent.config
+        return to_observation(observations, config.env.size, config.world_model.vector_dim)[:2]
+
+    def _cut_long_episodes(self, seen: Seen) -> None:
         """Truncate the episodes with room for only one more row: this frame ends them and begins the next ones."""
         full = np.flatnonzero(self.replay.num_running == self.replay.longest - 1)
         if len(full) == 0:
             return
-        self._end(images[full], self._rewards[full], np.zeros(len(full), bool), full)
+        images, vectors = seen
+        part = images[full], None if vectors is None else vectors[full]
+        self._end(part, self._rewards[full], np.zeros(len(full), bool), full)
         self._starts[full], self._rewards[full] = True, 0.0
         share = f"their share of replay.capacity_steps, {self.replay.longest:,} rows"
         self._warn_once(f"episodes in the replay are truncated at {share} (shown once)")
 
-    def _end(
-        self, images: NDArray[np.uint8], rewards: NDArray[np.float32], is_terminal: NDArray[Any], envs: NDArray[Any]
-    ) -> None:
+    def _end(self, seen: Seen, rewards: NDArray[np.float32], is_terminal: NDArray[Any], envs: NDArray[Any]) -> None:
         """Add the last rows of the episodes of `envs`, each field [len(envs), ...]."""
         count = len(envs)
         flags = np.zeros(count, bool), np.ones(count, bool), is_terminal
         actions = np.zeros((count, self._actions.dim), np.float32)
-        self.replay.add(Step(images, rewards, *flags, actions), envs.tolist())
+        images, vectors = seen
+        self.replay.add(Step(images, rewards, *flags, actions, vectors), envs.tolist())
 
     def due(self) -> int:
         """Return the number of due updates; none before the prefill is over and a chunk can be sampled."""

@@ -17,7 +17,7 @@ from agent.training.ranks import Ranks
 from agent.training.screen import outlast_screen
 from envs import Driver, Step, make_vector_env
 from envs.driver import EnvironmentFailure, episode_starts
-from envs.pixels import EpisodeStart
+from envs.pixels import EpisodeStart, vector_dim_of
 from envs.spaces import random_actions
 from envs.workers import close_vector_env
 from world_model.state import Memory
@@ -26,8 +26,9 @@ from world_model.state import Memory
 class NoEnvironment:
     """What a run that steps no environment has in place of a driver: the actions of its episodes, and nothing to do."""
 
-    def __init__(self, num_envs: int, action_dim: int, is_discrete: bool) -> None:
+    def __init__(self, num_envs: int, action_dim: int, is_discrete: bool, vector_dim: int | None) -> None:
         self.num_envs, self.action_dim, self.is_discrete = num_envs, action_dim, is_discrete
+        self.vector_dim = vector_dim
         self.restarts, self.is_at_start = 0, True
         self.cut: tuple[int, ...] = ()
         self.at_bound: tuple[int, ...] = ()
@@ -84,7 +85,7 @@ class Collector:
             self.driver = unplayed
         else:
             self.driver = make_driver(config, None if state is None else state.get("driver"))
-        self.bound = episode_bound(config, self.driver.action_dim)
+        self.bound = episode_bound(config.with_vector(self.vector_dim), self.driver.action_dim)
 
     @property
     def action_dim(self) -> int:
@@ -95,6 +96,11 @@ class Collector:
     def is_discrete(self) -> bool:
         """Whether actions are one-hot vectors."""
         return self.driver.is_discrete
+
+    @property
+    def vector_dim(self) -> int | None:
+        """V, the width of the vector beside the frames, or None."""
+        return self.driver.vector_dim
 
     @property
     def at_bound(self) -> bool:
@@ -116,7 +122,7 @@ class Collector:
         def policy(step: Step) -> NDArray[np.float32]:
             if agent.updates == 0:
                 return random_actions(len(step.image), agent.action_dim, agent.is_discrete, self.random)
-            actions, self.memory = agent.act(step.image, step.is_first, memory, "collect")
+            actions, self.memory = agent.act(step.image, step.is_first, memory, "collect", step.vector)
             return actions
 
         with self.ranks.together():
@@ -191,6 +197,7 @@ def _make_envs(config: Config, starts: Sequence[EpisodeStart] | None = None) -> 
     )
     try:
         assert envs.single_action_space.shape is not None
+        config = config.with_vector(vector_dim_of(envs.single_observation_space))
         envs.set_attr("max_steps", episode_bound(config, envs.single_action_space.shape[0]).steps)
     except BaseException:
         close_vector_env(envs)

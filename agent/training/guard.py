@@ -91,7 +91,7 @@ class Guard:
     def _dump(self, agent: Agent, update: _Update, fault: str) -> Path:
         state = agent.state_dict()
         state["generators"]["learn"] = update.random  # so that the update can be repeated
-        payload = {"fault": fault, "update": update.number, "chunk": update.chunk._asdict(), "agent": state}
+        payload = {"fault": fault, "update": update.number, "chunk": update.chunk.fields(), "agent": state}
         path = self._folder / f"{update.number:09d}.pt"
         write_checkpoint(path, payload)
         # A run that went back repeats update numbers, so old dumps are removed by age, not by number.

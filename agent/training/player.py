@@ -14,7 +14,7 @@ from agent.run_folder.weights import for_acting, use_weights, weights_of
 from agent.training.collector import Collector
 from envs import Step
 from replay import episode_file
-from replay.rows import Episode, cut_off
+from replay.rows import Episode, cut_off, join
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -49,6 +49,7 @@ class Player:
         seed = int(np.random.SeedSequence((config.seed, index, number)).generate_state(1)[0])
         config = replace(config, seed=seed, device="cpu", compile=False, precision="float32")
         self._collector = Collector(config)
+        config = config.with_vector(self._collector.vector_dim)
         self._agent = Agent(config, self._collector.action_dim, is_discrete=self._collector.is_discrete)
         self._gathered = _Gathered(config.env.num_envs, index, number)
         self._news: tuple[Arrays, int] = ({}, 0)
@@ -98,7 +99,7 @@ class _Gathered:
         for env, rows in enumerate(self._rows):
             if step.is_first[env]:
                 self._began[env] = self.updates
-            rows.append(Episode(*(getattr(step, name)[env] for name in Episode._fields)))
+            rows.append(join([step], lambda parts, env=env: parts[0][env]))  # type: ignore[misc]
             if step.is_last[env]:
                 self._finish(env)
 
@@ -114,7 +115,7 @@ class _Gathered:
         return False
 
     def _finish(self, env: int) -> None:
-        episode = cut_off(Episode(*(np.stack(values) for values in zip(*self._rows[env], strict=True))))
+        episode = cut_off(join(self._rows[env], np.stack))
         facts = {"collector": self._index, "number": self._number, "updates": self._began[env]}
         self.files.append(episode_file.encode(episode, facts))
         self._number += 1

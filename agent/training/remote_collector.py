@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from agent.config.settings import Config
 from agent.learning.agent import Agent
 from agent.learning.errors import NotFinite
-from agent.run_folder.storage import episode_bound
+from agent.run_folder.storage import episode_bound, run_shapes
 from agent.training.collector import make_driver
 from agent.training.due_work import updates_per_step
 from agent.training.player import acting_weights
@@ -18,7 +18,7 @@ from agent.training.ray_players import RayPlayer, RayPlayers
 from envs.driver import EnvironmentFailure
 from envs.wording import one_line
 from replay import ReplayBuffer, episode_file
-from replay.rows import Episode, check_episode, cut_off, row_bytes
+from replay.rows import Episode, bytes_of, check_episode, cut_off
 
 _WAIT_SECONDS = 1.0  # for an episode, before the trainer looks whether it should stop
 _SILENCE_SECONDS = 60.0  # without an episode, after which the user is told
@@ -66,9 +66,10 @@ class RemoteCollector:
         self.can_sample = self.at_bound = False
         self.about: dict[str, float] = {}
         one = make_driver(replace(config, env=replace(config.env, num_envs=1)))
-        self.action_dim, self.is_discrete = one.action_dim, one.is_discrete
+        self.action_dim, self.is_discrete, self.vector_dim = one.action_dim, one.is_discrete, one.vector_dim
         one.close()
-        self.bound = episode_bound(config, self.action_dim)
+        sized = config.with_vector(self.vector_dim)
+        self._shapes, self.bound = run_shapes(sized, self.action_dim), episode_bound(sized, self.action_dim)
         self._cluster = RayPlayers(config)
         self._count = config.env.collectors
         self._players: list[RayPlayer] = []  # none before the first `collect`
@@ -174,10 +175,8 @@ class RemoteCollector:
 
     def _read(self, data: bytes, index: int, number: int) -> Arrived:
         """Return the episode of a file. ValueError if it is damaged, of another task, or not the one of this number."""
-        shape = self.config.env.image_shape
-        most = (self.bound.steps + 1) * row_bytes(shape, self.action_dim)
-        episode, facts = episode_file.decode(data, most)
-        check_episode(episode, shape, self.action_dim)
+        episode, facts = episode_file.decode(data, (self.bound.steps + 1) * bytes_of(self._shapes))
+        check_episode(episode, self._shapes)
         if (facts["collector"], facts["number"]) != (index, number):
             got = f"got number {facts['number']} of collector {facts['collector']}"
             raise ValueError(f"episode: {got}, expected number {number} of collector {index}")
@@ -211,7 +210,7 @@ class RemoteCollector:
         self.at_bound = len(episode.reward) > self.bound.steps and not episode.is_terminal[-1]
         left = math.ceil((self.config.env_frames - self.env_frames) / self.config.env.action_repeat)
         if len(episode.reward) > left + 1:
-            episode = cut_off(Episode(*(values[: left + 1] for values in episode)))
+            episode = cut_off(episode.map(lambda values: values[: left + 1]))
         replay.add_episode(episode, facts)
         self.can_sample = replay.can_sample(self.config.replay.sample_length)
         self.numbers[facts["collector"]] += 1

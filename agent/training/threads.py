@@ -152,7 +152,9 @@ def random_chunk(config: Config, action_dim: int) -> Chunk:
     image = torch.randint(0, 256, (batch, length, *config.env.image_shape), generator=random, dtype=torch.uint8)
     flags = torch.zeros(batch, length, dtype=torch.bool)
     action = 2 * torch.rand(batch, length, action_dim, generator=random) - 1
-    return Chunk(image, torch.rand(batch, length, generator=random), flags, flags, flags, action)
+    vector_dim = config.world_model.vector_dim
+    vector = None if vector_dim is None else torch.rand(batch, length, vector_dim, generator=random)
+    return Chunk(image, torch.rand(batch, length, generator=random), flags, flags, flags, action, vector)
 
 
 # ---------------------------------------------------------------- an overloaded machine

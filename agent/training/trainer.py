@@ -128,7 +128,9 @@ class Trainer:
         unplayed = None
         if self.config.env_frames == 0:
             spaces = payload["agent"] if payload is not None else vars(self.dataset)
-            unplayed = NoEnvironment(self.config.env.num_envs, spaces["action_dim"], spaces["is_discrete"])
+            vector_dim = self.config.world_model.vector_dim if self.dataset is None else self.dataset.vector_dim
+            actions = spaces["action_dim"], spaces["is_discrete"]
+            unplayed = NoEnvironment(self.config.env.num_envs, *actions, vector_dim)
         elif own.env.collectors is not None:
             return RemoteCollector(own, state, self.note)
         return Collector(own, state, self.ranks, unplayed)
@@ -136,6 +138,7 @@ class Trainer:
     def _build(self, payload: dict[str, Any] | None) -> None:
         """Build everything but the environments: new, or from a checkpoint's payload."""
         with self.ranks.together():
+            self.config = self.config.with_vector(self.collector.vector_dim)
             threads = choose_threads(self.config, one_update)
         self.threads = self.ranks.gather(threads)[0]  # with other ones a rank's weights might round differently
         torch.set_num_threads(self.threads.count)
@@ -146,7 +149,7 @@ class Trainer:
             if payload is None and self.start is not None:
                 self.start.give_to(self.agent)
             if self.dataset is not None:
-                self.dataset.check_actions(collector.action_dim, collector.is_discrete)
+                self.dataset.check_spaces(collector.action_dim, collector.is_discrete, collector.vector_dim)
             if config.compile:
                 self.agent.compile()
             check_storage(config, self.logdir, collector.action_dim)

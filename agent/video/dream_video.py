@@ -79,7 +79,9 @@ def record_dream(
     length = episode.frames.shape[1]
     with eval_mode(agent) as generator:
         generator.manual_seed(seed)
-        outputs = agent.model.forward_sequence(episode.frames, episode.actions, generator=generator, sample=False)
+        outputs = agent.model.forward_sequence(
+            episode.frames, episode.actions, generator=generator, sample=False, vectors=episode.vectors
+        )
         seen = inferred(outputs, episode.actions)
         states = dream_on(agent, seen, [context - 1], length - context, generator)
         frames = torch.cat([outputs["reconstructions"][:, :context], agent.model.decode(states)], 1)

@@ -49,6 +49,7 @@ class Episode(NamedTuple):
     rewards: Tensor
     fps: float
     has_ended: bool
+    vectors: Tensor | None = None  # [1, L, V] beside the frames, where the task has them
 
 
 class Inferred(NamedTuple):
@@ -70,7 +71,9 @@ def play_and_keep(
     actions = torch.from_numpy(np.stack([row.action for row in rows], 1)).to(agent.device)
     rewards = torch.from_numpy(np.concatenate([row.reward for row in rows]))
     has_ended = bool(rows[-1].is_last[0]) and not result.is_cut
-    return Episode(to_frames(images)[None], actions, rewards, fps, has_ended)
+    vectors = [row.vector for row in rows if row.vector is not None]
+    beside = torch.from_numpy(np.stack(vectors, 1)).to(agent.device) if vectors else None
+    return Episode(to_frames(images)[None], actions, rewards, fps, has_ended, beside)
 
 
 def check_context(episode: Episode, context: int) -> None:

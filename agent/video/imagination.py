@@ -91,7 +91,8 @@ def record_imagination(
 def _belief(agent: Agent, episode: Episode, context: int) -> State:
     """Return the model's state [1, ...] after `context` frames, with latents at their means."""
     seen = episode.frames[:, :context], episode.actions[:, :context]
-    return agent.model.observe(*seen, sample=False).states.map(lambda x: x[:, -1])
+    vectors = None if episode.vectors is None else episode.vectors[:, :context]
+    return agent.model.observe(*seen, sample=False, vectors=vectors).states.map(lambda x: x[:, -1])
 
 
 def imagine(

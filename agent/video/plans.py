@@ -30,12 +30,18 @@ class ForeseeingPlayer:
 
     @torch.no_grad()
     def act(
-        self, images: NDArray[np.uint8], is_first: NDArray[np.bool_], state: Memory, mode: Mode
+        self,
+        images: NDArray[np.uint8],
+        is_first: NDArray[np.bool_],
+        state: Memory,
+        mode: Mode,
+        vectors: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], Memory]:
         """Choose as the agent does, then dream what it planned, under the same components and latents every time."""
-        chosen, memory = self.agent.act(images, is_first, state, mode)
+        chosen, memory = self.agent.act(images, is_first, state, mode, vectors)
         frames, first = (torch.from_numpy(x).to(self.agent.device) for x in (images, is_first))
-        belief, _ = self.agent.model.observe_step(state, to_frames(frames), first, sample=False)
+        beside = None if vectors is None else torch.from_numpy(vectors).to(self.agent.device)
+        belief, _ = self.agent.model.observe_step(state, to_frames(frames), first, sample=False, vectors=beside)
         noise = Generator(self.agent.device).manual_seed(0)
         dreamt = self.agent.model.rollout(belief, memory.plan[0], noise).frames
         assert dreamt is not None

@@ -169,7 +169,8 @@ def examine(agent: Agent, data: HeldOut, seed: int, mode: Mode, pictures: Path |
     """All figures of held-out episodes that were played in a mode; the pictures go into a folder."""
     agent.model.eval()
     generator = torch.Generator(agent.device).manual_seed(seed)
-    output = agent.model(data.frames, data.actions, None, data.rewards, data.is_terminal, generator, sample=False)
+    given = {"generator": generator, "sample": False, "vectors": data.vectors}
+    output = agent.model(data.frames, data.actions, None, data.rewards, data.is_terminal, **given)
     outputs = output.as_dict()
     found = reconstruction_figures(agent, outputs, data.frames) | open_loop_figures(agent, outputs, data, generator)
     found |= policy_figures(agent, outputs, data, mode, generator) | value_figures(agent, outputs, data)

@@ -56,7 +56,7 @@ def measure(given: argparse.Namespace) -> Report:
     """Play, read and probe -> {"run", "state", "mixture", "context"}; the last three are empty without figures."""
     agent = load_agent(given.logdir)
     data = play(agent, given.episodes, given.seed, given.mode)
-    inference = infer(agent, data.frames, data.actions, given.seed)
+    inference = infer(agent, data, given.seed)
     parts, shares = inference.sources, inference.responsibilities
     counts = resamples(given.episodes - given.episodes // 2, given.seed)
     returns = float(data.rewards.sum(1).mean())

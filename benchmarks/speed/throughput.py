@@ -147,7 +147,7 @@ def measure_driver(config: Config, driver: Driver, agent: Agent, seconds: float)
 
     def agent_policy(step: Step) -> np.ndarray:
         nonlocal memory
-        actions, memory = agent.act(step.image, step.is_first, memory, "collect")
+        actions, memory = agent.act(step.image, step.is_first, memory, "collect", step.vector)
         return actions
 
     def ticking(policy: Callable[[Step], np.ndarray]) -> Callable[[], int]:

@@ -65,9 +65,9 @@ def test_a_dict_shows_its_image_and_says_once_what_is_not_seen(caplog):
     space = Dict(camera=image_space(16, 16, 3), pose=VECTOR, goal=Discrete(3))
     for _ in range(2):
         env, world = adapted(space)
-    frame, _ = env.reset()
-    assert (frame == world.base).all()
-    assert caplog.messages == ["World: the agent sees 'camera', but not pose, goal"]
+    seen, _ = env.reset()
+    assert (seen["image"] == world.base).all()
+    assert caplog.messages == ["World: the agent sees 'camera', 'pose', but not goal"]
 
 
 @pytest.mark.parametrize(("key", "shape"), [("left", (16, 16, 3)), ("right", (8, 9))])

@@ -123,7 +123,7 @@ def test_a_frame_that_is_not_the_one_before_the_stop_is_told(caplog):
         rows_of(driver, 5)
         state = driver.state_dict()
     Driver(make_vector_env("reaching", 1, seed=4, starts=episode_starts(state)), state=state).close()
-    assert "environment 0: its frame differs from the one before the stop" in caplog.text
+    assert "environment 0: its observation differs from the one before the stop" in caplog.text
 
 
 def test_a_state_before_the_first_tick_is_refused():

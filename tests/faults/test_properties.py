@@ -111,7 +111,7 @@ def test_an_episode_file_is_the_episode_and_any_flip_shows(length, action_dim, s
     encoded = encode(episode, {"steps": steps.tolist()})
     decoded, metadata = decode(encoded)
     assert metadata == {"steps": steps.tolist()}
-    for ours, theirs in zip(episode, decoded, strict=True):
+    for ours, theirs in zip(episode.fields().values(), decoded.fields().values(), strict=True):
         assert ours.dtype == theirs.dtype
         assert ours.tobytes() == theirs.tobytes()
     flipped = bytearray(encoded)

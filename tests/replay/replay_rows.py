@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from replay import Chunk, Episode, ReplayBuffer
+from replay.rows import join
 
 IMAGE_SHAPE = (4, 4, 3)
 ACTION_DIM = 2
@@ -38,7 +39,7 @@ def stream(lengths: Callable[[int, int], int], worker: int) -> Iterator[Episode]
     while True:
         whole = make_episode(lengths(worker, episode), worker, episode)
         for t in range(len(whole.reward)):
-            yield Episode(*(field[t : t + 1] for field in whole))
+            yield whole.map(lambda field, t=t: field[t : t + 1])
         episode += 1
 
 
@@ -47,7 +48,7 @@ def ticks(num_envs: int, lengths: Callable[[int, int], int]) -> Iterator[Episode
     streams = [stream(lengths, worker) for worker in range(num_envs)]
     while True:
         rows = [next(source) for source in streams]
-        yield Episode(*(np.concatenate(fields) for fields in zip(*rows, strict=True)))
+        yield join(rows, np.concatenate)
 
 
 def make_buffer(capacity: int = 100, **changes: Any) -> ReplayBuffer:

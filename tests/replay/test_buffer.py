@@ -40,7 +40,7 @@ def test_chunk_types_and_shapes() -> None:
         "is_terminal": (torch.bool, (3, 5)),
         "action": (torch.float32, (3, 5, ACTION_DIM)),
     }
-    assert {name: (field.dtype, tuple(field.shape)) for name, field in chunk._asdict().items()} == expected
+    assert {name: (field.dtype, tuple(field.shape)) for name, field in chunk.fields().items()} == expected
     moved = chunk.to("meta")
     assert isinstance(moved, Chunk)
     assert all(field.device.type == "meta" for field in moved)
@@ -50,7 +50,7 @@ def test_every_field_comes_back_bit_for_bit() -> None:
     buffer = make_buffer()
     episode = make_episode(30, is_terminal=True)
     buffer.add_episode(episode)
-    for got, put in zip(buffer.sample(1, 30), episode, strict=True):
+    for got, put in zip(buffer.sample(1, 30).fields().values(), episode.fields().values(), strict=True):
         np.testing.assert_array_equal(got[0].numpy(), put)
 
 
@@ -126,7 +126,7 @@ def test_a_ring_in_a_file_holds_what_one_in_memory_holds(tmp_path: Path) -> None
         for buffer in buffers:
             buffer.add(step)
         if count > 10:
-            for left, right in zip(*(buffer.sample(3, 9) for buffer in buffers), strict=True):
+            for left, right in zip(*(buffer.sample(3, 9).fields().values() for buffer in buffers), strict=True):
                 assert torch.equal(left, right)
 
 
@@ -137,8 +137,8 @@ def test_pinned_chunks_reach_the_gpu_unchanged() -> None:
         buffer.add_episode(make_episode(90))
     for _ in range(50):  # often enough for pinned memory to be used again
         left, right = plain.sample(8, 20), pinned.sample(8, 20)
-        assert all(field.is_pinned() for field in right)
-        for expected, field in zip(left, right.to("cuda"), strict=True):
+        assert all(field.is_pinned() for field in right.fields().values())
+        for expected, field in zip(left.fields().values(), right.to("cuda").fields().values(), strict=True):
             assert torch.equal(expected, field.cpu())
 
 
@@ -170,7 +170,7 @@ def test_the_buffer_keeps_copies() -> None:
     buffer = make_buffer()
     for step in islice(ticks(1, lambda worker, episode: 6), 6):
         buffer.add(step)
-        for field in step:
+        for field in step.fields().values():
             field[...] = 1  # an environment that reuses its arrays
     assert contents(buffer) == [(0, 0, t) for t in range(6)]
 
@@ -179,7 +179,7 @@ def test_a_chunk_shares_no_memory_with_the_ring() -> None:
     buffer = make_buffer(10)
     buffer.add_episode(make_episode(10))
     chunk = buffer.sample(1, 10)
-    for field in chunk:
+    for field in chunk.fields().values():
         field.zero_()
     assert contents(buffer) == [(0, 0, t) for t in range(10)]
     kept = buffer.sample(1, 10)

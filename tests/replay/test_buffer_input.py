@@ -34,7 +34,7 @@ def change(episode: Episode, field: str, index: Any, value: Any) -> Episode:
         (make_episode(5)._replace(image=np.zeros((5, 8, 8, 3), np.uint8)), r"episode\.image: .*expected uint8 \[5, 4"),
         (make_episode(5)._replace(action=np.zeros((5, 3), np.float32)), r"episode\.action: got float32 \[5, 3\]"),
         (make_episode(5)._replace(is_last=[False] * 5), r"episode\.is_last: got list"),  # type: ignore[arg-type]
-        (Episode(*(field[:0] for field in make_episode(5))), r"episode: got no rows"),
+        (make_episode(5).map(lambda field: field[:0]), r"episode: got no rows"),
         (make_episode(101), r"episode: got 101 rows, expected at most the capacity of 100"),
     ],
 )
@@ -54,7 +54,7 @@ def test_rows_out_of_order_are_refused() -> None:
     buffer.add(steps[0])
     with pytest.raises(ValueError, match=r"^step\.is_first\[0\]: got True, expected False inside"):
         buffer.add(steps[0])
-    one_env = Episode(*(field[:1] for field in steps[1]))
+    one_env = steps[1].map(lambda field: field[:1])
     with pytest.raises(ValueError, match=r"^step\.image: got uint8 \[1,"):
         buffer.add(one_env)
     for step in steps[1:4]:

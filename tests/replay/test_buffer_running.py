@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from replay import Episode, EpisodeStore, ReplayBuffer
+from replay import EpisodeStore, ReplayBuffer
 from tests.replay.replay_rows import assert_legal, decode, make_buffer, make_episode, ticks
 
 Row = tuple[int, int, int]
@@ -42,8 +42,8 @@ def test_every_field_of_a_running_episode_comes_back_bit_for_bit() -> None:
     """The newest row as well: rows are added when their action is chosen."""
     buffer, episode = make_buffer(), make_episode(30)
     for t in range(20):
-        buffer.add(Episode(*(field[t : t + 1] for field in episode)))
-    for got, put in zip(buffer.sample(1, 20), episode, strict=True):
+        buffer.add(episode.map(lambda field, t=t: field[t : t + 1]))
+    for got, put in zip(buffer.sample(1, 20).fields().values(), episode.fields().values(), strict=True):
         np.testing.assert_array_equal(got[0].numpy(), put[:20])
     assert buffer.finish_partial() == 1
     cut = buffer.sample(1, 20)
@@ -113,7 +113,11 @@ def test_against_lists(capacity: int, num_envs: int, lengths: list[int], count: 
 
 def rows_of(buffer: ReplayBuffer) -> list[Any]:
     """What a buffer would draw next, and how it is filled."""
-    return [len(buffer), buffer.num_running.tolist(), *(field for _ in range(5) for field in buffer.sample(6, 5))]
+    return [
+        len(buffer),
+        buffer.num_running.tolist(),
+        *(field for _ in range(5) for field in buffer.sample(6, 5).fields().values()),
+    ]
 
 
 @pytest.mark.parametrize("is_dropped", [False, True])

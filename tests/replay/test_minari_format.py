@@ -31,7 +31,7 @@ def test_a_round_trip_is_the_same_bit_for_bit_and_minari_reads_it_as_its_own():
     read = MinariDataset("toy/mixed-v0")
     assert (read.about, read.is_discrete) == ({"policy": "random"}, False)
     for before, (_, after) in zip(episodes, read.episodes(), strict=True):
-        for x, y in zip(before, after, strict=True):
+        for x, y in zip(before.fields().values(), after.fields().values(), strict=True):
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y)
     theirs = minari.load_dataset("toy/mixed-v0")[1]

@@ -120,5 +120,5 @@ def test_other_vectors_are_refused_in_one_line(vector_dim: int | None, vectors: 
         model(*sample, vectors=vectors)
     step = None if vectors is None else vectors[:, 0]
     if vectors is None or vectors.shape[1] == 6:
-        with pytest.raises(ValueError, match="^vectors: got "):
+        with pytest.raises(ValueError, match=r"^vectors: got "):
             model.observe_step(model.initial(2), sample.observations[:, 0], sample.is_first[:, 0], vectors=step)

@@ -134,9 +134,10 @@ def _installed(package: str) -> str:
 def draw(task: str, profile: str, action_repeat: int, seconds: float) -> None:
     """Do a drawing probe's work: step a task at random for `seconds`; print frames per second and action_dim."""
     from envs.factory import make_env
+    from envs.pixels import split
 
     env = make_env(task, action_repeat=action_repeat, render=profile)
-    frame, _ = env.reset(seed=0)
+    frame, _ = split(env.reset(seed=0)[0])
     if base_task(task) in SUITE_TASKS and frame.max() == 0:
         raise RuntimeError("the frame is black")
     env.action_space.seed(0)

@@ -62,6 +62,8 @@ def load_preset(
     if size is not None:
         values = merge(values, load_size(size))
     values = merge(values | {"preset": name, "task": task, "size": size}, overrides or {})
+    if values.get("algo", "aime") != "aime" and values["env"].get("vector") is None:  # baselines see frames alone
+        values = merge(values, {"env.vector": False})
     return values if per_frame is None else _with_repeat(values, **per_frame)
 
 

@@ -17,7 +17,7 @@ def test_every_frame_of_the_video_shows_its_row(monkeypatch, tmp_path):
     changes = {"env.size": 128, "world_model.slow_config.every": 3, "world_model.prior_config.action_path": True}
     agent = Agent(make_config("debug", "counting", changes), action_dim=2)
     data = play(agent, 1, 0, "sample")
-    inference = infer(agent, data.frames, data.actions, 0)
+    inference = infer(agent, data, 0)
     views = [np.full((episode.SIDE, episode.SIDE, 3), 20 * t, np.uint8) for t in range(11)]
     view = episode.episode_view(agent, data, inference, views, torch.Generator().manual_seed(0))
     path = tmp_path / "episode.mp4"

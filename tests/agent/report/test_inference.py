@@ -17,7 +17,7 @@ def test_pillars_that_are_off_have_no_figures(is_on):
     changes["world_model.max_components"] = 3 if is_on else 1
     agent = Agent(make_config("debug", "counting", changes), action_dim=2)
     data = play(agent, 4, 0, "sample")
-    inference = infer(agent, data.frames, data.actions, 0)
+    inference = infer(agent, data, 0)
     found = inference.sources
     assert set(found) == {"frame", "z", "g"} | ({"c", "slots"} if is_on else set())
     figures = probes.state_figures(found, data.simulator, probes.resamples(2, 0))

@@ -43,7 +43,7 @@ def model_of(env="counting", seed=1, **settings):
 def rows_of(model):
     """Everything in the replay, oldest first, as one chunk of arrays."""
     replay = model._rollout.replay
-    return {name: field[0].numpy() for name, field in replay.sample(1, len(replay))._asdict().items()}
+    return {name: field[0].numpy() for name, field in replay.sample(1, len(replay)).fields().items()}
 
 
 def weights(agent):

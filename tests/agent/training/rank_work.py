@@ -79,7 +79,7 @@ def _gradients(ranks: Ranks, method: str) -> dict[str, Any]:
     resets = torch.zeros(4, 8, dtype=torch.bool)
     resets[0, 3] = resets[1, 2] = resets[1, 5] = resets[3, 6] = True  # unevenly
     chunk = chunk._replace(is_first=resets)
-    mine = type(chunk)(*(field[2 * ranks.index : 2 * ranks.index + 2] for field in chunk))
+    mine = chunk.map(lambda field: field[2 * ranks.index : 2 * ranks.index + 2])
     found = {}
     with _no_chance():
         for name, rows in (("shared", mine), ("whole", chunk)):

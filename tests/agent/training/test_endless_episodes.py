@@ -8,11 +8,12 @@ import pytest
 from agent import AIME, Trainer, load, make_config
 from agent.evaluation.episodes import evaluate
 from agent.run_folder.checkpoint import load_newest
-from envs import Driver, Step, make_env, make_vector_env
+from envs import Driver, make_env, make_vector_env
 from envs.counting import decode_frame
 from envs.driver import episode_starts
 from envs.pixels import IS_CUT, EpisodeStart
 from replay import EpisodeStore, ReplayBuffer
+from replay.rows import join
 from run_agent import main
 from tests.agent.training.endless import TASK, Endless
 from tests.agent.training.test_exact_resume import assert_same_run
@@ -207,7 +208,7 @@ def test_a_long_episode_of_a_vec_env_is_kept_as_several(caplog, monkeypatch):
     monkeypatch.setattr("agent.stable_baselines.rollout.ReplayBuffer", Keeping)
     settings = {"capacity_steps": 20, "prefill_frames": 20}
     model = AIME(Endless(), preset="debug", seed=1, device="cpu", replay=settings).learn(50)
-    rows = Step(*(np.concatenate(fields) for fields in zip(*kept, strict=True)))
+    rows = join(kept, np.concatenate)
     frame = decode_frame(rows.image)[2]
     assert len(frame) == 52
     np.testing.assert_array_equal(np.flatnonzero(rows.is_first), [0, 20, 40])

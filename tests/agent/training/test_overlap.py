@@ -19,7 +19,7 @@ class RecordingAgent(Agent):
 
     def update(self, chunk):
         metrics = super().update(chunk)
-        self.seen.append(({name: field.clone() for name, field in chunk._asdict().items()}, metrics))
+        self.seen.append(({name: field.clone() for name, field in chunk.fields().items()}, metrics))
         return metrics
 
 
