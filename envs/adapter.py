@@ -5,6 +5,7 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -75,15 +76,14 @@ class GymPixels(PixelEnv):
             observation_key = task_key(source)
         try:
             seen = choose_parts(self._env.observation_space, observation_key, vector, self.task)
-            self._key, self._is_observed, self._vectors = seen
+            self._key, self._is_observed, self._vectors, vector_dim = seen
             self._to_actions = action_map(self._env.action_space)
             self._is_rendered = self._try_reset(is_made)
             space = self._to_actions.space
             if is_made:
                 self._try_step()
             fps = float(self._env.metadata.get("render_fps") or _FPS)
-            width = len(self._measure()) if self._vectors else None
-            super().__init__(self.task, space.low.size, fps, seed, action_repeat, size, render_mode, width)
+            super().__init__(self.task, space.low.size, fps, seed, action_repeat, size, render_mode, vector_dim)
         except BaseException:
             if is_made:
                 self._close()
@@ -203,6 +203,7 @@ class Parts(NamedTuple):
     image: str | None  # the entry of a Dict, None for the observation itself
     is_observed: bool  # whether there is an image
     vectors: tuple[str | None, ...]  # entries, in order, or None for the observation itself
+    vector_dim: int | None  # the numbers in these
 
 
 def choose_parts(space: Space[Any], key: str | None, vector: bool | None, task: str) -> Parts:
@@ -221,7 +222,8 @@ def choose_parts(space: Space[Any], key: str | None, vector: bool | None, task: 
     unseen = [name for name in entries if name not in (key, *vectors)]
     if is_beside and unseen:
         _warn_once(f"{task}: the agent sees {', '.join(map(repr, (key, *vectors)))}, but not {', '.join(unseen)}")
-    return Parts(key, is_observed, vectors)
+    vector_dim = sum(prod(entries[name].shape or ()) for name in vectors) if vectors else None
+    return Parts(key, is_observed, vectors, vector_dim)
 
 
 def choose_image(space: Space[Any], key: str | None, task: str) -> tuple[str | None, bool]:

@@ -131,7 +131,8 @@ def episode_rows(
         is_first = np.array([result.length == 0])
         image, vector = split(observation)
         image, vector = image[None], None if vector is None else vector[None]
-        action, state = player.act(image, is_first, state, mode, vector)
+        beside = () if vector is None else (vector,)  # players that see frames alone need not know of vectors
+        action, state = player.act(image, is_first, state, mode, *beside)
         executed = np.zeros_like(action) if is_last else action
         flags = np.array([is_last]), np.array([is_terminal])
         yield Step(image, np.array([reward], np.float32), is_first, *flags, executed, vector), result

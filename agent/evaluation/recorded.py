@@ -41,7 +41,8 @@ class NoisyPlayer:
         vectors: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], Any]:
         """Return the player's actions [N, A], disturbed, and its next memory. It remembers the actions of its own."""
-        action, state = self._player.act(images, is_first, state, mode, vectors)
+        beside = () if vectors is None else (vectors,)
+        action, state = self._player.act(images, is_first, state, mode, *beside)
         if self._is_discrete:
             is_random = self._random.random(len(action)) < self._noise
             choice = one_hot(self._random.integers(action.shape[1], size=len(action)), action.shape[1])

@@ -102,7 +102,7 @@ def prepared(env: Any) -> GymEnv:
     if isinstance(env, VecEnv):
         if isinstance(env.unwrapped, DummyVecEnv):
             env.unwrapped.envs = [_with_contract(part) for part in env.unwrapped.envs]
-        image, is_observed, vectors = choose_parts(env.observation_space, None, None, task)
+        image, is_observed, vectors, _ = choose_parts(env.observation_space, None, None, task)
         if is_dict and is_observed and image is not None:
             env = VecSeen(env, [image, *map(str, vectors)]) if vectors else VecExtractDictObs(env, image)
     else:

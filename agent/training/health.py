@@ -31,6 +31,7 @@ def expected_ranges(config: Config) -> dict[str, Range]:
         **_learning_ranges(config),
         **_pillar_ranges(config),
         **_dream_ranges(),
+        **(_vector_ranges() if config.world_model.vector_dim is not None else {}),
         **(_mixture_ranges(config.world_model.max_components) if config.world_model.max_components > 1 else {}),
     }
 
@@ -71,7 +72,7 @@ def _learning_ranges(config: Config) -> dict[str, Range]:
 
 
 def _pillar_ranges(config: Config) -> dict[str, Range]:
-    """Return the ranges of the Perceiver, of the attention schema and of vectors."""
+    """Return the ranges of the Perceiver and of the attention schema."""
     codes = config.world_model.perceiver_config.codebook_size
     return {
         "vq_perplexity": Range(
@@ -83,9 +84,6 @@ def _pillar_ranges(config: Config) -> dict[str, Range]:
         ),
         "vq_dead_share": Range(
             high=0.2, above="many codes are dead; try a smaller perceiver_config.codebook_size", settled=2000
-        ),
-        "vector_ratio": Range(
-            high=1.0, above="vectors are predicted worse than by their mean; try a higher losses.lambda_recon"
         ),
         "context_ratio": Range(
             high=1.0,
@@ -121,6 +119,12 @@ def _dream_ranges() -> dict[str, Range]:
             high=0.5, above="the reward head misses the large rewards; more updates per frame may help", settled=3000
         ),
     }
+
+
+def _vector_ranges() -> dict[str, Range]:
+    """Return the ranges of vectors beside the frames."""
+    advice = "vectors are predicted worse than by their mean; try a higher losses.lambda_recon"
+    return {"vector_ratio": Range(high=1.0, above=advice)}
 
 
 def _mixture_ranges(components: int) -> dict[str, Range]:

@@ -51,7 +51,7 @@ def test_every_tick_is_one_row_in_order(num_envs, is_terminating):
     assert (rows.action[rows.is_last] == 0).all()
     assert (rows.action[~rows.is_last] != 0).any(-1).all()
     assert np.abs(rows.action).max() == 1
-    kinds = [field.dtype for field in rows]
+    kinds = [field.dtype for field in rows.fields().values()]
     assert kinds == [np.uint8, np.float32, np.bool_, np.bool_, np.bool_, np.float32]
 
 

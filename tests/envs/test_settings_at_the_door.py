@@ -124,7 +124,7 @@ def test_no_field_of_env_is_left_out():
     elsewhere = {"num_envs", "max_episode_frames", "collectors", "ray", "weights_every", "max_lag"}
     assert set(EnvConfig().options()) == {item.name for item in fields(EnvConfig)} - elsewhere
     settings = {"camera": "top", "kwargs": {"a": 1}, "render": "fast", "action_repeat": 3, "size": 96}
-    settings |= {"wrappers": {"ClipReward": {"min_reward": -1}}}
+    settings |= {"wrappers": {"ClipReward": {"min_reward": -1}}, "vector": True}
     assert EnvConfig(**settings).options() == settings
 
 

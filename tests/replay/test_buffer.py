@@ -43,7 +43,7 @@ def test_chunk_types_and_shapes() -> None:
     assert {name: (field.dtype, tuple(field.shape)) for name, field in chunk.fields().items()} == expected
     moved = chunk.to("meta")
     assert isinstance(moved, Chunk)
-    assert all(field.device.type == "meta" for field in moved)
+    assert all(field.device.type == "meta" for field in moved.fields().values())
 
 
 def test_every_field_comes_back_bit_for_bit() -> None:

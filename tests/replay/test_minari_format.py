@@ -16,7 +16,7 @@ from minari.data_collector import EpisodeBuffer
 from replay.minari_format import MinariDataset, check_new, place_of, write_minari
 from tests.replay.replay_rows import ACTION_DIM, IMAGE_SHAPE, make_episode
 
-SPACES = (IMAGE_SHAPE, ACTION_DIM, False)
+SPACES = (Box(0, 255, IMAGE_SHAPE, np.uint8), ACTION_DIM, False)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_a_round_trip_is_the_same_bit_for_bit_and_minari_reads_it_as_its_own():
 def test_choices_are_numbers_there_and_one_hot_vectors_here():
     episode = make_episode(4)
     episode.action[:3] = np.eye(2, dtype=np.float32)[[1, 0, 1]]
-    write_minari("choice-v0", [episode], IMAGE_SHAPE, 2, True, {})
+    write_minari("choice-v0", [episode], SPACES[0], 2, True, {})
     assert minari.load_dataset("choice-v0")[0].actions.tolist() == [1, 0, 1]
     read = MinariDataset("choice-v0")
     assert read.is_discrete
@@ -62,7 +62,7 @@ def test_numbers_of_choices_that_start_elsewhere():
 def test_frames_of_64_pixels_are_not_changed_by_jpeg():
     episode = make_episode(3)
     noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    write_minari("noise-v0", [episode._replace(image=noise)], (64, 64, 3), ACTION_DIM, False, {})
+    write_minari("noise-v0", [episode._replace(image=noise)], Box(0, 255, (64, 64, 3), np.uint8), ACTION_DIM, False, {})
     np.testing.assert_array_equal(next(MinariDataset("noise-v0").episodes())[1].image, noise)
 
 

@@ -86,10 +86,10 @@ def test_memory_forgets_at_an_episodes_start(agent):
 
 def test_an_update_changes_weights_but_not_the_chunk(agent):
     chunk = random_chunk()
-    copies = [tensor.clone() for tensor in chunk]
+    copies = [tensor.clone() for tensor in chunk.fields().values()]
     before = {name: p.detach().clone() for name, p in agent.model.named_parameters()}
     metrics = [agent.update(chunk) for _ in range(2)][-1]
-    for old, new in zip(copies, chunk, strict=True):
+    for old, new in zip(copies, chunk.fields().values(), strict=True):
         assert torch.equal(old, new)
     assert any(not torch.equal(p, before[name]) for name, p in agent.model.named_parameters())
     assert all(torch.isfinite(value).all() for value in metrics.values())
