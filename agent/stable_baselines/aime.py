@@ -125,7 +125,7 @@ class AIME(BaseAlgorithm):
         saved: Mapping[str, Any] | None = None,
     ) -> None:
         """Build a new or a loaded model; without an environment, `saved` holds the spaces."""
-        env = None if env is None else prepared(env)
+        env = None if env is None else prepared(env, config.env.vector)
         super().__init__(
             BasePolicy,
             env,
@@ -241,7 +241,7 @@ class AIME(BaseAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Continue in other environments. ValueError unless their spaces and number are the same."""
-        env = prepared(env)
+        env = prepared(env, self.config.env.vector)
         wrapped = self._wrap_env(env, self.verbose)
         if wrapped.num_envs != self.n_envs:
             raise ValueError(

@@ -93,8 +93,8 @@ def _attribute(env: GymEnv, name: str) -> Any:
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 
 
-def prepared(env: Any) -> GymEnv:
-    """Wrap a user's environment so that its answers are checked; a Dict is used as for "gym:<id>".
+def prepared(env: Any, vector: bool | None) -> GymEnv:
+    """Wrap a user's environment so that its answers are checked; a Dict is used as for "gym:<id>" with that `vector`.
 
     A one-line ValueError unless it has single frames and actions that the agent can use.
     """
@@ -102,12 +102,12 @@ def prepared(env: Any) -> GymEnv:
     if isinstance(env, VecEnv):
         if isinstance(env.unwrapped, DummyVecEnv):
             env.unwrapped.envs = [_with_contract(part) for part in env.unwrapped.envs]
-        image, is_observed, vectors, _ = choose_parts(env.observation_space, None, None, task)
+        image, is_observed, vectors, _ = choose_parts(env.observation_space, None, vector if is_dict else None, task)
         if is_dict and is_observed and image is not None:
             env = VecSeen(env, [image, *map(str, vectors)]) if vectors else VecExtractDictObs(env, image)
     else:
         is_theirs = is_dict and not isinstance(env.unwrapped, PixelEnv)
-        env = GymPixels(env) if is_theirs else _with_contract(env)
+        env = GymPixels(env, vector=vector) if is_theirs else _with_contract(env)
     check_spaces(env.observation_space, env.action_space)
     return env
 

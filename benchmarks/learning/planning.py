@@ -85,6 +85,8 @@ class Simulator:
         task, options = agent.config.task, agent.config.env.options()
         if base_task(task) not in SUITE_TASKS:
             raise ValueError(f"logdir: got a run of {task!r}, expected one of a task of the DeepMind Control suite")
+        if agent.config.world_model.vector_dim is not None:
+            raise ValueError("logdir: got a run with vectors beside its frames, expected frames alone")
         unlimited = {**(options.pop("kwargs") or {}), "time_limit": 1e9}  # seconds
         env = make_env(task, kwargs=unlimited, **options)
         assert isinstance(env, DMCPixels)

@@ -76,7 +76,7 @@ def test_a_reward_of_one_element_is_learned_from(wrap, reward):
 CAMERA = Dict(camera=PICTURE, pose=Box(-1.0, 1.0, (3,)))
 
 
-def test_a_dict_shows_its_image(tmp_path):
+def test_a_dict_shows_its_image_and_its_vector(tmp_path):
     model = model_of(Lamp(CAMERA))
     assert model.learn(120).agent.updates > 0
     mean, _ = evaluate_policy(model, GymPixels(Lamp(CAMERA)), n_eval_episodes=1, warn=False)
@@ -86,9 +86,9 @@ def test_a_dict_shows_its_image(tmp_path):
     model.set_env(Lamp(CAMERA))
 
 
-def test_a_vec_env_of_dicts_shows_its_image():
+def test_a_vec_env_of_dicts_shows_its_image_and_its_vector():
     model = model_of(make_vec_env(lambda: Lamp(CAMERA), n_envs=2))
-    assert model.observation_space.shape == (3, 16, 16)
+    assert {name: part.shape for name, part in model.observation_space.items()} == {"camera": (3, 16, 16), "pose": (3,)}
     assert model.learn(120).agent.updates > 0
 
 
