@@ -88,7 +88,7 @@ class GymPixels(PixelEnv):
             if is_made:
                 self._close()
             raise
-        self.action_space = space
+        self.action_space, self.vector = space, vector
 
     def _try_reset(self, is_made: bool) -> bool:
         """Return whether render() works, tried at once so that a failure does not show up in the middle of a run."""

@@ -43,6 +43,7 @@ class CountingEnv(PixelEnv):
         checked_count("size", size, 2)
         action_dim, vector_dim = checked_count("action_dim", action_dim, 1), 3 if vector else None
         super().__init__("counting", action_dim, 10.0, seed, action_repeat, size, render_mode, vector_dim)
+        self.vector = vector
         self.length = checked_count("length", length, 1)
         self._worker = checked_count("worker", worker, 0)
         for name, value in (("length", length), ("worker", worker)):

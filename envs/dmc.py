@@ -66,7 +66,7 @@ class DMCPixels(PixelEnv):
         entries = [math.prod(entry.shape) for entry in self._env.observation_spec().values()]
         vector_dim = sum(entries) if vector else None
         super().__init__(task, spec.shape[0], frame_rate, seed, action_repeat, size, render_mode, vector_dim)
-        self.render_profile, self.camera = render, camera_id
+        self.render_profile, self.camera, self.vector = render, camera_id, vector
         default_camera = 2 if domain == "quadruped" else 0
         camera = DistractingCamera if is_distracting(task) else SceneCamera
         self._camera = camera(self._env.physics, camera_id if camera_id is not None else default_camera, render)

@@ -68,6 +68,7 @@ class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
     render_profile = "standard"
     camera: int | str | None = None
+    vector: bool | None = None  # as asked for
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     @property
     def made_with(self) -> dict[str, Any]:
         """The arguments with which `make_env` makes such an environment, without its kwargs and wrappers."""
-        drawn = {"render": self.render_profile, "camera": self.camera, "vector": self.vector_dim is not None}
+        drawn = {"render": self.render_profile, "camera": self.camera, "vector": self.vector}
         return {"task": self.task, "action_repeat": self.action_repeat, "size": self.size} | drawn
 
     @abstractmethod

@@ -46,6 +46,7 @@ class ReachingEnv(PixelEnv):
             raise ValueError(f"axes: got {axes}, expected 1 or 2")
         vector_dim = 2 * axes if vector else None
         super().__init__("reaching", axes, 10.0, seed, action_repeat, size, render_mode, vector_dim)
+        self.vector = vector
         self._axes = axes
         self._agent = self._target = np.zeros(axes)
         self._frames_left = 0
