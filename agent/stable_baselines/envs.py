@@ -1,5 +1,6 @@
 """Stable-Baselines3's environments for the agent: names, settings, checks of spaces, and actions."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -177,7 +178,7 @@ def vector_dim_of(space: Space[Any]) -> int | None:
     """Return the numbers beside the image in observations that pass `check_spaces`; None for frames alone."""
     if not isinstance(space, Dict):
         return None
-    return sum(int(np.prod(part.shape)) for part in space.spaces.values() if part.shape and is_vector(part))
+    return sum(math.prod(part.shape or ()) for part in space.spaces.values() if is_vector(part))
 
 
 class Actions:

@@ -23,7 +23,7 @@ from tests.envs.pixel_worlds import World, image_space
 # Episodes of reaching have 26 rows; the second one runs when the run is stopped, and updates have begun.
 SHORT = {"env.vector": True, "env.num_envs": 1, "env_frames": 60, "replay.prefill_frames": 32, "train.train_ratio": 4}
 SHORT |= {"train.eval_every": 50, "train.video_frames": 0, "train.log_every": 1}
-WALKER = ["--task=walker_walk", "--preset=debug", "--env.kwargs={time_limit: 0.5}", "--env.num_envs=1"]  # 20 decisions
+WALKER = ["--task=walker_walk", "--preset=debug", "--env.kwargs={time_limit: 0.25}", "--env.num_envs=1"]  # 10 decisions
 
 
 def train(logdir, task="reaching", resume=False, **changes):
@@ -158,14 +158,16 @@ def test_a_player_elsewhere_sends_them():
 
 
 class Robot(World):
-    """Its arm holds what its picture shows."""
+    """Its arm and its wheel hold what its picture shows."""
 
     def __init__(self, **settings):
-        super().__init__(Dict(eye=image_space(16, 16, 3), arm=Box(-np.inf, np.inf, (2,), np.float32)), **settings)
+        arm, wheel = (Box(-np.inf, np.inf, shape, np.float32) for shape in ((2,), ()))
+        super().__init__(Dict(eye=image_space(16, 16, 3), arm=arm, wheel=wheel), **settings)
 
     def observe(self, space):
         shown = 10 * self.count + self.base
-        return {"eye": np.full((16, 16, 3), shown, np.uint8), "arm": np.array([shown, -shown], np.float32)}
+        arm, wheel = np.array([shown, -shown], np.float32), np.array(shown / 2, np.float32)
+        return {"eye": np.full((16, 16, 3), shown, np.uint8), "arm": arm, "wheel": wheel}
 
 
 @pytest.mark.parametrize("is_vector_env", [False, True])
@@ -175,11 +177,11 @@ def test_as_an_algorithm_of_stable_baselines(tmp_path, is_vector_env):
     env = DummyVecEnv([Robot, Robot]) if is_vector_env else Robot()
     settings = {"replay": {"prefill_frames": 20, "capacity_steps": 500}}
     model = AIME(env, preset="debug", seed=1, device="cpu", **settings).learn(40)
-    assert model.config.world_model.vector_dim == 2
+    assert model.config.world_model.vector_dim == 3
     assert model.agent.updates > 0
     chunk = model.replay_buffer.sample(4, 5)
     shown = chunk.image[..., 0, 0, 0].float()
-    torch.testing.assert_close(chunk.vector, torch.stack([shown, -shown], -1))
+    torch.testing.assert_close(chunk.vector, torch.stack([shown, -shown, shown / 2], -1))
     model.save(tmp_path / "model")
     again = AIME.load(tmp_path / "model", Robot() if not is_vector_env else DummyVecEnv([Robot, Robot]))
     observation = again.env.reset()
@@ -210,7 +212,7 @@ def test_walkers_proprioception_through_the_public_doors(tmp_path, capsys):
     assert main(["train", *WALKER, *quick, *sizes, "--env.vector=true", f"--logdir={run}"]) == 0
     assert load(run, "cpu").config.world_model.vector_dim == 24
     episodes = list(EpisodeStore(run / "episodes").load_all())
-    assert episodes[0].vector.shape == (21, 24)
+    assert episodes[0].vector.shape == (11, 24)
     assert main(["export", f"--logdir={run}", f"--out={file}"]) == 0
     assert main(["evaluate", f"--agent={file}", "--episodes=1"]) == 0
     assert main(["record", f"--agent={file}", "--dream", f"--out={tmp_path / 'dream.mp4'}"]) == 0
