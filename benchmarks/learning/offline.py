@@ -103,7 +103,7 @@ class Copied(NamedTuple):
 
 def copy(config: Config, episodes: Sequence[Episode], is_discrete: bool, batches: int) -> Copied:
     """Clone the behaviour of episodes: the weights of the best likelihood on every HELD_OUT-th of them."""
-    config = replace(config, algo="ppo")
+    config = replace(config, algo="ppo", env=replace(config.env, vector=False))
     env = stacked_envs(config)
     try:
         model = make_model(config, env, choose_device(config.device), buffer_rows=1)
