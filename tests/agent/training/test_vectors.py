@@ -204,8 +204,9 @@ def test_a_task_without_a_vector(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_walkers_proprioception_through_the_public_doors(tmp_path, capsys):
+def test_walkers_proprioception_through_the_public_doors(tmp_path, capsys, monkeypatch):
     """Train, evaluate, dream, export, collect, learn from what was collected, and what does not fit together."""
+    monkeypatch.chdir(tmp_path)  # `evaluate` writes its results here
     run, data, file = tmp_path / "run", tmp_path / "data", tmp_path / "a.aime"
     quick = ["--quiet", "--train.video_frames=0", "--train.eval_every=1000"]
     sizes = ["--env_frames=48", "--replay.prefill_frames=24", "--train.train_ratio=4"]
