@@ -79,8 +79,8 @@ def make_env(
         return DMCPixels(task, seed, repeat, size, render, kwargs=kwargs, **options)
     repeat = action_repeat if action_repeat is not None else 1
     if name.startswith(GYM_PREFIX):
-        of_gym = {"kwargs": kwargs, "wrappers": wrappers, "vector": vector}
-        return GymPixels(task, seed, repeat, size, **of_gym, **options)
+        options = {"vector": vector, **options}
+        return GymPixels(task, seed, repeat, size, kwargs=kwargs, wrappers=wrappers, **options)
     decided: dict[str, Any] = {"seed": seed, "action_repeat": repeat, "size": size, "vector": vector}
     decided |= {"worker": worker} if name == "counting" else {}
     arguments, kind = task_arguments(task, kwargs), CountingEnv if name == "counting" else ReachingEnv

@@ -230,6 +230,7 @@ def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Ag
             if env.action_space != space:
                 got, expected = f"{task} with actions {env.action_space}", f"{space} as in {options.trained_on}"
                 raise ValueError(f"task: got {got}, expected {expected}")
+            agent.config.with_vector(env.vector_dim)  # refuses a task with other vectors
     return agent
 
 
