@@ -39,9 +39,9 @@ def updates(monkeypatch):
         self.updates += 1
         return {}
 
-    def acting(self, images, is_first, state, mode):
+    def acting(self, images, is_first, state, mode, vectors=None):
         if self.updates <= REAL_UPDATES:
-            return act(self, images, is_first, state, mode)
+            return act(self, images, is_first, state, mode, vectors)
         return np.zeros((len(images), self.action_dim), np.float32), state
 
     def watched(self, *arguments, **options):
