@@ -133,8 +133,6 @@ def _read(arguments: list[str], ranks: Ranks) -> _Run:
         raise FileNotFoundError(f"logdir: got '{logdir}', expected a folder with a run (no config.yaml in it)")
     else:
         config = _new_config(given, tell)
-    if start is not None and config.algo != "aime":
-        raise ValueError(f"from: got algo {config.algo}, expected aime, whose weights {start.name} holds")
     if dataset is not None:
         dataset.check(config)
     ranks.share(config)
@@ -197,6 +195,8 @@ def _started_config(
     """Return a new run's config: with a start that agent's own, unless a preset is named, with `overrides` applied."""
     if start is None:
         return new_config(options, overrides, tell)
+    if (algo := setting_texts(overrides).get("algo", "aime")) != "aime":
+        raise ValueError(f"from: got algo {algo}, expected aime, whose weights {start.name} holds")
     if options.preset is not None:
         config = new_config(options, overrides, tell)
     else:

@@ -129,6 +129,8 @@ def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
         block = key.split(".")[0]
         if algo == "aime":
             return block not in BASELINES and key not in IGNORED and key.removeprefix("train.") not in WATCHING
+        if key == "env.vector":  # a baseline sees frames alone
+            return False
         return block in ("algo", "env", algo) or key == "replay.prefill_frames"
 
     return {key: value for key, value in settings.items() if counts(key)}

@@ -42,9 +42,9 @@ def all_finite(agent: Agent):
 
 @pytest.mark.parametrize("name", injection.LOSSES)
 def test_each_loss_is_skipped_and_named(tmp_path, name):
-    optional = {"encoder_config__motion_dim": 8, "overshoot": 4, "slow_config__every": 4}
+    optional = {"encoder_config__motion_dim": 8, "overshoot": 4, "slow_config__every": 4, "vector_dim": 3}
     agent = small_agent.make_agent(**{f"world_model__{key}": value for key, value in optional.items()})
-    chunk, notes = small_agent.make_chunk(2, 8), []
+    chunk, notes = small_agent.make_chunk(2, 8)._replace(vector=torch.linspace(-2, 2, 48).view(2, 8, 3)), []
     guard = Guard(tmp_path, 10, notes.append)
     part = agent.actor_critic if name in ("actor_loss", "critic_loss") else agent.model
     with injection.nan_in_loss(name, range(2, 3)) as found:

@@ -165,7 +165,7 @@ def test_other_environments_are_named_by_id_or_class():
     assert task_of(env) == ("gym:CartPole-v1", {"num_envs": 1, "action_repeat": 1})
     assert task_of(Lights()) == ("gym:Lights", {"num_envs": 1, "action_repeat": 1})
     pixels = envs.GymPixels(lambda: Lights(), action_repeat=3)
-    drawn = {"size": 64, "render": "standard", "camera": None}
+    drawn = {"size": 64, "render": "standard", "camera": None, "vector": None}
     assert task_of(pixels) == ("gym:Lights", {"num_envs": 1, "action_repeat": 3} | drawn)
     env.close()
 
