@@ -14,7 +14,6 @@ from agent.commands.parser import (
     load_agent,
     planner_settings,
     run_parser,
-    task_file_name,
     write_json,
 )
 
@@ -33,8 +32,7 @@ def prepare(arguments: list[str]) -> Job:
     add_planner(parser)
     options, planning = parser.parse(arguments, planner_settings())
     check_at_least(options, episodes=1, seed=0)
-    name = "evaluation.json" if options.task is None else f"evaluation-{task_file_name(options.task)}.json"
-    path = options.json if options.json is not None else default_file(options, "", name)
+    path = options.json if options.json is not None else default_file(options, "", "evaluation.json")
     check_target(path, "json", options.json is None or options.overwrite)
     agent = load_agent(options, planning)
     from agent.run_folder.load import trained_frames

@@ -174,7 +174,13 @@ def add_source(parser: Parser, required: bool = True) -> None:
 
 
 def default_file(options: argparse.Namespace, folder: str, name: str) -> Path:
-    """Return where a result goes unless the user says: into the run's folder, or here, named after the agent."""
+    """Return where a result goes unless the user says: into the run's folder, or here, named after the agent.
+
+    With --task the name ends in that task: evaluation-walker_walk-distract.json.
+    """
+    if options.task is not None:
+        path = Path(name)
+        name = f"{path.stem}-{task_file_name(options.task)}{path.suffix}"
     if options.logdir is not None:
         return options.logdir / folder / name
     from agent.run_folder.places import short_name

@@ -203,3 +203,12 @@ def test_a_context_longer_than_the_episode_keeps_the_old_video(capsys, run):
         assert "context: got 26, expected 1 to 25" in capsys.readouterr().err
     assert path.read_text() == "old"
     path.unlink()
+
+
+def test_what_an_agent_does_on_another_task_has_that_task_in_its_name(run):
+    command = [f"--logdir={run}", "--task=reaching?axes=1", "--episodes=1"]
+    assert main(["record", *command]) == 0
+    assert main(["evaluate", *command]) == 0
+    assert (run / "videos" / "record-reaching_axes_1.mp4").is_file()
+    found = json.loads((run / "evaluation-reaching_axes_1.json").read_text())
+    assert (found["task"], found["trained_on"]) == ("reaching?axes=1", "reaching")
