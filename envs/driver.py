@@ -12,8 +12,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from envs.checks import checked_action, checked_count
-from envs.pixels import IS_CUT, EpisodeStart, Observation, split, vector_dim_of
-from envs.spaces import OneHot, one_hot
+from envs.pixels import IS_CUT, EpisodeStart, Observation, split
+from envs.spaces import OneHot, one_hot, vector_dim_of
 from envs.step import Step
 from envs.wording import one_line, quote_error
 from envs.workers import close_vector_env, lost_workers

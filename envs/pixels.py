@@ -34,11 +34,6 @@ def observation_space(size: int, vector_dim: int | None) -> Space[Any]:
     return frames if vector_dim is None else Dict(image=frames, vector=Box(-np.inf, np.inf, (vector_dim,), np.float32))
 
 
-def vector_dim_of(space: Space[Any]) -> int | None:
-    """Return V, the width of the vector in the observations of a PixelEnv or several; None for frames alone."""
-    return space["vector"].shape[-1] if isinstance(space, Dict) else None  # type: ignore[index]
-
-
 def split(observation: Observation) -> tuple[Frame, Vector | None]:
     """Return the frame and the vector of an observation, or those of a batch; None for frames alone."""
     if isinstance(observation, Mapping):

@@ -1,9 +1,10 @@
-"""Action spaces: maps from the agent's vectors to an environment's actions; one-hot vectors for discrete ones."""
+"""Spaces: maps from the agent's vectors to actions, one-hot vectors for discrete ones, and vectors in observations."""
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, Space
 from numpy.typing import NDArray
 
 from envs.checks import checked_count
@@ -42,6 +43,13 @@ class OneHot(Box):
 def is_vector(space: Space[Any]) -> bool:
     """Return whether a space holds vectors of numbers, or single ones."""
     return isinstance(space, Box) and np.dtype(space.dtype).kind in "fiu" and space.low.ndim <= 1 and space.low.size > 0
+
+
+def vector_dim_of(space: Space[Any]) -> int | None:
+    """Return V, the numbers beside the image in observations of one environment; None for frames alone."""
+    if not isinstance(space, Dict):
+        return None
+    return sum(math.prod(part.shape or ()) for part in space.spaces.values() if is_vector(part))
 
 
 def one_hot(choice: Any, n: int) -> NDArray[np.float32]:

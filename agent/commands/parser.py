@@ -236,7 +236,9 @@ def load_agent(options: argparse.Namespace, planning: Sequence[str] = ()) -> "Ag
             if env.action_space != space:
                 got, expected = f"{task} with actions {env.action_space}", f"{space} as in {options.trained_on}"
                 raise ValueError(f"task: got {got}, expected {expected}")
-            agent.config.with_vector(env.vector_dim)  # refuses a task with other vectors
+            if agent.config.with_vector(env.vector_dim) != agent.config:  # refuses other vectors itself
+                got = f"{task} with {env.vector_dim} numbers beside the frame"
+                raise ValueError(f"task: got {got}, expected frames alone as in {options.trained_on}")
     return agent
 
 

@@ -39,11 +39,11 @@ from agent.stable_baselines.envs import (
     space_to_plain,
     task_envs,
     task_of,
-    vector_dim_of,
 )
 from agent.stable_baselines.rollout import Rollout, torch_threads
 from agent.training.threads import choose_threads, one_update
 from envs.registered import make_registered
+from envs.spaces import vector_dim_of
 from envs.tasks import GYM_PREFIX
 from replay import ReplayBuffer
 from world_model.state import Memory

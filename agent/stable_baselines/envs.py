@@ -1,6 +1,5 @@
 """Stable-Baselines3's environments for the agent: names, settings, checks of spaces, and actions."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -172,13 +171,6 @@ def check_spaces(observations: Space[Any], actions: Space[Any]) -> None:
         frames = f"frames Box(0, 255, (H, W, 3), uint8); the task '{GYM_PREFIX}<id>' renders environments without them"
         raise ValueError(f"env: got observations {_brief(observations)}, expected {frames}")
     Actions(actions)
-
-
-def vector_dim_of(space: Space[Any]) -> int | None:
-    """Return the numbers beside the image in observations that pass `check_spaces`; None for frames alone."""
-    if not isinstance(space, Dict):
-        return None
-    return sum(math.prod(part.shape or ()) for part in space.spaces.values() if is_vector(part))
 
 
 class Actions:

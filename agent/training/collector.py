@@ -17,8 +17,8 @@ from agent.training.ranks import Ranks
 from agent.training.screen import outlast_screen
 from envs import Driver, Step, make_vector_env
 from envs.driver import EnvironmentFailure, episode_starts
-from envs.pixels import EpisodeStart, vector_dim_of
-from envs.spaces import random_actions
+from envs.pixels import EpisodeStart
+from envs.spaces import random_actions, vector_dim_of
 from envs.workers import close_vector_env
 from world_model.state import Memory
 

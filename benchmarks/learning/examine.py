@@ -33,6 +33,7 @@ from agent.report.pictures import attention_picture
 from agent.video.dreams import inferred, open_loop, psnr
 from agent.video.picture import palette
 from benchmarks.harness.command import Command, Report
+from benchmarks.learning.results import HELD_OUT_SEED
 from world_model import monitors
 from world_model.losses import squared_error
 from world_model.state import State
@@ -220,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command("learning.examine", __doc__)
     command.add_argument("logdir", type=Path)
     command.add_number("episodes", 8, "at least two: z is swapped between them", least=2)
-    command.add_argument("--seed", type=int, default=500_000, help="of the first held-out episode")
+    command.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the first held-out episode")
     command.add_argument("--mode", choices=("sample", "deterministic"), default="sample", help="of the actions")
     command.add_argument("--dream_noise", type=float, help="instead of the run's own world_model.dream_noise")
     command.add_argument("--pictures", type=Path, help="folder for pictures")

@@ -11,8 +11,8 @@ LOGDIR/data: of a run's folder, episodes of every quality between its first and 
     copy_best    the same from the best quarter of the episodes ("25 % BC")
 
 Cloning takes `copies` batches of 128 stacks of 3 frames; every tenth episode is held out, and the weights with the best
-likelihood on those play. All play the same `episodes` held-out seeds deterministically. The same command again resumes
-what was stopped; results stay in LOGDIR.
+likelihood on those play. All play the same `episodes` held-out seeds deterministically. The same command again goes on
+with our agent's runs, which stay in LOGDIR, and clones anew.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from agent.run_folder.datasets import DESCRIPTION, Dataset, FolderWriter, open_d
 from agent.stable_baselines.baselines import STACK, Baseline, make_model, stacked_envs
 from agent.sweep.child import PROGRAM
 from benchmarks.harness.command import Command, Failed, Report, rows_table
+from benchmarks.learning.results import HELD_OUT_SEED
 from benchmarks.learning.runs import call
 from replay.rows import Episode
 
 BATCH, RATE, EVERY = 128, 3e-4, 100  # of cloning: stacks of a batch, Adam's rate, batches between two looks
 HELD_OUT, BEST = 10, 4  # every tenth episode; the best quarter
-EVALUATION_SEED = 500_000  # as in learning.runs
 
 
 def pick(data: Dataset, count: int, folder: Path) -> Dataset:
@@ -123,6 +123,8 @@ def copy(config: Config, episodes: Sequence[Episode], is_discrete: bool, batches
                 now = float(torch.stack([likelihood(policy, *test.batch(part)) for part in judged]).mean())
             if now > found[0]:
                 found, weights = (now, made), {k: v.clone() for k, v in policy.state_dict().items()}
+        if made == batches:
+            break
         drawn = torch.randint(len(train), (BATCH,), generator=generator)
         optimizer.zero_grad()
         (-likelihood(policy, *train.batch(drawn))).backward()
@@ -145,10 +147,10 @@ def learn(given: argparse.Namespace, data: Path, seed: int) -> Path:
 
 def measure(given: argparse.Namespace) -> Report:
     """Let all learn from the same episodes and play -> {"run", "results"}."""
-    given.logdir.mkdir(parents=True, exist_ok=True)
-    data = pick(open_dataset(given.data), given.pick, given.logdir / "data")
-    if data.about.task is None:
+    everything = open_dataset(given.data)
+    if everything.about.task is None:
         raise ValueError(f"data: got {given.data!r}, which names no task, expected a run or what `collect` writes")
+    data = pick(everything, given.pick, given.logdir / "data")
     episodes = list(data.read())
     best = np.argsort(data.returns)[-max(2, len(episodes) // BEST) :]
     shared = {name: value for name, value in data.settings().items() if name != "task"}
@@ -168,7 +170,7 @@ def measure(given: argparse.Namespace) -> Report:
 
 
 def _row(name: str, seed: int, player: TrainedPlayer, episodes: int, begun: float) -> dict[str, Any]:
-    returns = np.array(evaluate(player, episodes, seed=EVALUATION_SEED).returns)
+    returns = np.array(evaluate(player, episodes, seed=HELD_OUT_SEED).returns)
     return {"learned": name, "seed": seed, **_figures(returns), "seconds": round(time.monotonic() - begun, 1)}
 
 

@@ -38,6 +38,7 @@ from agent.learning.agent import Agent
 from agent.learning.frames import to_frames
 from agent.learning.planner import least_value, repeat_noise
 from benchmarks.harness.command import Command, Report, rows_table
+from benchmarks.learning.results import HELD_OUT_SEED
 from envs import make_env
 from envs.dmc import DMCPixels
 from envs.tasks import SUITE_TASKS, base_task
@@ -294,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_number("spread", 0.5, "standard deviation of the candidates that are not the actor's", least=0)
     command.add_number("follow", 60, "steps by the policy that show what a sequence led to")
     command.add_number("length", 400, "steps of an episode in which the points lie", least=CONTEXT + 1)
-    command.add_argument("--seed", type=int, default=500_000, help="of the first held-out episode")
+    command.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the first held-out episode")
     return command.run(arguments, measure, show)
 
 

@@ -30,6 +30,7 @@ from agent.report.information import INFORMATION, mixture_figures
 from agent.report.probes import Figures, Judged, probe, r2, resamples, state_figures, together, with_interval
 from agent.run_folder.load import load_agent
 from benchmarks.harness.command import Command, Report
+from benchmarks.learning.results import HELD_OUT_SEED
 
 AHEAD = (1, 5, 15)  # steps to a predicted latent
 
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command("learning.probes", __doc__)
     command.add_argument("logdir", type=Path)
     command.add_number("episodes", 16, "at least four: the first half is learned from", least=4)
-    command.add_argument("--seed", type=int, default=500_000, help="of the first held-out episode")
+    command.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the first held-out episode")
     command.add_argument("--mode", choices=("sample", "deterministic"), default="sample", help="of the actions")
     return command.run(arguments, measure, show)
 

@@ -20,9 +20,10 @@ from rich.console import Console
 from agent import Trainer, make_config
 from agent.evaluation.episodes import evaluate, random_evaluation
 from benchmarks.harness.command import Command, Report, rows_table
+from benchmarks.learning.results import HELD_OUT_SEED
 from envs.reaching import best_return
 
-EPISODES, FIRST_SEED, GOAL = 20, 500_000, 0.8
+EPISODES, GOAL = 20, 0.8
 
 
 def train(seed: int, env_frames: int | None, threads: int) -> dict[str, Any]:
@@ -37,14 +38,14 @@ def train(seed: int, env_frames: int | None, threads: int) -> dict[str, Any]:
         trainer.run()
         seconds = time.monotonic() - begun
         with trainer.agent.average.swapped():  # what evaluations during training and a loaded agent play with
-            result = evaluate(trainer.agent, EPISODES, FIRST_SEED)
+            result = evaluate(trainer.agent, EPISODES, HELD_OUT_SEED)
     best = best_return(result.seeds)
     return {
         "seed": seed,
         "return": result.mean,
         "std": result.std,
         "optimum": best,
-        "random": random_evaluation(config, EPISODES, FIRST_SEED).mean,
+        "random": random_evaluation(config, EPISODES, HELD_OUT_SEED).mean,
         "share": result.mean / best,
         "updates": trainer.agent.updates,
         "env_frames": trainer.env_frames,

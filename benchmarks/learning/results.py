@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path("benchmarks/results/learning")
+HELD_OUT_SEED = 500_000  # of the first of the episodes that trained agents are judged on
 Result = dict[str, Any]
 ARMS: dict[str, dict[str, str]] = {
     "aime": {},

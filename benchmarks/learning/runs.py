@@ -35,7 +35,7 @@ from agent.run_folder.logger import read_metrics
 from agent.sweep.child import PROGRAM
 from benchmarks.harness.command import Command, parse_settings, positive
 from benchmarks.harness.machine import describe_machine
-from benchmarks.learning.results import ARMS, FOLDER, Result, load_result
+from benchmarks.learning.results import ARMS, FOLDER, HELD_OUT_SEED, Result, load_result
 from envs.rendering import choose_gl_backend
 from envs.tasks import SUITE_TASKS, task_names
 from envs.wording import describe_exit
@@ -165,7 +165,7 @@ def commands(run: Run, env_frames: int, given: argparse.Namespace) -> tuple[list
         options["train.final_updates"] = final if env_frames == max(given.stages) else 0
     chosen = [f"--{key}={value}" for key, value in options.items()]
     agent = str(PROGRAM)
-    held_out = ["--episodes=10", "--seed=500000", f"--json={figures}", "--overwrite"]
+    held_out = ["--episodes=10", f"--seed={HELD_OUT_SEED}", f"--json={figures}", "--overwrite"]
     return [agent, "train", *chosen], [agent, "evaluate", f"--logdir={run.logdir}", *held_out], figures
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -228,3 +229,18 @@ def test_walkers_proprioception_through_the_public_doors(tmp_path, capsys, monke
     line = refused(capsys, "train", *WALKER, "--env.vector=false", f"--from={file}", f"--logdir={tmp_path / 'other'}")
     assert "with vectors of 24 numbers, expected 6 continuous action dimensions and frames of 64 pixels as in" in line
     assert not (tmp_path / "other").exists()
+
+
+def test_an_agent_of_frames_alone_does_not_play_where_vectors_come_beside_them(tmp_path, capsys):
+    beside = Dict(image=image_space(16, 16, 3), pose=Box(-1, 1, (3,), np.float32))
+    try:
+        gymnasium.register("Alone-v0", World)
+        gymnasium.register("Beside-v0", World, kwargs={"observation_space": beside})
+        train(tmp_path, "gym:Alone-v0", env__vector=None)
+        line = refused(capsys, "evaluate", f"--logdir={tmp_path}", "--task=gym:Beside-v0", "--episodes=1")
+        expected = "expected frames alone as in gym:Alone-v0"
+        assert line == f"task: got gym:Beside-v0 with 3 numbers beside the frame, {expected}"
+        assert not list(tmp_path.glob("evaluation*"))
+    finally:
+        for name in ("Alone-v0", "Beside-v0"):
+            gymnasium.registry.pop(name, None)
