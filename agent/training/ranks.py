@@ -210,6 +210,7 @@ def join(seconds: float = RENDEZVOUS_SECONDS) -> Ranks:
             f"RANK, MASTER_ADDR: got {index} of {count} and '{address}'; expected those that torchrun sets"
         )
     import torch
+    import torch.distributed.nn  # later, its functions' default arguments would keep the group, and its threads, alive
     from torch import distributed as dist
 
     limit = timedelta(seconds=seconds)

@@ -52,8 +52,9 @@ def _work(index: int, port: int, folder: Path) -> None:
     found["straight"] = _train(ranks, folder / "straight")
     found["stopped"] = _train(ranks, folder / "stopped", stop_at=9)
     found["resumed"] = _train(ranks, folder / "stopped", resume=True)
-    torch.save(found, folder / f"{index}.pt")
     ranks.leave()
+    found["threads"] = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+    torch.save(found, folder / f"{index}.pt")
 
 
 @contextmanager

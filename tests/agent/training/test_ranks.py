@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +105,12 @@ def assert_same_run_of_the_second(first, second):
     ours, theirs = (sorted((logdir / "ranks" / "1" / "episodes").glob("*.ep")) for logdir in (first, second))
     assert [path.name for path in ours] == [path.name for path in theirs]
     assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed in /proc")
+def test_no_thread_of_a_connection_outlives_leaving(found):
+    """One that does can abort the process when Python ends, and torchrun then calls a finished run failed."""
+    assert not [name for rank in found for name in rank["threads"] if "gloo" in name]
 
 
 def test_ranks_play_episodes_of_their_own(found, folder):
