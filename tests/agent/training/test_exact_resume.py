@@ -11,8 +11,8 @@ from replay import EpisodeStore
 from tests.agent.training.payloads import assert_same, assert_same_run, lines
 
 # Moving discs: frames depend on seeds and on every action. Episodes have 26 rows, and one ends while the run learns;
-# the ring is full before. Two ticks make 3 updates due. Evaluations come at 60 (before any update), 120 and 130 frames.
-SETTINGS = {"env_frames": 130, "replay.prefill_frames": 116, "replay.capacity_steps": 90, "train.train_ratio": 24}
+# the ring is full before. Two ticks make 3 updates due. Evaluations come at 60 (before any update), 120 and 126 frames.
+SETTINGS = {"env_frames": 126, "replay.prefill_frames": 116, "replay.capacity_steps": 90, "train.train_ratio": 24}
 SETTINGS |= {"train.eval_every": 60, "train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 7}
 
 
@@ -104,18 +104,18 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
 )
 def test_a_run_with_parts_switched_goes_on_too(tmp_path, switches):
     """Several parts at once; none of them turns off another's state."""
-    changes = switches | {"env_frames": 124}
+    changes = switches | {"env_frames": 122}
     train(tmp_path / "straight", **changes)
-    assert train(tmp_path / "stopped", stop_at=9, **changes).agent.updates >= 5
+    assert train(tmp_path / "stopped", stop_at=7, **changes).agent.updates >= 4
     train(tmp_path / "stopped", resume=True, **changes)
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
 
 
 def test_a_longer_budget_changes_no_update(tmp_path, straight):
-    train(tmp_path, env_frames=124)
+    train(tmp_path, env_frames=122)
     train(tmp_path, resume=True)
     extra = [row for row in lines(tmp_path) if row not in lines(straight[1])]
-    assert [row["env_frames"] for row in extra if "eval_return" in row] == [124]  # evaluated where it ended
+    assert [row["env_frames"] for row in extra if "eval_return" in row] == [122]  # evaluated where it ended
     found, expected = (load_newest(logdir / "checkpoints")[0] for logdir in (tmp_path, straight[1]))
     assert_same(found["agent"], expected["agent"])
     assert_same(found["replay"], expected["replay"])

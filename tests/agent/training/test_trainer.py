@@ -15,7 +15,7 @@ from agent.training.evaluator import EVALUATION_SEED
 from envs import make_env
 from envs.counting import decode_frame
 
-SETTINGS = {"replay.prefill_frames": 40, "train.eval_every": 10_000, "train.video_frames": 0}
+SETTINGS = {"replay.prefill_frames": 40, "train.eval_every": 10_000, "train.video_frames": 0, "env.num_envs": 1}
 
 
 def run(logdir, resume=False, **overrides):
@@ -55,7 +55,7 @@ class IdleAgent(SpyAgent):
 def test_counted_frames_reach_the_learner_in_order(tmp_path, monkeypatch):
     """The frame encodes (worker, episode, step): every row the learner sees must fit the row before it."""
     monkeypatch.setattr("agent.training.trainer.Agent", IdleAgent)
-    trainer = run(tmp_path, env_frames=200)
+    trainer = run(tmp_path, **{"env_frames": 200, "env.num_envs": 2})
     chunks = trainer.agent.chunks
     assert len(chunks) > 10
     crossings = 0
@@ -76,7 +76,8 @@ def test_counted_frames_reach_the_learner_in_order(tmp_path, monkeypatch):
 
 
 def test_budget_ratio_and_files(tmp_path):
-    trainer = run(tmp_path, **{"env_frames": 100, "replay.prefill_frames": 50, "train.train_ratio": 4})
+    changes = {"env.num_envs": 2, "env_frames": 100, "replay.prefill_frames": 50, "train.train_ratio": 4}
+    trainer = run(tmp_path, **changes)
     assert 100 <= trainer.env_frames <= 101  # two environments step at once
     assert trainer.collector.agent_steps == trainer.env_frames  # action repeat 1
     replay = trainer.config.replay
@@ -134,27 +135,27 @@ def test_learning_rates_fall_with_the_frames_of_the_run(tmp_path):
 
 def test_final_updates_come_after_the_last_frame_and_before_its_evaluation(tmp_path):
     plain = run(tmp_path / "plain", env_frames=70)
-    trainer = run(tmp_path / "final", **{"env_frames": 70, "train.final_updates": 7})
-    assert (trainer.env_frames, trainer.agent.updates) == (plain.env_frames, plain.agent.updates + 7)
+    trainer = run(tmp_path / "final", **{"env_frames": 70, "train.final_updates": 3})
+    assert (trainer.env_frames, trainer.agent.updates) == (plain.env_frames, plain.agent.updates + 3)
     last = lines(tmp_path / "final")[-1]
     assert "eval_return" in last
     assert last["updates"] == trainer.agent.updates
     longer = run(tmp_path / "final", resume=True, **{"env_frames": 100, "train.final_updates": 0})
     straight = run(tmp_path / "straight", env_frames=100)
-    assert longer.agent.updates == straight.agent.updates + 7  # the train ratio does not count them
+    assert longer.agent.updates == straight.agent.updates + 3  # the train ratio does not count them
 
 
 def test_final_updates_may_be_asked_for_when_the_budget_is_spent(tmp_path):
-    given = {"env_frames": 60, "train.final_updates": 3}
+    given = {"env_frames": 60, "train.final_updates": 2}
     before = run(tmp_path / "final", **given)
     options = ["train", f"--logdir={tmp_path / 'final'}", "--resume", "--quiet"]
-    assert run_agent.main([*options, "--train.final_updates=8"]) == 0
+    assert run_agent.main([*options, "--train.final_updates=4"]) == 0
     payload = load_newest(tmp_path / "final" / "checkpoints")[0]
-    assert payload["counters"]["updates"] == before.agent.updates + 5
+    assert payload["counters"]["updates"] == before.agent.updates + 2
     assert payload["counters"]["env_frames"] == before.env_frames
-    assert lines(tmp_path / "final")[-1]["updates"] == before.agent.updates + 5  # evaluated again
+    assert lines(tmp_path / "final")[-1]["updates"] == before.agent.updates + 2  # evaluated again
     count = len(lines(tmp_path / "final"))
-    assert run_agent.main([*options, "--train.final_updates=8"]) == 0  # nothing is left to do
+    assert run_agent.main([*options, "--train.final_updates=4"]) == 0  # nothing is left to do
     assert len(lines(tmp_path / "final")) == count
 
 
@@ -199,7 +200,7 @@ def test_a_signal_ends_after_the_update_with_a_checkpoint(tmp_path, monkeypatch,
 
 
 def test_max_minutes_ends_with_a_checkpoint(tmp_path):
-    config = make_config("debug", overrides={"env_frames": 100_000, "train.video_frames": 0})
+    config = make_config("debug", overrides=SETTINGS | {"env_frames": 100_000})
     trainer = Trainer(config, tmp_path, max_minutes=1 / 60, quiet=True)
     trainer.run()
     assert trainer.stop_reason == "wall-clock limit"
@@ -208,11 +209,11 @@ def test_max_minutes_ends_with_a_checkpoint(tmp_path):
 
 
 def test_a_replay_that_cannot_fit_is_refused_before_anything_is_written(tmp_path):
-    config = make_config("debug", overrides={"replay.capacity_steps": 10**12})
+    config = make_config("debug", overrides=SETTINGS | {"replay.capacity_steps": 10**12})
     expected = r"replay needs .* of memory, .* set replay.memmap to true, or replay.capacity_steps to \d+ or less"
     with pytest.raises(ValueError, match=expected):
         Trainer(config, tmp_path / "run", quiet=True)
-    config = make_config("debug", overrides={"replay.capacity_steps": 10**12, "replay.memmap": True})
+    config = make_config("debug", overrides=SETTINGS | {"replay.capacity_steps": 10**12, "replay.memmap": True})
     with pytest.raises(ValueError, match=r"replay needs .* of disk in .* set replay.capacity_steps to \d+ or less"):
         Trainer(config, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
@@ -241,7 +242,7 @@ def test_metrics_after_a_resume_are_means_of_what_was_summed(tmp_path):
 
 
 def test_a_run_that_ends_at_an_evaluation_evaluates_once(tmp_path):
-    run(tmp_path, **{"env_frames": 100, "env.num_envs": 1, "train.eval_every": 50})
+    run(tmp_path, **{"env_frames": 100, "train.eval_every": 50})
     frames = [line["env_frames"] for line in lines(tmp_path) if "eval_return" in line]
     assert frames == sorted(set(frames))
     assert frames[-1] == 100
