@@ -132,14 +132,20 @@ register("Chatty-v0", Chatty, kwargs={"render_mode": "rgb_array"})
 
 
 @pytest.mark.parametrize("num_envs", [1, 2])
-def test_an_environment_that_prints_is_not_lost_with_the_screen(tmp_path, num_envs):
+def test_an_environment_that_prints_is_not_lost_with_the_screen(tmp_path, num_envs, monkeypatch):
+    """In this process, and in workers of a process whose pipe nobody reads."""
     (tmp_path / "chatty.py").write_text(CHATTY)
-    settings = " ".join(f"--{name}={value}" for name, value in (SETTINGS | {"env.num_envs": num_envs}).items())
-    command = f'"{sys.executable}" run_agent.py train --preset debug --task gym:chatty:Chatty-v0 {settings}'
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    script = f"set -o pipefail; {command} --logdir {tmp_path / 'run'} | true"
-    result = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, check=False)
-    assert (result.returncode, result.stderr) == (0, b"")
+    settings = [f"--{name}={value}" for name, value in (SETTINGS | {"env.num_envs": num_envs}).items()]
+    command = ["train", "--preset=debug", "--task=gym:chatty:Chatty-v0", f"--logdir={tmp_path / 'run'}", *settings]
+    if num_envs == 1:
+        monkeypatch.syspath_prepend(tmp_path)
+        with lost("pipe", monkeypatch):
+            assert run_agent.main(command) == 0
+    else:
+        script = f'set -o pipefail; "{sys.executable}" run_agent.py {" ".join(command)} | true'
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        result = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, check=False)
+        assert (result.returncode, result.stderr) == (0, b"")
     rows = list(read_metrics(tmp_path / "run" / "metrics.jsonl"))
     assert rows[-1]["env_frames"] >= SETTINGS["env_frames"]
     assert not any("env_restarts" in row for row in rows)

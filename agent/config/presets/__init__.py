@@ -11,6 +11,8 @@ action repeat of the run makes settings of it, for whichever of the two no row a
 
 import fnmatch
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,23 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml") if path not in (SIZE_FILE, TASK_FILE))
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """Return the settings in a file of the package, which the caller may change."""
+    return deepcopy(_read_once(file))
+
+
+@cache
+def _read_once(file: Path) -> dict[str, Any]:
+    """Parse a file of the package, once per process: PyYAML takes longer than building a small agent."""
+    return read_yaml(file)
+
+
 def load_size(name: str) -> dict[str, Any]:
     """Return the nested settings of a size such as "10m": widths, all pillars on.
 
     ValueError, with the nearest known name, for an unknown size.
     """
-    sizes = read_yaml(SIZE_FILE)
+    sizes = _read(SIZE_FILE)
     if name not in sizes:
         raise ValueError(unknown_key(name, list(sizes), "size"))
     return sizes[name]
@@ -52,10 +65,10 @@ def load_preset(
     file = ALIASES.get(name, name)
     if file not in preset_names():
         raise ValueError(unknown_key(name, preset_names(), "preset"))
-    values: dict[str, Any] = read_yaml(PRESET_FOLDER / f"{file}.yaml")
+    values = _read(PRESET_FOLDER / f"{file}.yaml")
     per_task, per_frame = values.pop("per_task", {}), values.pop("per_frame", None)
     task = task if task is not None else values.get("task", Config.task)
-    for rows in (read_yaml(TASK_FILE), per_task):
+    for rows in (_read(TASK_FILE), per_task):
         for pattern, row in rows.items():
             if fnmatch.fnmatch(task.partition("?")[0], pattern):  # without the environment's arguments
                 values = merge(values, row)

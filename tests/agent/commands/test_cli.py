@@ -14,6 +14,7 @@ from run_agent import main
 
 ROOT = Path(__file__).resolve().parents[3]
 DEBUG = ["train", "--preset", "debug"]
+SINGLE = [*DEBUG, "--env.num_envs", "1"]  # without the start of worker processes
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def run(tmp_path_factory) -> Path:
     """A finished run of the debug preset."""
     logdir = tmp_path_factory.mktemp("cli") / "runs" / "demo"
     budget = ["--env_frames", "130", "--replay.prefill_frames", "60"]
-    assert main([*DEBUG, "--logdir", str(logdir), *budget, "--quiet"]) == 0
+    assert main([*SINGLE, "--logdir", str(logdir), *budget, "--quiet"]) == 0
     return logdir
 
 
@@ -75,13 +76,13 @@ def test_a_quiet_run_leaves_what_the_readme_lists(run):
 
 def test_training_says_what_it_does_and_what_comes_next(capfd, tmp_path):
     logdir = tmp_path / "short"
-    assert main([*DEBUG, "--logdir", str(logdir), "--env_frames=110"]) == 0
+    assert main([*SINGLE, "--logdir", str(logdir), "--env_frames=110"]) == 0
     out = capfd.readouterr().out
     assert "task counting  algo aime  preset debug  device cpu  parameters " in out
     assert "110/110 env_frames" in out
     assert f"run_agent.py evaluate --logdir {logdir}" in out
     before = files(logdir)
-    assert main([*DEBUG, "--logdir", str(logdir), "--env_frames=110"]) == 0
+    assert main([*SINGLE, "--logdir", str(logdir), "--env_frames=110"]) == 0
     assert "are spent" in capfd.readouterr().out
     assert files(logdir) == before
     assert main(["train", "--logdir", str(logdir), "--resume", "--env_frames", "130"]) == 0
@@ -128,7 +129,7 @@ def test_sigterm_ends_with_a_checkpoint_and_the_same_command_goes_on(tmp_path):
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     logdir = tmp_path / "run"
-    command = [*DEBUG, "--logdir", str(logdir), "--replay.prefill_frames", "30"]
+    command = [*SINGLE, "--logdir", str(logdir), "--replay.prefill_frames", "30"]
     command += ["--train.eval_every", "40", "--train.video_frames", "0"]
     process = start(*command, "--env_frames", "1000000")
     wait_for_updates(process, logdir, 10)
@@ -149,7 +150,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
 def test_max_minutes_ends_a_run(capfd, tmp_path):
     logdir = tmp_path / "run"
     budget = ["--env_frames", "1000000", "--train.eval_every", "1000000"]  # an evaluation writes a checkpoint too
-    assert main([*DEBUG, "--logdir", str(logdir), *budget, "--max_minutes", "0.02"]) == 0
+    assert main([*SINGLE, "--logdir", str(logdir), *budget, "--max_minutes", "0.02"]) == 0
     assert "stopped (wall-clock limit)" in capfd.readouterr().out
     assert len(list((logdir / "checkpoints").iterdir())) == 1
 
@@ -262,7 +263,7 @@ def test_a_logdir_that_holds_another_run(capsys, run):
 
 def test_damaged_checkpoints_and_config(capsys, tmp_path):
     logdir = tmp_path / "run"
-    assert main([*DEBUG, "--logdir", str(logdir), "--env_frames", "105", "--quiet"]) == 0
+    assert main([*SINGLE, "--logdir", str(logdir), "--env_frames", "105", "--quiet"]) == 0
     (checkpoint,) = (logdir / "checkpoints").iterdir()
     checkpoint.write_bytes(checkpoint.read_bytes()[:-7])
     before = files(logdir)

@@ -15,7 +15,7 @@ from run_agent import main
 def run(tmp_path_factory) -> Path:
     """A run of the debug preset that has learned a little of nothing."""
     logdir = tmp_path_factory.mktemp("runs") / "reaching"
-    settings = ["--env_frames=110", "--train.video_frames=0", "--quiet"]
+    settings = ["--env_frames=110", "--train.video_frames=0", "--env.num_envs=1", "--quiet"]
     assert main(["train", "--preset=debug", "--task=reaching", f"--logdir={logdir}", *settings]) == 0
     return logdir
 

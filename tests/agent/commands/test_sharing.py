@@ -17,7 +17,7 @@ from agent.run_folder.places import PRETRAINED_FOLDER, pretrained_names
 from run_agent import main
 
 STILL = [f"--optimizer.{name}=0" for name in ("model_lr", "actor_lr", "critic_lr")]  # an update changes no weight
-SHORT = ["--train.video_frames=0", "--env_frames=110", "--train.eval_episodes=1", "--quiet"]
+SHORT = ["--train.video_frames=0", "--env_frames=110", "--train.eval_episodes=1", "--env.num_envs=1", "--quiet"]
 
 
 @pytest.fixture(scope="module")

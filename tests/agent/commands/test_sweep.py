@@ -17,6 +17,7 @@ from tests.agent.sweep.trivial_runs import wait
 
 ROOT = Path(__file__).resolve().parents[3]
 SHORT = ["--preset", "debug", "--env_frames", "120", "--train.video_frames", "0", "--threads", "1"]
+SHORT += ["--env.num_envs", "1"]
 RUNS = [f"{task}-seed{seed}" for seed in (0, 1) for task in ("counting", "reaching")]
 
 

@@ -17,7 +17,7 @@ from run_agent import main
 
 ROOT = Path(__file__).resolve().parents[3]
 COUNTERS = {"env_frames": 10, "agent_steps": 5, "updates": 2, "wall_seconds": 1.0}
-TRAIN = ["train", "--preset", "debug", "--log", "wandb", "--train.video_frames", "8"]
+TRAIN = ["train", "--preset", "debug", "--log", "wandb", "--train.video_frames", "8", "--env.num_envs", "1"]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.agent.training.endless import TASK, Endless
 from tests.agent.training.test_exact_resume import assert_same_run
 from tests.agent.training.test_trainer import SpyAgent
 
-SETTINGS = {"env_frames": 160, "replay.prefill_frames": 40, "env.num_envs": 2, "train.video_frames": 0}
+SETTINGS = {"env_frames": 110, "replay.prefill_frames": 40, "env.num_envs": 2, "train.video_frames": 0}
 SETTINGS |= {"train.eval_every": 1000, "env.max_episode_frames": 30}
 
 
@@ -140,7 +140,7 @@ def test_a_run_of_cut_episodes_resumes_bit_for_bit(tmp_path):
     """Stops in the middle of episodes that the replay's share cuts, and where they are cut."""
     changes = {"replay.capacity_steps": 50, "train.eval_episodes": 1, "train.keep_checkpoints": 1}
     train(tmp_path / "straight", **changes)
-    for frames in (46, 50, 110, 160):
+    for frames in (46, 50, 80, 110):
         config = make_config("debug", TASK, SETTINGS | changes)
         trainer = Trainer(config, tmp_path / "stopped", resume=frames > 46, quiet=True)
         collect = trainer._collect
@@ -150,7 +150,7 @@ def test_a_run_of_cut_episodes_resumes_bit_for_bit(tmp_path):
             if trainer.env_frames >= frames:
                 trainer.stop_reason = "test"
 
-        if frames < 160:
+        if frames < 110:
             trainer._collect = collect_and_stop
         trainer.run()
     kept = [load_newest(tmp_path / name / "checkpoints")[0]["replay"] for name in ("straight", "stopped")]
@@ -226,7 +226,7 @@ def test_a_long_episode_of_a_vec_env_is_kept_as_several(caplog, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"replay.prefill_frames": 161}, r"env_frames: got 160, expected at least replay\.prefill_frames \(161\)"),
+        ({"replay.prefill_frames": 111}, r"env_frames: got 110, expected at least replay\.prefill_frames \(111\)"),
         ({"train.train_ratio": 0.01}, r"train\.train_ratio: got 0\.01, expected at least one update .*env_frames"),
         ({"replay.capacity_gb": 5e-5}, r"replay\.capacity_gb: got 5e-05, room for 4 rows, .*batch_length \(8\)"),
         ({"replay.capacity_steps": 15, "env.num_envs": 8}, r"replay\.capacity_steps: got room for 15 rows, .*8 env"),

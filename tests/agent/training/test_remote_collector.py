@@ -219,12 +219,12 @@ def test_the_age_of_episodes_is_bounded_by_waiting(train):
         trainer.collector._note = told.append
         trainer.run()
 
-    trainer = train(env__collectors=6, env__max_lag=13, env__weights_every=1, env_frames=400, do=run)
+    trainer = train(env__collectors=6, env__max_lag=13, env__weights_every=1, env_frames=250, do=run)
     lags = [line["episode_lag"] for line in lines(trainer) if "episode_lag" in line]
     assert 4 <= max(lags) <= 13
     assert any("collectors wait: an episode brings 4 updates, env.max_lag is 13" in line for line in told)
     check_numbers(trainer)
-    free = train(env__collectors=6, env__max_lag=1000, env__weights_every=1, env_frames=401, resume=True)
+    free = train(env__collectors=6, env__max_lag=1000, env__weights_every=1, env_frames=251, resume=True)
     assert max(line["episode_lag"] for line in lines(free) if "episode_lag" in line) <= 13  # still those of before
 
 
