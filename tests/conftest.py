@@ -7,16 +7,21 @@ import pytest
 
 SLOWEST = (
     "test_learning.py",
+    "test_ranks.py",
     "test_compiling.py",
-    "test_dmc.py",
-    "test_exact_resume.py",
     "test_mutations.py",
+    "test_exact_resume.py",
     "test_nonfinite.py",
-    "test_trainer.py",
-    "test_resources.py",
+    "test_doc_examples.py",
+    "test_dmc.py",
     "test_cli.py",
+    "test_trainer.py",
+    "test_remote_collector.py",
+    "test_resources.py",
+    "test_endless_episodes.py",
     "test_settings_at_the_door.py",
     "test_evaluations.py",
+    "test_vectors.py",
     "test_runs.py",
 )
 

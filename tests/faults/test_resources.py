@@ -16,7 +16,7 @@ from agent.training.verification import unequal_places
 from benchmarks.reliability import injection
 
 SETTINGS = {"env.num_envs": 1, "env_frames": 80, "replay.prefill_frames": 64, "train.eval_every": 72}
-SETTINGS |= {"train.train_ratio": 8, "train.eval_episodes": 1, "train.video_frames": 0}
+SETTINGS |= {"train.train_ratio": 4, "train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 2}
 OPTIONS = [f"--{name}={value}" for name, value in SETTINGS.items()]
 
 
@@ -110,13 +110,13 @@ class SmallMemory(Agent):
 
 def test_a_batch_that_does_not_fit_is_halved_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("agent.training.trainer.Agent", SmallMemory)
-    assert train(tmp_path, "--replay.batch_size=4") == 0
+    assert train(tmp_path, "--replay.batch_size=4", "--train.train_ratio=8") == 0
     assert "is too small for updates of 4 x 8 frames; replay.batch_size is 2 from now on" in capsys.readouterr().out
     assert load_config(tmp_path / "config.yaml").replay.batch_size == 2
     payload = newest(tmp_path)
     frames = 2 * 8 * payload["agent"]["updates"]
     learning = payload["counters"]["agent_steps"] - SETTINGS["replay.prefill_frames"]
-    assert frames == pytest.approx(SETTINGS["train.train_ratio"] * learning, abs=4 * 8)
+    assert frames == pytest.approx(8 * learning, abs=4 * 8)
     more = ["train", f"--logdir={tmp_path}", "--resume", "--quiet", "--env_frames=90"]
     assert run_agent.main(more) == 0  # and the run goes on so
     assert newest(tmp_path)["agent"]["updates"] - payload["agent"]["updates"] == pytest.approx(10 * 8 / 16, abs=1)
@@ -124,7 +124,7 @@ def test_a_batch_that_does_not_fit_is_halved_once(tmp_path, monkeypatch, capsys)
 
 def test_a_batch_that_does_not_fit_after_that_ends_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("agent.training.trainer.Agent", SmallMemory)
-    assert train(tmp_path, "--replay.batch_size=8", "--quiet") == 1
+    assert train(tmp_path, "--replay.batch_size=8", "--train.train_ratio=8", "--quiet") == 1
     error = capsys.readouterr().err
     assert (
         error

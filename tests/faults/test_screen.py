@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 import run_agent
@@ -139,8 +140,11 @@ def test_an_environment_that_prints_is_not_lost_with_the_screen(tmp_path, num_en
     command = ["train", "--preset=debug", "--task=gym:chatty:Chatty-v0", f"--logdir={tmp_path / 'run'}", *settings]
     if num_envs == 1:
         monkeypatch.syspath_prepend(tmp_path)
-        with lost("pipe", monkeypatch):
-            assert run_agent.main(command) == 0
+        try:
+            with lost("pipe", monkeypatch):
+                assert run_agent.main(command) == 0
+        finally:
+            del sys.modules["chatty"], gymnasium.registry["Chatty-v0"]
     else:
         script = f'set -o pipefail; "{sys.executable}" run_agent.py {" ".join(command)} | true'
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}

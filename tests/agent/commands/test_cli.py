@@ -263,7 +263,7 @@ def test_a_logdir_that_holds_another_run(capsys, run):
 
 def test_damaged_checkpoints_and_config(capsys, tmp_path):
     logdir = tmp_path / "run"
-    assert main([*SINGLE, "--logdir", str(logdir), "--env_frames", "105", "--quiet"]) == 0
+    assert main([*SINGLE, "--logdir", str(logdir), "--env_frames", "110", "--quiet"]) == 0
     (checkpoint,) = (logdir / "checkpoints").iterdir()
     checkpoint.write_bytes(checkpoint.read_bytes()[:-7])
     before = files(logdir)
