@@ -49,5 +49,5 @@ $(STAMP): pyproject.toml
 		{ echo "make: $(PYTHON) cannot make a virtual environment; install Debian's python3-venv" >&2; exit 1; }
 	@echo "installing into .venv (some minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib $(PACKAGES) || true  # on all cores, unlike pip; some files are of Python 2
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib $(PACKAGES) || true  # pip uses one core; some files are no Python 3
 	@touch $@
