@@ -40,7 +40,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from agent import Trainer, make_config
 
     logdir = tmp_path_factory.mktemp("finished") / "run"
-    settings = {"env_frames": 120, "train.video_frames": 0, "env.num_envs": 1}
+    settings = {"env_frames": 120, "train.video_frames": 0}
     Trainer(make_config("debug", "counting", settings), logdir, quiet=True).run()
     return logdir
 
