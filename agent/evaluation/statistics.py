@@ -49,9 +49,9 @@ def summarize(returns: Sequence[float]) -> Summary:
 
 def interquartile_mean(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
     """Return the mean along an axis of n values without the lowest and the highest floor(n / 4) of them."""
-    count = values.shape[axis]
-    inner = np.sort(values, axis).take(range(count // 4, count - count // 4), axis)
-    return inner.mean(axis)  # as scipy.stats.trim_mean, whose import would cost every run a second
+    from scipy.stats import trim_mean
+
+    return trim_mean(values, 0.25, axis=axis)
 
 
 def bootstrap_interval(

@@ -25,7 +25,7 @@ CHOSEN = {  # recipe -> what its run's config.yaml must say
     "An environment": {"task": "gym:OwnLamps-v0"},
     "A pillar's replacement": {"world_model.dynamics": "gru"},
 }
-SHORTER = {"env_frames": 60, "replay.prefill_frames": 40, "train.train_ratio": 8, "train.video_frames": 0}
+SHORTER = {"env_frames": 70, "replay.prefill_frames": 40, "train.train_ratio": 8, "train.video_frames": 0}
 LOGGED = {"A loss": "latent_norm", "Exploration": "novelty"}
 
 
@@ -58,7 +58,7 @@ def test_a_recipe_is_one_file_of_fewer_than_30_lines_that_trains(name, tmp_path,
     script.write_text(RECIPES[name], encoding="utf-8")
     exec(compile(RECIPES[name], str(script), "exec"), {"__name__": "__main__"})
     (logdir,) = (tmp_path / "runs").iterdir()
-    assert load_run(logdir)["counters"]["updates"] >= 9
+    assert load_run(logdir)["counters"]["updates"] > 10
     settings = dict(flatten(vars(load_config(logdir / "config.yaml"))))
     assert {key: settings[key] for key in CHOSEN[name]} == CHOSEN[name]
     if name in LOGGED:

@@ -175,12 +175,12 @@ def test_arguments_are_another_run_and_the_same_rows_of_a_preset():
 
 
 def test_a_run_with_arguments_goes_on_bit_for_bit(tmp_path):
-    settings = {"env.kwargs": {"length": 7}, "env_frames": 80, "replay.prefill_frames": 40, "env.num_envs": 1}
+    settings = {"env.kwargs": {"length": 7}, "env_frames": 140, "env.num_envs": 2}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     Trainer(make_config("debug", "counting", settings), whole, quiet=True).run()
-    for frames in (60, 80):
+    for frames in (116, 140):
         config = make_config("debug", "counting", {**settings, "env_frames": frames})
-        Trainer(config, parts, resume=frames == 80, quiet=True).run()
+        Trainer(config, parts, resume=frames == 140, quiet=True).run()
     left, right = (list(EpisodeStore(folder / "episodes").load_all()) for folder in (whole, parts))
     assert len(left) == len(right) > 10
     for ours, theirs in zip(left, right, strict=True):

@@ -27,7 +27,7 @@ WHOLE = {  # losses of every frame, so that one process with all rows and two wi
     "world_model__rgb_config__every": 1,
 }
 # Episodes of 26 rows on each rank, an evaluation on the way, then as many updates again
-SETTINGS = {"env_frames": 124, "replay.prefill_frames": 80, "replay.capacity_steps": 90, "train.train_ratio": 3}
+SETTINGS = {"env_frames": 124, "replay.prefill_frames": 80, "replay.capacity_steps": 90, "train.train_ratio": 6}
 SETTINGS |= {"train.eval_every": 100, "train.eval_episodes": 1, "train.video_frames": 0, "train.log_every": 3}
 SETTINGS |= {"env.num_envs": 1}
 
@@ -50,7 +50,7 @@ def _work(index: int, port: int, folder: Path) -> None:
     found |= {"skipped": _skip(ranks), "replica": _learn(ranks), "errors": _errors(ranks)}
     found["differing"] = _differ(ranks, folder / "differing")
     found["straight"] = _train(ranks, folder / "straight")
-    found["stopped"] = _train(ranks, folder / "stopped", stop_at=5)
+    found["stopped"] = _train(ranks, folder / "stopped", stop_at=9)
     found["resumed"] = _train(ranks, folder / "stopped", resume=True)
     ranks.leave()
     found["threads"] = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))

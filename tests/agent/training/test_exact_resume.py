@@ -106,9 +106,9 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(tmp_path, strai
 )
 def test_a_run_with_parts_switched_goes_on_too(tmp_path, switches):
     """Several parts at once; none of them turns off another's state."""
-    changes = switches | {"env_frames": 122}
+    changes = switches | {"env_frames": 124}
     train(tmp_path / "straight", **changes)
-    assert train(tmp_path / "stopped", stop_at=7, **changes).agent.updates >= 4
+    assert train(tmp_path / "stopped", stop_at=9, **changes).agent.updates >= 5
     train(tmp_path / "stopped", resume=True, **changes)
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
 

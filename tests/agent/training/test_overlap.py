@@ -31,7 +31,7 @@ def run(logdir, monkeypatch, make_envs=make_workers, memmap=False):
     monkeypatch.setattr("envs.factory.make_workers", make_envs)
     monkeypatch.setattr("agent.training.trainer.Agent", RecordingAgent)
     # Moving discs: frames depend on seeds and on every action. One or two updates are due at a tick.
-    changes = {"env_frames": 134, "replay.memmap": memmap, "replay.prefill_frames": 120}
+    changes = {"env_frames": 146, "replay.memmap": memmap, "replay.prefill_frames": 120}
     changes |= {"train.train_ratio": 12, "train.eval_every": 10_000, "train.video_frames": 0}
     trainer = Trainer(make_config("debug", "reaching", changes), logdir, quiet=True)
     kind = type(trainer.collector.driver._vector_env)
@@ -45,7 +45,7 @@ def test_a_run_is_the_same_bit_for_bit(tmp_path, monkeypatch):
     first, is_async, lines = run(tmp_path / "first", monkeypatch, memmap=True)
     second, kind, others = run(tmp_path / "second", monkeypatch, make_envs=one_after_the_other)
     assert (is_async, kind) == (AsyncVectorEnv, SyncVectorEnv)
-    assert len(first.agent.seen) == len(second.agent.seen) > 8
+    assert len(first.agent.seen) == len(second.agent.seen) > 12
     assert not torch.equal(first.agent.seen[0][0]["image"], first.agent.seen[-1][0]["image"])
     for (chunk, metrics), (other_chunk, other_metrics) in zip(first.agent.seen, second.agent.seen, strict=True):
         assert_same(chunk, other_chunk)

@@ -79,7 +79,7 @@ def test_ranks_with_other_settings_are_refused_before_anything_is_written(found,
 def test_a_stop_of_one_rank_stops_all_at_the_same_update(found):
     first, second = (rank["stopped"] for rank in found)
     assert first["reason"] == second["reason"] == "SIGTERM"
-    assert first["updates"] == second["updates"] == 5
+    assert first["updates"] == second["updates"] == 9
     assert first["env_frames"] == second["env_frames"] < SETTINGS["env_frames"]
 
 
