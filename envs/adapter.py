@@ -34,8 +34,8 @@ class GymPixels(PixelEnv):
     """A gymnasium environment with frames uint8 [size, size, 3] and actions in the agent's form.
 
     Frames are the image in the observation (a uint8 Box, or an entry of a Dict), resized by area to a square. Without
-    one they are what render() draws. Actions in [-1, 1]^A are scaled to the bounds of a Box of any shape; for a
-    Discrete they are one-hot vectors (`envs.spaces.OneHot`).
+    one they are what render() draws; with size 0 there are none, and nothing needs to draw. Actions in [-1, 1]^A are
+    scaled to the bounds of a Box of any shape; for a Discrete they are one-hot vectors (`envs.spaces.OneHot`).
 
     Args:
         source: a task "gym:<id>" or "gym:<module>:<id>", either with "?<argument>=<value>&..." and then
@@ -44,7 +44,7 @@ class GymPixels(PixelEnv):
             most, and closed with this one.
         seed: seed of the first reset.
         action_repeat: env frames per step.
-        size: side of the square frames, pixels.
+        size: side of the square frames, pixels; 0 for vectors alone.
         observation_key: the entry of a Dict to use, if it has several images.
         render_mode: "rgb_array" or None.
         vector: whether the vectors in the observation come beside the frames, joined in the order of their names; None:
@@ -75,10 +75,10 @@ class GymPixels(PixelEnv):
         if isinstance(source, str) and observation_key is None:
             observation_key = task_key(source)
         try:
-            seen = choose_parts(self._env.observation_space, observation_key, vector, self.task)
+            seen = choose_parts(self._env.observation_space, observation_key, vector, self.task, size != 0)
             self._key, self._is_observed, self._vectors, vector_dim = seen
             self._to_actions = action_map(self._env.action_space)
-            self._is_rendered = self._try_reset(is_made)
+            self._is_rendered = self._try_reset(is_made, size != 0)
             space = self._to_actions.space
             if is_made:
                 self._try_step()
@@ -90,8 +90,9 @@ class GymPixels(PixelEnv):
             raise
         self.action_space, self.vector = space, vector
 
-    def _try_reset(self, is_made: bool) -> bool:
+    def _try_reset(self, is_made: bool, has_frames: bool) -> bool:
         """Return whether render() works, tried at once so that a failure does not show up in the middle of a run."""
+        is_needed = has_frames and not self._is_observed
         draws = self._env.render_mode == "rgb_array"
         if draws or is_made:
             self._begin(0)
@@ -100,15 +101,17 @@ class GymPixels(PixelEnv):
                 with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a GL library, about a screen
                     self._rendered()
             except (Exception, SystemExit) as error:
-                if not self._is_observed:
+                if is_needed:
                     raise self._drawing_error(error) from error
-                _warn_once(f"{self.task}: render() raises {quote_error(error)}; videos show the observation")
+                shown = "videos show the observation" if self._is_observed else "there are no videos"
+                _warn_once(f"{self.task}: render() raises {quote_error(error)}; {shown}")
                 draws = False
-        if not draws and not self._is_observed:
+        if not draws and is_needed:
             space = one_line(self._env.observation_space)
             raise ValueError(
                 f"task: got {self.task!r} with render_mode {self._env.render_mode!r} and observations {space}, "
-                "expected pixels: a uint8 image from 0 to 255 in the observation, or render_mode 'rgb_array'"
+                "expected pixels: a uint8 image from 0 to 255 in the observation, or render_mode 'rgb_array'; "
+                "env.size 0 takes its vectors alone"
             )
         return draws
 
@@ -206,22 +209,25 @@ class Parts(NamedTuple):
     vector_dim: int | None  # the numbers in these
 
 
-def choose_parts(space: Space[Any], key: str | None, vector: bool | None, task: str) -> Parts:
+def choose_parts(space: Space[Any], key: str | None, vector: bool | None, task: str, has_frames: bool = True) -> Parts:
     """Return the parts of a space that the agent sees; say once which entries of a Dict it does not.
 
-    ValueError as for `choose_image`, or if a `vector` is asked for and there is none.
+    Without frames an image is there for videos alone. ValueError as for `choose_image`, or if a `vector` is asked for
+    and there is none.
     """
     key, is_observed = choose_image(space, key, task)
     is_beside = isinstance(space, Dict) and is_observed
     entries: dict[Any, Space[Any]] = dict(sorted(space.items())) if isinstance(space, Dict) else {None: space}
     vectors = tuple(name for name, part in entries.items() if is_vector(part))
     if vector and not vectors:
-        raise ValueError(f"env.vector: got true for {task!r}, expected false: its observations are {one_line(space)}")
+        got, expected = ("env.vector: got true", "false") if has_frames else ("env.size: got 0", "frames")
+        raise ValueError(f"{got} for {task!r}, expected {expected}: its observations are {one_line(space)}")
     if not (is_beside if vector is None else vector):
         vectors = ()
-    unseen = [name for name in entries if name not in (key, *vectors)]
-    if is_beside and unseen:
-        _warn_once(f"{task}: the agent sees {', '.join(map(repr, (key, *vectors)))}, but not {', '.join(unseen)}")
+    seen = (key, *vectors) if has_frames else vectors
+    unseen = [name for name in entries if name not in seen]
+    if unseen and (is_beside or (isinstance(space, Dict) and not has_frames)):
+        _warn_once(f"{task}: the agent sees {', '.join(map(repr, seen))}, but not {', '.join(unseen)}")
     vector_dim = sum(prod(entries[name].shape or ()) for name in vectors) if vectors else None
     return Parts(key, is_observed, vectors, vector_dim)
 

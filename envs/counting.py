@@ -17,7 +17,7 @@ class CountingEnv(PixelEnv):
     Args:
         seed: seed of gymnasium's own generator, with no other effect.
         action_repeat: env frames per step; the rewards of the repeated frames are summed.
-        size: side of the frames, pixels, at least 2.
+        size: side of the frames, pixels, at least 2, or 0 for vectors alone.
         worker: the number that the frames carry.
         length: env frames per episode.
         action_dim: A.
@@ -40,7 +40,7 @@ class CountingEnv(PixelEnv):
         vector: bool | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
-        checked_count("size", size, 2)
+        checked_count("size", size, 2 if size else 0)
         action_dim, vector_dim = checked_count("action_dim", action_dim, 1), 3 if vector else None
         super().__init__("counting", action_dim, 10.0, seed, action_repeat, size, render_mode, vector_dim)
         self.vector = vector

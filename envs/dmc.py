@@ -31,7 +31,7 @@ class DMCPixels(PixelEnv):
             before a moving background, "walker_walk-distract" (envs/distraction.py).
         seed: seed of the first reset.
         action_repeat: control steps per step.
-        size: side of the square frames, pixels.
+        size: side of the square frames, pixels; 0 for vectors alone, which need no GL.
         render: render profile, "standard" or "fast".
         camera_id: number or name of a camera of the model; None is Dreamer's, 2 for quadruped and 0 for all others.
         render_mode: "rgb_array" or None.
@@ -70,6 +70,8 @@ class DMCPixels(PixelEnv):
         default_camera = 2 if domain == "quadruped" else 0
         camera = DistractingCamera if is_distracting(task) else SceneCamera
         self._camera = camera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
+        if size > 0:
+            self._camera.open()
 
     @property
     def physics(self) -> Any:

@@ -50,14 +50,14 @@ def make_env(
             vectors. Arguments may follow, "gym:<id>?difficulty=1&mode=1".
         seed: seed of the first reset.
         action_repeat: env frames per step; None is 2 for the suite and 1 for all others.
-        size: side of the frames, pixels.
+        size: side of the frames, pixels; 0 for no frames: observations are then vectors float32 [V] alone.
         render: render profile of the suite's tasks, "standard" or "fast"; ignored by all others.
         worker: the number that "counting" writes into its frames.
         camera: number or name of a camera of the suite's model; None is Dreamer's.
         kwargs: further arguments of the environment itself.
         wrappers: names and arguments of wrappers of Gymnasium, for "gym:<id>".
         vector: whether a vector comes beside the frames, in observations {"image": frame, "vector": float32 [V]}. None:
-            where a "gym:<id>" has a Dict of an image and vectors.
+            where a "gym:<id>" has a Dict of an image and vectors, and with size 0.
         options: further arguments of the task's class (DMCPixels, CountingEnv, ReachingEnv, GymPixels).
 
     Raises:
@@ -73,6 +73,7 @@ def make_env(
     if wrappers and not name.startswith(GYM_PREFIX):
         got = f"got {', '.join(wrappers)} for {task!r}"
         raise ValueError(f"env.wrappers: {got}, expected none: only tasks '{GYM_PREFIX}<id>' have wrappers")
+    vector = True if size == 0 and vector is None else vector
     if name in SUITE_TASKS:
         repeat = action_repeat if action_repeat is not None else 2
         options = {"camera_id": camera, "vector": vector, **options}

@@ -14,7 +14,7 @@ from envs.checks import checked_action, checked_count
 
 Frame = NDArray[np.uint8]
 Vector = NDArray[np.float32]
-Observation = Frame | dict[str, NDArray[Any]]  # a frame, or {"image": frame, "vector": vector}
+Observation = NDArray[Any] | dict[str, NDArray[Any]]  # a Frame, a Vector, or {"image": frame, "vector": vector}
 IS_CUT = "is_cut"  # in the info of a step that ended its episode at `max_steps`
 
 
@@ -31,20 +31,35 @@ class EpisodeStart(NamedTuple):
 def observation_space(size: int, vector_dim: int | None) -> Space[Any]:
     """Return the space of the observations of a PixelEnv."""
     frames = Box(0, 255, (size, size, 3), np.uint8)
-    return frames if vector_dim is None else Dict(image=frames, vector=Box(-np.inf, np.inf, (vector_dim,), np.float32))
+    if vector_dim is None:
+        return frames
+    vectors = Box(-np.inf, np.inf, (vector_dim,), np.float32)
+    return vectors if size == 0 else Dict(image=frames, vector=vectors)
 
 
 def split(observation: Observation) -> tuple[Frame, Vector | None]:
-    """Return the frame and the vector of an observation, or those of a batch; None for frames alone."""
+    """Return the frame and the vector of an observation, or those of a batch; None for frames alone.
+
+    A vector alone has a frame of size 0, so that rows have the same fields everywhere.
+    """
     if isinstance(observation, Mapping):
         return observation["image"], observation["vector"]
-    return observation, None
+    if observation.dtype == np.uint8:
+        return observation, None
+    return np.zeros((*observation.shape[:-1], 0, 0, 3), np.uint8), observation
+
+
+def joined(frame: Frame, vector: Vector | None) -> Observation:
+    """Return the observation of a frame and a vector, or of a batch of them: the inverse of `split`."""
+    if vector is None:
+        return frame
+    return {"image": frame, "vector": vector} if frame.size > 0 else vector
 
 
 class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """A gymnasium environment with frames uint8 [size, size, 3] and actions float32 [A] in [-1, 1].
 
-    With a `vector_dim` V, observations are {"image": frame, "vector": float32 [V]}.
+    With a `vector_dim` V, observations are {"image": frame, "vector": float32 [V]}, with size 0 the vector alone.
 
     One step advances `action_repeat` times with the same action, sums the rewards, stops at an episode's end, and
     draws once. Episodes are numbered from 0 since the last seed, the constructor's or a reset's, and each has its own
@@ -55,8 +70,8 @@ class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     default None leaves the end to the environment.
 
     Raises:
-        ValueError: action_repeat or size below 1, a negative seed, an unknown render_mode, an action of the wrong
-            shape or not finite.
+        ValueError: action_repeat below 1, a negative size or seed, size 0 without a vector, an unknown render_mode, an
+            action of the wrong shape or not finite.
         gymnasium.error.ResetNeeded: a step before the first reset or after an episode's end.
     """
 
@@ -80,7 +95,11 @@ class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise ValueError(f"render_mode: got {render_mode!r}, expected 'rgb_array' or None")
         self.task = task
         self.action_repeat = checked_count("action_repeat", action_repeat, 1)
-        self.size = checked_count("size", size, 1)
+        self.size = checked_count("size", size, 0)
+        if size == 0 and vector_dim is None:
+            raise ValueError(
+                f"size: got 0 for {task!r} without a vector, expected frames, vectors (vector=True) or both"
+            )
         self.render_mode = render_mode
         fps = frame_rate / self.action_repeat  # frames per second of the simulated world
         self.metadata = {**type(self).metadata, "render_fps": fps}  # type: ignore[misc]
@@ -184,8 +203,8 @@ class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return observation, total, False, True, {IS_CUT: True}
 
     def _observe(self) -> Observation:
-        """Draw the current state; return the frame, with a vector beside it where there is one."""
-        self._frame = self._draw(self.size, self.size)
+        """Draw the current state, unless frames have size 0; return the frame, or what `_beside` makes of it."""
+        self._frame = self._draw(self.size, self.size) if self.size > 0 else np.zeros((0, 0, 3), np.uint8)
         return self._frame if self.vector_dim is None else self._beside(self._frame, self._measure())
 
     def _beside(self, frame: Frame, numbers: NDArray[Any]) -> Observation:
@@ -199,7 +218,7 @@ class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if not np.isfinite(vector).all():
             index = int(np.flatnonzero(~np.isfinite(vector))[0])
             raise ValueError(f"vector: got {vector[index]} at index {index} from {self.task}, expected finite numbers")
-        return {"image": frame, "vector": vector}
+        return joined(frame, vector)
 
     def _advance_repeatedly(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
         """Advance up to `action_repeat` control steps and return summed reward, terminated, truncated."""
@@ -214,12 +233,12 @@ class PixelEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return total, terminated, truncated
 
     def render(self) -> Frame | None:
-        """Return a copy of the frame that the agent last saw, or None without a render mode."""
+        """Return a copy of the frame that the agent last saw, one of 64 pixels if it sees none; None without a mode."""
         if self.render_mode is None:
             return None
         if self._frame is None:
             raise ResetNeeded(f"{self.task}: render() needs a reset() first")
-        return self._frame.copy()
+        return self._frame.copy() if self.size > 0 else self._draw(64, 64)
 
     def render_frame(self, height: int, width: int | None = None) -> Frame:
         """Return the current state as a frame [height, width, 3] for people; width defaults to height.

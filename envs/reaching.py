@@ -28,7 +28,7 @@ class ReachingEnv(PixelEnv):
         axes: 1, both discs on a horizontal line below the middle, or 2.
         seed: seed of the first reset.
         action_repeat: env frames per step.
-        size: side of the frames, pixels.
+        size: side of the frames, pixels; 0 for vectors alone.
         render_mode: "rgb_array" or None.
         vector: whether the coordinates of both discs come beside the frames, the agent's first.
     """

@@ -129,7 +129,6 @@ class SceneCamera:
 
     Raises:
         ValueError: an unknown profile, or a camera that the model does not have.
-        RenderingError: the GL backend can be loaded, but does not render.
     """
 
     def __init__(self, physics: Any, camera_id: int | str, profile: str) -> None:
@@ -148,7 +147,10 @@ class SceneCamera:
             physics.model.vis.quality.shadowsize = 0
             physics.model.vis.quality.offsamples = 0
             self._flags = {"shadow": False, "reflection": False}
-        failure = _context_failure(physics)
+
+    def open(self) -> None:
+        """Make the GL context, which the first frame would do, so that a RenderingError shows before a run begins."""
+        failure = _context_failure(self._physics)
         if failure is not None:
             backend = os.environ.get("MUJOCO_GL", "")
             raise RenderingError(f"MUJOCO_GL={backend} does not work ({failure}): set MUJOCO_GL=egl, or unset it")

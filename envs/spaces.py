@@ -46,9 +46,9 @@ def is_vector(space: Space[Any]) -> bool:
 
 
 def vector_dim_of(space: Space[Any]) -> int | None:
-    """Return V, the numbers beside the image in observations of one environment; None for frames alone."""
+    """Return V, the numbers in observations of one environment, beside an image or alone; None for frames alone."""
     if not isinstance(space, Dict):
-        return None
+        return math.prod(space.shape or ()) if is_vector(space) else None
     return sum(math.prod(part.shape or ()) for part in space.spaces.values() if is_vector(part))
 
 

@@ -362,7 +362,7 @@ class ReplayBuffer:
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype, folder: Path | str | None) -> np.ndarray:
     """Return an array that takes memory as it is written; with a folder, one mapped to reserved disk space."""
-    if folder is None:
+    if folder is None or 0 in shape:
         return np.empty(shape, dtype)
     with TemporaryFile(dir=folder) as file:  # unnamed: removed when the process ends, however it ends
         if hasattr(os, "posix_fallocate"):  # otherwise a full disk would crash a later write to memory

@@ -30,6 +30,7 @@ MAX_RAW_BYTES = 1 << 34
 # a zstd block holds at most 128 KiB and takes at least 4 bytes, so no valid frame expands further
 MAX_EXPANSION = 1 << 15
 FIELD_ORDER = ("reward", "action", "is_first", "is_last", "is_terminal", "image")  # four-byte fields first: aligned
+NO_FRAME = [0, 0, 3]  # the shape of a row's frame where observations are vectors alone
 FIELD_ORDERS = (FIELD_ORDER, ("vector", *FIELD_ORDER))  # without and with vectors
 
 
@@ -127,7 +128,8 @@ def _check_header(header: dict[str, Any], payload_bytes: int) -> tuple[dict[str,
         rank = {"image": 4, "action": 2, "vector": 2}.get(name, 1)
         if dtype != str(DTYPES[name]) or not isinstance(shape, list) or len(shape) != rank:
             raise ValueError(f"header: {name}: got {dtype} {shape}, expected {DTYPES[name]} of rank {rank}")
-        if not all(map(_is_size, shape)) or shape[0] != length:
+        sizes = shape[:1] if name == "image" and shape[1:] == NO_FRAME else shape
+        if not all(map(_is_size, sizes)) or shape[0] != length:
             raise ValueError(f"header: {name}: got shape {shape}, expected sizes above 0, {length} first")
         shapes[name] = tuple(shape)
     raw_bytes = sum(prod(shape) * DTYPES[name].itemsize for name, shape in shapes.items())

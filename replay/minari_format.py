@@ -16,8 +16,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Space
 
 from envs.packages import check_installed
-from envs.pixels import split
-from envs.spaces import one_hot
+from envs.pixels import joined, split
+from envs.spaces import is_vector, one_hot
 from envs.wording import describe_error, one_line
 from replay.rows import Episode
 from replay.transitions import Transitions, from_rows, to_rows
@@ -70,10 +70,11 @@ class MinariDataset:
         except Exception as error:  # of h5py and of JSON: whatever a damaged file causes
             raise ValueError(f"minari:{name}: {describe_error(error, 160)}") from None
         seen, actions = self._data.observation_space, self._data.action_space
-        self._is_beside = isinstance(seen, Dict) and set(seen) == {"image", "vector"}
-        frames = seen["image"] if self._is_beside else seen
-        if not isinstance(frames, Box) or frames.dtype != np.uint8 or len(frames.shape) != 3 or frames.shape[-1] != 3:
-            expected = "frames uint8 [H, W, 3], or a Dict of them as image, and of a vector"
+        self._is_alone = is_vector(seen) and len(seen.shape) == 1
+        frames = seen["image"] if isinstance(seen, Dict) and set(seen) == {"image", "vector"} else seen
+        is_frame = isinstance(frames, Box) and frames.dtype == np.uint8 and frames.shape[2:] == (3,)
+        if not is_frame and not self._is_alone:
+            expected = "frames uint8 [H, W, 3], a vector, or a Dict of image and vector"
             raise ValueError(f"minari:{name}: observations: got {one_line(seen)}, expected {expected}")
         self._num_actions = _num_actions(actions, name)
         self.is_discrete = self._num_actions is not None
@@ -97,7 +98,7 @@ class MinariDataset:
         actions = np.asarray(found.actions)
         if self._num_actions is not None:
             actions = one_hot(actions - self._data.action_space.start, self._num_actions)
-        frames, vectors = split(found.observations) if self._is_beside else (found.observations, None)
+        frames, vectors = split(found.observations.astype(np.float32) if self._is_alone else found.observations)
         return to_rows(Transitions(frames, actions, found.rewards, bool(len(ends) and ends[-1]), vectors))
 
 
@@ -131,7 +132,7 @@ def write_minari(
         given = from_rows(rows)
         is_last = np.arange(len(given.rewards)) == len(given.rewards) - 1
         return EpisodeBuffer(
-            observations=given.frames if given.vectors is None else {"image": given.frames, "vector": given.vectors},
+            observations=joined(given.frames, given.vectors),
             actions=given.actions.argmax(-1) if is_discrete else given.actions,
             rewards=given.rewards,
             terminations=is_last & given.is_terminal,
@@ -147,7 +148,7 @@ def write_minari(
                 observation_space=observations,
                 action_space=Discrete(action_dim) if is_discrete else Box(-1.0, 1.0, (action_dim,), np.float32),
                 algorithm_name=str(about.get("policy") or "unknown"),
-                description="episodes of pixels, written by aime",
+                description="episodes, written by aime",
                 data_format="hdf5",
                 jpeg_encoding=False,
             )

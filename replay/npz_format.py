@@ -19,10 +19,10 @@ def read_npz(path: Path) -> Episode:
 
     Keys, of which the first of each line that there is counts:
 
-        FRAMES     uint8 [L, H, W, 3] or [L, 3, H, W]
+        FRAMES     uint8 [L, H, W, 3] or [L, 3, H, W]; optional beside VECTORS
         ACTIONS    [L - 1, A] or [L, A] in [-1, 1]
         REWARDS    [L - 1] or [L]
-        VECTORS    numbers [L, V] beside the frames; optional
+        VECTORS    numbers [L, V] beside the frames, or alone; optional beside FRAMES
         is_terminal, discount: optional; the last entry says whether a value lies beyond the end (True, 0.0: no)
 
     With L - 1 actions and rewards, number t belongs between frames t and t + 1. With L of each, number t led to frame
@@ -39,7 +39,12 @@ def read_npz(path: Path) -> Episode:
 
 
 def _episode(file: Mapping[str, np.ndarray]) -> Episode:
-    frames, actions, rewards = (_first(file, names) for names in (FRAMES, ACTIONS, REWARDS))
+    vectors = _first(file, VECTORS) if any(name in file for name in VECTORS) else None
+    if vectors is not None and not any(name in file for name in FRAMES):
+        frames = np.zeros((len(vectors), 0, 0, 3), np.uint8)
+    else:
+        frames = _first(file, FRAMES)
+    actions, rewards = (_first(file, names) for names in (ACTIONS, REWARDS))
     if frames.ndim == 4 and frames.shape[-1] != 3 and frames.shape[1] == 3:
         frames = np.ascontiguousarray(np.moveaxis(frames, 1, -1))
     if "is_first" in file and np.asarray(file["is_first"])[1:].any():
@@ -51,7 +56,6 @@ def _episode(file: Mapping[str, np.ndarray]) -> Episode:
                 f"action, reward: got other values than zeros at the first of {len(frames)} frames, {expected}"
             )
         actions, rewards = actions[1:], rewards[1:]
-    vectors = _first(file, VECTORS) if any(name in file for name in VECTORS) else None
     return to_rows(Transitions(frames, actions, rewards, _is_terminal(file), vectors))
 
 

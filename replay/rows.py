@@ -10,7 +10,7 @@ import numpy as np
 class Episode(NamedTuple):
     """One whole episode of L rows: is_first on the first row only, is_last on the last row only."""
 
-    image: np.ndarray  # uint8 [L, H, W, 3]
+    image: np.ndarray  # uint8 [L, H, W, 3]; [L, 0, 0, 3] where observations are vectors alone
     reward: np.ndarray  # float32 [L], 0 on the first row
     is_first: np.ndarray  # bool [L]
     is_last: np.ndarray  # bool [L]

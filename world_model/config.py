@@ -3,10 +3,22 @@
 There is one block per pillar; `enabled: false` (or the control named beside a key) switches the pillar off.
 """
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from world_model.settings import Settings
+
+# Settings of what reads or draws frames, and their values in a model of vectors alone
+WITHOUT_FRAMES: dict[str, Any] = {
+    "perceiver_config.enabled": False,
+    "attention_config.enabled": False,
+    "encoder_config.frame_stack": 1,
+    "encoder_config.motion_dim": None,
+    "encoder_config.gram_fraction": 0.0,
+    "decoder_config.resolutions": 1,
+}
 
 Method = Literal["rgb", "balanced", "sum", "pcgrad", "cagrad", "mgda", "upgrad", "nash_mtl"]
 
@@ -140,7 +152,7 @@ class WorldModelConfig(Block):
     hidden_dim: int = 512  # H, width of the carry
     action_dim: int = 6  # A; a run takes it from the task
     vector_dim: int | None = None  # V, numbers beside the frame; null: none; a run takes it from the task (env.vector)
-    image_size: int = 64  # side of the frames, pixels, a multiple of 32; a run takes it from env.size
+    image_size: int = field(default=64, metadata={"least": None})  # side of the frames, pixels, 0: none; see env.size
     n_lstm_layers: int = 1  # layers of the LSTM; the top one is the carry
     dynamics: str = "orthogonal_lstm"  # a name in world_model.parts.DYNAMICS: the recurrence that carries the state
     use_orthogonal: bool = True  # orthogonal initial recurrent matrices
@@ -166,8 +178,13 @@ class WorldModelConfig(Block):
             if channels % 8:
                 raise ValueError(f"{name}.base_channels: got {channels}, expected a positive multiple of 8")
         encoder, prior = self.encoder_config, self.prior_config
-        if self.image_size % 32:
-            raise ValueError(f"image_size: got {self.image_size}, expected a multiple of 32, which the trunk can halve")
+        if self.image_size == 0 and (line := next(self.frame_readers(), None)):
+            raise ValueError(f"{line} with image_size 0")
+        if self.image_size == 0 and self.vector_dim is None:
+            raise ValueError("vector_dim, image_size: got (None, 0), expected frames, vectors or both")
+        if self.image_size < 0 or self.image_size % 32:
+            expected = "a multiple of 32, which the trunk can halve, or 0 for no frames"
+            raise ValueError(f"image_size: got {self.image_size}, expected {expected}")
         if self.decoder_config.resolutions > 4:  # the coarsest has 4 pixels for the smallest frames
             raise ValueError(f"decoder_config.resolutions: got {self.decoder_config.resolutions}, expected 1 to 4")
         if not 0 < encoder.min_std < encoder.max_std:
@@ -196,6 +213,13 @@ class WorldModelConfig(Block):
         num_bins = self.head_config.num_bins
         if num_bins < 2:
             raise ValueError(f"head_config.num_bins: got {num_bins}, expected at least 2")
+
+    def frame_readers(self) -> Iterator[str]:
+        """Yield a line for every setting that only a model with frames can have."""
+        for key, value in WITHOUT_FRAMES.items():
+            block, _, name = key.partition(".")
+            if (found := getattr(getattr(self, block), name)) != value:
+                yield f"{key}: got {json.dumps(found)}, expected {json.dumps(value)}"
 
     @property
     def gradient_method(self) -> str:

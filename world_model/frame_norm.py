@@ -15,8 +15,8 @@ class FrameNorm(nn.Module):
 
     A pole is a few thin pixels on a constant floor: without the mean it changes the features by a few per cent, and the
     latent stays empty for a thousand updates. Both statistics are buffers: taken from the first training batch, moved
-    after each later one (`update`), constant in eval mode. So a forward pass is a pure function of weights, buffers and
-    inputs, and nothing is pooled over the time of the current chunk.
+    after each later one (`update`), constant in eval mode and for frames of size 0. So a forward pass is a pure
+    function of weights, buffers and inputs, and nothing is pooled over the time of the current chunk.
     """
 
     mean: Tensor
@@ -42,7 +42,7 @@ class FrameNorm(nn.Module):
     @torch.no_grad()
     def initialise(self, frames: Tensor) -> None:
         """Take the statistics of the first training batch [N, 3, 64, 64]; later calls and eval mode change nothing."""
-        if not self.training or self._is_known_initialised:
+        if not self.training or self._is_known_initialised or self.mean.numel() == 0:
             return
         mean, scale = self._statistics(frames)
         self.mean.copy_(torch.where(self.is_initialised, self.mean, mean))
@@ -53,7 +53,7 @@ class FrameNorm(nn.Module):
     @torch.no_grad()
     def update(self, frames: Tensor) -> None:
         """Move the statistics towards those of a training batch [N, 3, 64, 64], at the end of its forward pass."""
-        if not self.training:
+        if not self.training or self.mean.numel() == 0:
             return
         mean, scale = self._statistics(frames)
         # New tensors instead of in-place changes: the pending backward pass needs the current ones.

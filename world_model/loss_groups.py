@@ -37,11 +37,12 @@ GROUPS: Groups = {
     },
 }
 # Losses that are always present, and those that need a part of the model, a setting, a target, or several
-ALWAYS = ("recon_loss", "kl_z")
+ALWAYS = ("kl_z",)
 OF_PART = {
     "perceiver": ("vq_recon", "vq_commit", "next_token_ce"),
     "context_predictor": ("context_nll",),
     "attention": ("attention_kl", "attention_dynamics_loss", "attention_diversity", "slot_recon"),
+    "decoder": ("recon_loss",),
     "vector_decoder": ("vector_recon",),
     "teacher": ("gram_enc_loss",),
     "motion": ("motion_nll",),
@@ -61,6 +62,13 @@ BALANCED: Mapping[str, tuple[str, ...]] = {
 def terms(groups: Groups) -> list[str]:
     """Return the names of all losses in groups, in order."""
     return [term for group in groups.values() for term in group]
+
+
+def possible(given: Mapping[str, bool]) -> set[str]:
+    """Return the names of the losses, without the prior's own, that need no part, setting or target that is missing."""
+    needing = OF_PART | OF_SETTING | OF_TARGET
+    missing = [needing[name] for name, is_given in given.items() if not is_given]
+    return {*ALWAYS}.union(*needing.values()).difference(*missing)
 
 
 def select(names: Collection[str], extra: Groups) -> Groups:

@@ -7,7 +7,7 @@ x_t, x_t - x_{t-1} -> motion trunk -> posterior            with `encoder_config.
 x_t, g_t -> slot attention -> A_t ; its prior in dreams    pillar 4   attention_schema/
 losses -> three task gradients -> rotation                 pillar 5   multi_task_learning/
 [z_t, g_t, prior maps] -> decoder -> x̂_t
-v_t -> posterior ; [z_t, g_t] -> its decoder -> v̂_t       with `vector_dim`
+v_t -> posterior ; [z_t, g_t] -> its decoder -> v̂_t       with `vector_dim`; alone with `image_size` 0
 g_{t-k+1..t} -> u_t, every k rows -> prior, heads, actor   an extension: slow_latent.py
 
 Prior, recurrence and extra losses are chosen by name: parts.py. What `forward` returns: output.py.
@@ -30,7 +30,7 @@ from world_model.frame_norm import FrameNorm
 from world_model.frame_stack import last_frames, newest, push, stack_chunk
 from world_model.heads import ContinueHead, RewardHead
 from world_model.layers import check_sizes
-from world_model.loss_groups import ALWAYS, OF_PART, OF_SETTING, OF_TARGET, Groups, select
+from world_model.loss_groups import OF_PART, OF_SETTING, Groups, possible, select
 from world_model.motion import MotionTrunk
 from world_model.output import ModelOutput, Rollout
 from world_model.parts import extra_groups, extra_losses, make_dynamics, make_prior, make_slow_latent
@@ -77,8 +77,10 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         self.attention: AttentionSchema | None = None
         if attention.enabled:  # pillar 4
             self.attention = AttentionSchema(channels, carry_dim, latent_dim, attention)
-        base = config.decoder_config.base_channels
-        self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride, size)
+        self.decoder: Decoder | None = None
+        if size > 0:
+            base = config.decoder_config.base_channels
+            self.decoder = Decoder(config.feature_dim, attention.num_slots, base, encoder.stem_stride, size)
         self.reward_head = RewardHead(config.feature_dim, config.head_config)
         self.continue_head = ContinueHead(config.feature_dim, config.head_config)
         self.teacher = SlowTrunk(self.trunk, encoder.gram_fraction) if encoder.gram_fraction > 0 else None
@@ -95,10 +97,7 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
         given = {part: getattr(self, part) is not None for part in OF_PART}
         given |= {setting: getattr(self.config, setting) is not None for setting in OF_SETTING}
         given |= {"rewards": rewards, "is_terminal": is_terminal}
-        needing = OF_PART | OF_SETTING | OF_TARGET
-        names = {*ALWAYS, *self.prior.loss_names}.union(*needing.values())
-        names = names.difference(*(needing[name] for name, is_given in given.items() if not is_given))
-        return select(names, self.extra_groups)
+        return select({*self.prior.loss_names, *possible(given)}, self.extra_groups)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that the gradients of all losses reach: trunk, posterior and dynamics."""
@@ -493,6 +492,8 @@ class DPGMMVariationalRecurrentAutoencoder(nn.Module):
 
     def decode(self, states: State, maps: Tensor | None = None) -> Tensor:
         """Decode states [..., ·] to frames [..., 3, 64, 64] under maps [..., S, 8, 8] (None: the prior's maps)."""
+        if self.decoder is None:
+            return self.frame_norm.mean.expand(*states.latent.shape[:-1], 3, 0, 0)
         maps = self.prior_maps(states) if maps is None else maps
         frames = self.decoder(states.features.flatten(0, -2), maps.flatten(0, -4))
         return self.frame_norm.restore(frames).unflatten(0, states.latent.shape[:-1])

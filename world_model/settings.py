@@ -32,7 +32,7 @@ class Settings:
     one-line ValueError "key: got X, expected Y".
     """
 
-    least: ClassVar[int | None] = None  # lower bound of the block's whole numbers
+    least: ClassVar[int | None] = None  # lower bound of the block's whole numbers, unless a field has its own
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ class Settings:
             if is_dataclass(item.type):
                 value = from_mapping(item.type, value, f"{item.name}.")  # type: ignore[arg-type]
             else:
-                value = as_declared(item.name, value, item.type, self.least)
+                value = as_declared(item.name, value, item.type, item.metadata.get("least", self.least))
             object.__setattr__(self, item.name, value)
 
 

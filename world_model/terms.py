@@ -143,7 +143,12 @@ def reconstruction_terms(
     resolutions: int,
     generator: Generator | None,
 ) -> tuple[Tensor, Losses]:
-    """Return x̂ [B, T, 3, 64, 64] and its loss for a random `fraction` of the frames; the others are 0 in x̂."""
+    """Return x̂ [B, T, 3, 64, 64] and its loss for a random `fraction` of the frames; the others are 0 in x̂.
+
+    Without frames [B, T, 3, 0, 0] there is no loss.
+    """
+    if observations.shape[-1] == 0:
+        return observations, {}
     if fraction == 1.0:
         frames = decode(states, maps)
         return frames, {"recon_loss": losses.reconstruction_error(observations, frames, resolutions)}

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Generator, Tensor, nn
 
-from world_model.layers import ToBlocks, stem_scale
+from world_model.layers import GRID, ToBlocks, stem_scale
 from world_model.losses import choose_frames, gram_loss, spread
 
 
@@ -31,13 +31,21 @@ class ResidualPair(nn.Module):
         return inputs + self.body(inputs)
 
 
+class NoFeatures(nn.Module):
+    """The layers of a trunk without frames: [N, ·, 0, 0] -> features [N, 0, 8, 8], of which no channel is left."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return frames.new_zeros(len(frames), 0, GRID, GRID)
+
+
 class ConvTrunk(nn.Module):
     """A network from frames [N, 3 * frame_stack, 64, 64] (centred at 0) to features F [N, 4 * base_channels, 8, 8].
 
     stem_stride 2: three convs of stride 2, 64 -> 32 -> 16 -> 8. stem_stride 4: one conv of kernel 8 replaces the first
     two, 64 -> 16 -> 8, which takes little more than half the time on a CPU. stem_stride 8: one conv of kernel 16,
     which is faster still (docs/speed.md); it reads blocks of 4x4 pixels as channels, the same sums in a faster order.
-    Frames of another size, a multiple of 32, change the first conv alone, whose stride grows with them.
+    Frames of another size, a multiple of 32, change the first conv alone, whose stride grows with them. Size 0, no
+    frames, has no weights and no features.
 
     `halfway`: the features at 16x16, `half_channels` wide, on the way to those at 8x8.
     """
@@ -51,6 +59,9 @@ class ConvTrunk(nn.Module):
         image_size: int = 64,
     ) -> None:
         super().__init__()
+        if image_size == 0:
+            self.layers, self.out_channels, self.half_channels = nn.Sequential(NoFeatures()), 0, 0
+            return
         base, scale = base_channels, stem_scale(image_size)
         steps = {
             2: [(base, scale), (2 * base, 2), (4 * base, 2)],

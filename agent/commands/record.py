@@ -57,6 +57,8 @@ def prepare(arguments: list[str]) -> Job:
     agent = load_agent(options, planning)
     if kind != "record" and agent.config.algo != "aime":
         raise ValueError(f"{kind}: got a run of {agent.config.algo}, which has no world model, expected one of aime")
+    if kind != "record" and agent.config.env.size == 0:
+        raise ValueError(f"{kind}: got an agent of vectors alone (env.size 0), whose dreams have no frames to show")
     writers: dict[str, Callable[..., None]]
     writers = {"record": _write_episodes, "dream": _write_dream, "imagine": _write_imagination}
     return lambda: _write(partial(writers[kind], agent, path, options), path)

@@ -44,6 +44,8 @@ def prepare(arguments: list[str]) -> Job:
 
     if not isinstance(agent, Agent):
         raise ValueError(f"report: got a run of {agent.config.algo}, which has no world model, expected one of aime")
+    if agent.config.env.size == 0:
+        raise ValueError("report: got an agent of vectors alone (env.size 0), expected one that sees frames")
     load_run(options.logdir)  # a folder without metrics is refused before an episode is played
     return lambda: _report(agent, path, options)
 

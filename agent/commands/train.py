@@ -249,9 +249,11 @@ def _evaluation_note(config: "Config", action_dim: int, vector_dim: int | None) 
 
 
 def _origins(asked: _Run) -> list[str]:
-    """Return lines about what a run begins with, and about evaluations where it steps no environment."""
+    """Return lines about what a run sees and begins with, and about evaluations where it steps no environment."""
     config, payload, *_, start, dataset = asked
     lines = []
+    if config.env.size == 0:
+        lines.append("env.size 0: vectors alone; pillars 1 and 4, which read frames, are off")
     if start is not None and payload is None:
         lines.append(f"starting from {start.name}")
     if dataset is not None and payload is None:

@@ -21,7 +21,7 @@ class EnvConfig(Settings):
 
     num_envs: int = 1  # parallel environments; several run in one worker process each
     action_repeat: int = 2  # env_frames for which each action is repeated; their rewards are summed
-    size: int = 64  # side of the frames, pixels, a multiple of 32
+    size: int = 64  # side of the frames, pixels, a multiple of 32; 0: none, the agent sees vectors alone
     render: Literal["standard", "fast"] = "standard"  # profile: fast omits shadows, reflections and multisampling
     camera: int | str | None = None  # camera of the suite's model, by number or name; null: Dreamer's
     kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment itself, such as {time_limit: 5}
@@ -293,6 +293,8 @@ class Config(Settings):
         self._check_target_std()
         self._check_optimizer()
         self._check_collectors()
+        if self.env.size == 0:
+            self._check_vectors_alone()
         if self.algo != "aime" and self.env.vector is not False:
             got = "null" if self.env.vector is None else "true"
             raise ValueError(f"env.vector: got {got} with algo {self.algo}, expected false: it sees frames alone")
@@ -308,6 +310,15 @@ class Config(Settings):
             raise ValueError(f"world_model.vector_dim: got {expected}, expected {came}, the numbers of {self.task}")
         return replace(self, world_model=replace(model, vector_dim=vector_dim))
 
+    def _check_vectors_alone(self) -> None:
+        """Raise ValueError if something needs the frames that there are not."""
+        if self.algo != "aime":
+            raise ValueError(f"env.size: got 0 with algo {self.algo}, expected frames: it sees nothing else")
+        if self.env.vector is False:
+            raise ValueError("env.size, env.vector: got 0 and false, expected frames, vectors or both")
+        if line := next(self.world_model.frame_readers(), None):
+            raise ValueError(f"world_model.{line} with env.size 0")
+
     @property
     def update_round(self) -> int:
         """The updates after which their work repeats: solves of gradient balancing, steps of actor and critic."""
@@ -316,8 +327,8 @@ class Config(Settings):
 
     def _check_replay(self) -> None:
         """Raise ValueError if frames or samples of the replay are out of range, or too short for the model."""
-        if not 32 <= self.env.size <= MOST_SIZE or self.env.size % 32:
-            expected = f"a multiple of 32 up to {MOST_SIZE}, which the trunk can halve"
+        if not 0 <= self.env.size <= MOST_SIZE or self.env.size % 32:
+            expected = f"a multiple of 32 up to {MOST_SIZE}, which the trunk can halve, or 0 for vectors alone"
             raise ValueError(f"env.size: got {self.env.size}, expected {expected}")
         if self.replay.recency < 0:
             raise ValueError(f"replay.recency: got {self.replay.recency}, expected a number of at least 0")
@@ -335,7 +346,8 @@ class Config(Settings):
             raise ValueError(f"{names}: got {clocks}, expected the slow clock to tick within a chunk")
         half = self.env.size // 2
         if not 0 <= self.replay.shift <= half:
-            raise ValueError(f"replay.shift: got {self.replay.shift}, expected 0 to {half} pixels, half a frame")
+            got = f"{self.replay.shift} with env.size {self.env.size}"
+            raise ValueError(f"replay.shift: got {got}, expected 0 to {half} pixels, half a frame")
         lengths = (self.replay.sample_length, self.replay.capacity_steps)
         if lengths[0] > lengths[1]:
             raise ValueError(

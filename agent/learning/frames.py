@@ -19,11 +19,19 @@ def to_observation(
     """Convert what one environment shows, or a batch, to uint8 [N, side, side, 3] and float32 [N, V] or None.
 
     Also return whether it was one environment's. With a `vector_dim` V it is a dict of one image, as in `to_images`,
-    and of vectors, which are joined in the order of their names; without, it is the image. ValueError for others.
+    and of vectors, which are joined in the order of their names, or with side 0 a vector alone; without, it is the
+    image. ValueError for others.
     """
     if vector_dim is None:
         images, is_single = to_images(observation, side)
         return images, None, is_single
+    if side == 0:
+        given = np.asarray(observation)
+        if given.ndim not in (1, 2) or given.size == 0:
+            came = "a dict" if isinstance(observation, Mapping) else f"{given.dtype} {list(given.shape)}"
+            raise ValueError(f"observation: got {came}, expected a vector [{vector_dim}], or a batch of them")
+        vectors = to_vectors({"vector": given}, len(np.atleast_2d(given)), vector_dim)
+        return np.zeros((len(vectors), 0, 0, 3), np.uint8), vectors, given.ndim == 1
     if not isinstance(observation, Mapping):
         raise ValueError(f"observation: got {type(observation).__name__}, expected a dict of an image and of vectors")
     entries = dict(observation)
@@ -64,7 +72,8 @@ def to_vectors(entries: Mapping[str, Any], count: int, vector_dim: int) -> NDArr
         came.append(part.reshape(count, -1))
     vectors = np.concatenate(came, 1).astype(np.float32) if came else np.zeros((count, 0), np.float32)
     if vectors.shape[1] != vector_dim:
-        raise ValueError(f"observation: got {vectors.shape[1]} numbers beside each image, expected {vector_dim}")
+        got = f"{vectors.shape[1]} numbers in {', '.join(parts) or 'no vector'}"
+        raise ValueError(f"observation: got {got}, expected {vector_dim} of each environment")
     if not np.isfinite(vectors).all():
         raise ValueError(f"observation: got numbers that are not finite in {', '.join(parts)}, expected {expected}")
     return vectors

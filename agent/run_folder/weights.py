@@ -55,7 +55,8 @@ def _spaces(action_dim: int, is_discrete: bool, config: Config) -> str:
     actions = "discrete actions" if is_discrete else "continuous action dimensions"
     vector_dim = config.world_model.vector_dim
     beside = "" if vector_dim is None else f" with vectors of {vector_dim} numbers"
-    return f"{action_dim} {actions} and frames of {config.env.size} pixels{beside}"
+    frames = f"frames of {config.env.size} pixels" if config.env.size else "no frames"
+    return f"{action_dim} {actions} and {frames}{beside}"
 
 
 def weights_of(agent: Agent, averaged: bool = True) -> Weights:

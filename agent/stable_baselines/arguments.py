@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from world_model.settings import as_declared, unknown_key
 
-_POLICIES = ("CnnPolicy", "CnnLstmPolicy", "MultiInputPolicy")  # all mean our only policy: frames and a memory
+_POLICIES = ("CnnPolicy", "CnnLstmPolicy", "MultiInputPolicy")  # all mean our only policy, which has a memory
 _OF_VECTORS = ("MlpPolicy", "MlpLstmPolicy")
 OURS = {  # Stable-Baselines3's settings -> their equivalents here
     "batch_size": "replay.batch_size",
@@ -56,8 +56,8 @@ def _is_policy(first: Any, others: tuple[Any, ...], settings: Mapping[str, Any])
 def _check_policy(policy: Any) -> None:
     name = policy if isinstance(policy, str) else getattr(policy, "__name__", repr(policy))
     if name in _OF_VECTORS:
-        reason = "the agent sees frames (the task 'gym:<id>' renders environments without them)"
-        raise ValueError(f"policy: got '{name}', expected 'CnnPolicy': {reason}")
+        reason = "the environment decides whether the agent sees frames or a vector"
+        raise ValueError(f"policy: got '{name}', expected 'CnnPolicy' or none: {reason}")
     if not isinstance(policy, str):
         raise ValueError(f"policy: got {name}, expected 'CnnPolicy'; settings of world_model and behavior shape it")
     if policy not in _POLICIES:

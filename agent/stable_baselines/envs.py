@@ -73,8 +73,9 @@ def task_envs(
 def task_of(env: GymEnv) -> tuple[str, dict[str, Any]]:
     """Return the task of an existing environment, and its settings `env.*`.
 
-    Our environments know both. For others the task is "gym:" and their id, or their class without one, and a step is
-    one env_frame. A one-line ValueError if it is no environment, or stacks or normalizes its frames.
+    Our environments know both. For others the task is "gym:" and their id, or their class without one, a step is one
+    env_frame, and where the observation is a vector there are no frames. A one-line ValueError if it is no environment,
+    or stacks or normalizes its frames.
     """
     _check_kind(env)
     count = env.num_envs if isinstance(env, VecEnv) else 1
@@ -83,7 +84,15 @@ def task_of(env: GymEnv) -> tuple[str, dict[str, Any]]:
         name = made["task"] if is_task(made["task"]) else f"{GYM_PREFIX}{made['task']}"
         return name, {"num_envs": count} | {key: value for key, value in made.items() if key != "task"}
     kind = type(env if isinstance(env, VecEnv) else env.unwrapped).__name__
-    return f"{GYM_PREFIX}{spec.id if spec is not None else kind}", {"num_envs": count, "action_repeat": 1}
+    own = {"num_envs": count, "action_repeat": 1} | (
+        {"size": 0, "vector": True} if _is_vector_alone(env.observation_space) else {}
+    )
+    return f"{GYM_PREFIX}{spec.id if spec is not None else kind}", own
+
+
+def _is_vector_alone(observations: Space[Any]) -> bool:
+    """Return whether these are single vectors, without frames."""
+    return is_vector(observations) and len(observations.shape or ()) == 1
 
 
 def _attribute(env: GymEnv, name: str) -> Any:
@@ -164,11 +173,13 @@ def _check_kind(env: Any) -> None:
 
 
 def check_spaces(observations: Space[Any], actions: Space[Any]) -> None:
-    """Raise a one-line ValueError unless these are frames and actions that the agent can use."""
+    """Raise a one-line ValueError unless these are frames or vectors, and actions, that the agent can use."""
     parts = observations.spaces if isinstance(observations, Dict) else {"image": observations}
     images = [part for part in parts.values() if not is_vector(part)]
-    if len(images) != 1 or not is_image_space(images[0]) or not is_image(images[0]):
-        frames = f"frames Box(0, 255, (H, W, 3), uint8); the task '{GYM_PREFIX}<id>' renders environments without them"
+    has_image = len(images) == 1 and is_image_space(images[0]) and is_image(images[0])
+    if not has_image and not _is_vector_alone(observations):
+        frames = "frames Box(0, 255, (H, W, 3), uint8), a vector Box(low, high, (V,)), or a Dict of both; the task "
+        frames += f"'{GYM_PREFIX}<id>' renders environments without frames"
         raise ValueError(f"env: got observations {_brief(observations)}, expected {frames}")
     Actions(actions)
 
@@ -234,10 +245,9 @@ def _space_of(values: Mapping[str, Any]) -> Space[Any]:
 def run_spaces(action_dim: int, is_discrete: bool, size: int, vector_dim: int | None) -> dict[str, Any]:
     """Return the spaces of a run's environments as plain values, channels first as Stable-Baselines3 wraps them."""
     actions = OneHot(action_dim) if is_discrete else Box(-1.0, 1.0, (action_dim,), np.float32)
-    frames: Space[Any] = Box(0, 255, (3, size, size), np.uint8)
-    if vector_dim is not None:
-        frames = Dict(image=frames, vector=Box(-np.inf, np.inf, (vector_dim,), np.float32))
-    return {"observation_space": space_to_plain(frames), "action_space": space_to_plain(actions)}
+    frames, vectors = Box(0, 255, (3, size, size), np.uint8), Box(-np.inf, np.inf, (vector_dim or 0,), np.float32)
+    seen = frames if vector_dim is None else vectors if size == 0 else Dict(image=frames, vector=vectors)
+    return {"observation_space": space_to_plain(seen), "action_space": space_to_plain(actions)}
 
 
 def _brief(space: Space[Any]) -> str:

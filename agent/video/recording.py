@@ -94,8 +94,8 @@ def record(
 
 
 def _player(agent: TrainedPlayer) -> Player:
-    """Return who plays: the agent, or one that also keeps the frames that its plans expect."""
-    if isinstance(agent, Agent) and agent.planner is not None:
+    """Return who plays: the agent, or one that also keeps the frames that its plans expect, if it sees any."""
+    if isinstance(agent, Agent) and agent.planner is not None and agent.config.env.size > 0:
         return ForeseeingPlayer(agent)
     return agent
 

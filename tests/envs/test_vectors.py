@@ -64,7 +64,17 @@ def test_the_suites_own_observations_come_in_their_order_beside_the_same_frames(
 
 
 @pytest.mark.filterwarnings("ignore:.*infinity")
-@pytest.mark.parametrize("env", [CountingEnv(vector=True), ReachingEnv(vector=True, axes=2), GymPixels(Robot)], ids=str)
+@pytest.mark.parametrize(
+    "env",
+    [
+        CountingEnv(vector=True),
+        ReachingEnv(vector=True, axes=2),
+        ReachingEnv(size=0, vector=True),
+        GymPixels(Robot),
+        GymPixels(Robot, size=0, vector=True),
+    ],
+    ids=str,
+)
 def test_gymnasium_takes_them_for_environments(env):
     check_env(env, skip_render_check=True)
 
@@ -153,6 +163,58 @@ def test_an_environment_that_begins_elsewhere_measures_the_same():
     empty, _ = again.reset()
     assert again.observation_space.contains(empty)
     assert not empty["vector"].any()
+
+
+@pytest.mark.parametrize("source", ["walker_walk", "reaching", "counting", Robot])
+def test_vectors_alone_are_those_beside_frames(source, monkeypatch):
+    """Nothing is drawn for them, so that GL need not work."""
+    make = make_env if isinstance(source, str) else GymPixels
+    beside = make(source, vector=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("envs.rendering._context_failure", lambda _: "no GL")
+        env = make(source, size=0, vector=True)
+    for found, expected in zip(seen(env), seen(beside), strict=True):
+        assert env.observation_space.contains(found)
+        np.testing.assert_array_equal(found, expected["vector"])
+    assert (env.made_with["size"], env.render().shape) == (0, (64, 64, 3))
+    np.testing.assert_array_equal(env.render_frame(48), beside.render_frame(48))
+    env.begin_at(EpisodeStart(1, None))
+    np.testing.assert_array_equal(env.reset()[0], np.zeros_like(found))
+    for one in (env, beside):
+        one.close()
+
+
+def test_an_environment_that_cannot_draw_has_its_vector(caplog):
+    for name in ("Blind-v0", "Lacking-v0"):
+        task = f"gym:tests.envs.pixel_worlds:pixel_worlds/{name}"
+        with pytest.raises(ValueError, match=r"^task: got "):
+            make_env(task)
+        with Driver(make_vector_env(task, size=0)) as driver:
+            row = driver.tick(lambda step: np.zeros((1, 2)))
+        assert (row.image.shape, row.vector.shape, driver.vector_dim) == ((1, 0, 0, 3), (1, 4), 4)
+    assert "there are no videos" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "line"),
+    [
+        (
+            "reaching",
+            {"vector": False},
+            "size: got 0 for 'reaching' without a vector, expected frames, vectors .* or both",
+        ),
+        ("walker_walk", {"vector": False}, "size: got 0 for 'walker_walk' without a vector, expected frames, vectors"),
+        (
+            "gym:tests.envs.pixel_worlds:pixel_worlds/Seen-v0",
+            {},
+            "env.size: got 0 for .*, expected frames: its observations",
+        ),
+        ("reaching", {"size": -1}, "size: got -1, expected"),
+    ],
+)
+def test_neither_frames_nor_vectors_is_one_line(task, settings, line):
+    with pytest.raises(ValueError, match=f"^{line}"):
+        make_env(task, **{"size": 0, **settings})
 
 
 def test_frames_alone_are_what_they_were():

@@ -92,7 +92,7 @@ def test_a_foreign_dataset_is_read_and_an_open_end_is_a_time_limit():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"pixels": Box(-1, 1, (7,))}, "observations: got Box.*expected frames uint8"),
+        ({"pixels": Box(-1, 1, (7, 7))}, "observations: got Box.*expected frames uint8"),
         ({"space": Box(-2, 2, (2,))}, r"actions: got Box\(-2.0, 2.0.*expected \[A\] from -1 to 1"),
         ({"space": Box(-1, 1, (1, 2))}, "actions: got Box"),
     ],

@@ -1,6 +1,7 @@
 """Vectors in rows: stored and sampled with their own row, in files bit for bit, and absent where there are none."""
 
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -98,6 +99,27 @@ def test_other_vectors_are_refused(vector: np.ndarray | None, vector_dim: int | 
     assert len(buffer) == 0
 
 
+def alone(episode: Episode) -> Episode:
+    """The numbers of the frame, without the frame."""
+    return with_vector(episode)._replace(image=np.zeros((len(episode.reward), 0, 0, 3), np.uint8))
+
+
+def test_vectors_alone_are_rows_like_others(tmp_path: Path) -> None:
+    episodes, path = [alone(make_episode(n)) for n in (9, 5)], tmp_path / "a.npz"
+    for episode in episodes:
+        assert_same(decode(encode(episode, {}))[0], episode)
+        np.savez(path, vectors=episode.vector, action=episode.action[:-1], reward=episode.reward[1:])  # type: ignore[arg-type]
+        assert_same(read_npz(path), episode)
+    buffer = make_buffer(image_shape=(0, 0, 3), vector_dim=V, memmap_folder=tmp_path)
+    for episode in episodes:
+        buffer.add_episode(episode)
+    assert buffer.row_bytes == 4 * V + 4 * ACTION_DIM + 4 + 3
+    for found, episode in zip(buffer.episodes(), episodes, strict=True):
+        assert_same(found, episode)
+    with pytest.raises(ValueError, match=r"header: image: got shape \[9, 0, 4, 3\], expected sizes above 0, 9 first"):
+        decode(encode(episodes[0]._replace(image=np.zeros((9, 0, 4, 3), np.uint8)), {}))
+
+
 def test_npz_files_may_have_them(tmp_path: Path) -> None:
     episode, path = with_vector(make_episode(5)), tmp_path / "a.npz"
     arrays = {"image": episode.image, "action": episode.action[:-1], "reward": episode.reward[1:]}
@@ -111,12 +133,15 @@ def test_npz_files_may_have_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("h5py") is None, reason="needs the extra `data`")
-def test_minari_datasets_hold_them_beside_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "size"), [(with_vector, 4), (alone, 0)])
+def test_minari_datasets_hold_them(
+    rows: Callable[[Episode], Episode], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from replay.minari_format import MinariDataset, write_minari
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    episodes = [with_vector(make_episode(n)) for n in (5, 9)]
-    space = observation_space(4, V)
+    episodes = [rows(make_episode(n)) for n in (5, 9)]
+    space = observation_space(size, V)
     assert write_minari("toy-v0", iter(episodes), space, ACTION_DIM, False, {}) == 2
     for (_, found), episode in zip(MinariDataset("toy-v0").episodes(), episodes, strict=True):
         assert_same(found, episode)

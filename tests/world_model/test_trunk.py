@@ -37,7 +37,7 @@ def test_every_pixel_of_a_frame_of_any_size_is_seen_and_drawn(stem_stride: int, 
     assert (drawn[0] != drawn[1]).any(0).all()
 
 
-@pytest.mark.parametrize("size", [0, 33, 80])
+@pytest.mark.parametrize("size", [-32, 33, 80])
 def test_a_size_that_the_trunk_cannot_halve_is_named(size: int) -> None:
     with pytest.raises(ValueError, match=rf"^env\.size: got {size}, expected a multiple of 32 up to 256, which"):
         make_config("debug", "counting", {"env.size": size})

@@ -16,7 +16,7 @@ class Posterior(nn.Module):
     """The posterior network in two parts: the frame's share of the first layer is computed before the recurrence.
 
     `project`: features F [..., Cf, 8, 8], context [..., C] -> [..., P], in parallel over all frames; with a
-    `vector_dim` also of vectors [..., V].
+    `vector_dim` also of vectors [..., V], or of nothing else where there are no features (Cf = 0).
     `forward`: projected [N, P], carry [N, H] -> mean [N, D], std [N, D] in [min_std, max_std].
     With `uses_carry=False` the carry is ignored: q(z|x,c). Means start at full scale and stds low (0.28): at N(0, 1)
     the latent starts as noise that the decoder learns to ignore, and it stayed empty for twice as long.
@@ -33,9 +33,12 @@ class Posterior(nn.Module):
     ) -> None:
         super().__init__()
         embedding_dim, hidden_dim = config.embedding_dim, config.hidden_dim
-        squeezed = max(feature_channels // 4, 1)
-        self.squeeze = nn.Sequential(nn.Conv2d(feature_channels, squeezed, 1), nn.SiLU())
-        self.embed = nn.Sequential(nn.Linear(squeezed * 64, embedding_dim), nn.LayerNorm(embedding_dim), nn.SiLU())
+        if feature_channels == 0:
+            self.squeeze, self.embed, embedding_dim = nn.Sequential(), nn.Sequential(), 0
+        else:
+            squeezed = max(feature_channels // 4, 1)
+            self.squeeze = nn.Sequential(nn.Conv2d(feature_channels, squeezed, 1), nn.SiLU())
+            self.embed = nn.Sequential(nn.Linear(squeezed * 64, embedding_dim), nn.LayerNorm(embedding_dim), nn.SiLU())
         self.frame_part = nn.Linear(embedding_dim + context_dim, hidden_dim)
         self.carry_part = nn.Linear(carry_dim, hidden_dim, bias=False) if config.uses_carry else None
         self.norm = nn.LayerNorm(hidden_dim)

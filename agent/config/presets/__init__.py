@@ -19,11 +19,14 @@ from typing import Any
 from agent.config.files import parse_value, read_yaml
 from agent.config.nested import flatten, merge
 from agent.config.settings import Config, EnvConfig
+from world_model.config import WITHOUT_FRAMES
 from world_model.settings import as_declared, declared, from_mapping, unknown_key
 
 PRESET_FOLDER = Path(__file__).parent
 SIZE_FILE, TASK_FILE = PRESET_FOLDER / "sizes.yaml", PRESET_FOLDER / "tasks.yaml"
 ALIASES = {"seed": "reference"}  # earlier names of presets, still used by older runs and scripts
+VECTORS_ALONE: dict[str, Any] = {f"world_model.{key}": value for key, value in WITHOUT_FRAMES.items()}
+VECTORS_ALONE |= {"env.vector": True, "replay.shift": 0}  # what `env.size` 0 means for all settings that are not given
 NOTED = {"started_from": "--from", "offline_data": "--offline"}  # settings that an option of `train` notes
 
 
@@ -59,7 +62,8 @@ def load_preset(
 ) -> dict[str, Any]:
     """Return a preset's nested settings for a task: its own, then those of matching rows of tasks and of `size`.
 
-    Nested or dotted `overrides` win over them; `per_frame` adds what then follows from the action repeat.
+    Nested or dotted `overrides` win over them; `env.size` 0 among these switches off, before the others, what needs
+    frames. `per_frame` adds what then follows from the action repeat.
     ValueError, with the nearest known name, for an unknown preset or size.
     """
     file = ALIASES.get(name, name)
@@ -74,7 +78,10 @@ def load_preset(
                 values = merge(values, row)
     if size is not None:
         values = merge(values, load_size(size))
-    values = merge(values | {"preset": name, "task": task, "size": size}, overrides or {})
+    values |= {"preset": name, "task": task, "size": size}
+    if dict(flatten(overrides or {})).get("env.size") == 0:
+        values = merge(values, VECTORS_ALONE)
+    values = merge(values, overrides or {})
     if values.get("algo", "aime") != "aime" and values["env"].get("vector") is None:  # baselines see frames alone
         values = merge(values, {"env.vector": False})
     return values if per_frame is None else _with_repeat(values, **per_frame)

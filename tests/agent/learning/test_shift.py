@@ -30,5 +30,5 @@ def test_updates_see_shifted_frames() -> None:
 
 @pytest.mark.parametrize("pixels", [-1, 33])
 def test_a_shift_out_of_range_is_named(pixels: int) -> None:
-    with pytest.raises(ValueError, match=rf"replay\.shift: got {pixels}, expected 0 to 32 pixels"):
+    with pytest.raises(ValueError, match=rf"replay\.shift: got {pixels} with env.size 64, expected 0 to 32 pixels"):
         make_config("debug", "counting", {"replay.shift": pixels})

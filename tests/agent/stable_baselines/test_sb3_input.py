@@ -23,8 +23,8 @@ class Grey(gymnasium.Env):
     observation_space, action_space = Box(0, 255, (64, 64, 1), np.uint8), Box(-1.0, 1.0, (2,))
 
 
-class Vector(gymnasium.Env):
-    observation_space, action_space = Box(-1.0, 1.0, (4,)), Box(-1.0, 1.0, (2,))
+class Floats(gymnasium.Env):
+    observation_space, action_space = Box(-1.0, 1.0, (4, 4)), Box(-1.0, 1.0, (2,))
 
 
 def with_actions(space):
@@ -34,7 +34,7 @@ def with_actions(space):
 
 
 @pytest.mark.parametrize(("env", "line"), [
-    (lambda: Vector(), r"env: got observations Box\(-1, 1, \(4,\), float32\), expected frames"),
+    (lambda: Floats(), r"env: got observations Box\(-1, 1, \(4, 4\), float32\), expected frames .*, a vector .* or a"),
     (lambda: VecFrameStack(DummyVecEnv([counting]), 3), r"env: got observations Box\(0, 255, \(64, 64, 9\), uint8\)"),
     (lambda: VecFrameStack(DummyVecEnv([Grey]), 3), r"\(64, 64, 3\), uint8\) of a frame stack, expected single frames"),
     (lambda: FrameStackObservation(counting(), 3), r"\(3, 64, 64, 3\), uint8\) of a frame stack, expected single"),
@@ -44,7 +44,7 @@ def with_actions(space):
     (lambda: CountingEnv, "^env: got <class 'envs.counting.CountingEnv'>, expected a gymnasium.Env"),
     (lambda: with_actions(gymnasium.spaces.MultiBinary(3)), r"env: got actions MultiBinary\(3\), expected a Box"),
     (lambda: with_actions(Box(-np.inf, np.inf, (2,))), r"env: got actions Box\(-inf, inf, .* expected a Box with"),
-    (lambda: "Pendulum-v1", r"env: got observations Box.*'gym:<id>' renders"),
+    (lambda: "FrozenLake-v1", r"env: got observations Discrete.*'gym:<id>' renders"),
     (lambda: "Pendulun-v1", "the nearest one is .*Pendulum-v1"),
     (lambda: "gym:Pendulun-v1", "the nearest one is 'gym:Pendulum-v1'"),
 ])  # fmt: skip
@@ -136,7 +136,7 @@ def test_the_policy_may_come_first(arguments, named):
 
 
 @pytest.mark.parametrize(("policy", "line"), [
-    ("MlpPolicy", "^policy: got 'MlpPolicy', expected 'CnnPolicy': the agent sees frames"),
+    ("MlpPolicy", "^policy: got 'MlpPolicy', expected 'CnnPolicy' or none: the environment decides"),
     (SacMlpPolicy, "^policy: got SACPolicy, expected 'CnnPolicy'; settings of world_model and behavior shape it$"),
     ("CnnPolcy", "^unknown policy 'CnnPolcy'; the nearest known one is 'CnnPolicy'$"),
     ("cnnpolicy", "^unknown policy 'cnnpolicy'; the nearest known one is"),

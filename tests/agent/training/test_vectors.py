@@ -1,4 +1,4 @@
-"""Vectors from environment to agent: aligned, learned, resumed bit for bit, carried by every door, or one line."""
+"""Vectors from environment to agent, beside frames or alone: aligned, learned, resumed bit for bit, at every door."""
 
 import json
 
@@ -9,6 +9,7 @@ import torch
 from gymnasium.spaces import Box, Dict
 
 from agent import AIME, Agent, Trainer, load, make_config
+from agent.config.files import load_config
 from agent.evaluation.episodes import evaluate
 from agent.run_folder.checkpoint import load_newest
 from agent.run_folder.contents import check_run
@@ -19,7 +20,7 @@ from envs.counting import decode_frame
 from replay import EpisodeStore, episode_file
 from run_agent import main
 from tests.agent.training.payloads import assert_same_run
-from tests.envs.pixel_worlds import World, image_space
+from tests.envs.pixel_worlds import VECTOR, World, image_space
 
 # Episodes of reaching have 26 rows; the second one runs when the run is stopped, and updates have begun.
 SHORT = {"env.vector": True, "env.num_envs": 1, "env_frames": 60, "replay.prefill_frames": 32, "train.train_ratio": 4}
@@ -54,16 +55,17 @@ def test_a_chunks_vector_is_that_of_its_frame(tmp_path):
     assert {"vector_ratio", "recon_loss"} <= learned[-1].keys()
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
+@pytest.fixture(scope="module", params=[64, 0], ids=["beside frames", "alone"])
+def straight(request, tmp_path_factory):
     """The folder of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("straight")
-    train(folder)
+    train(folder, env__size=request.param)
     return folder
 
 
 def test_a_run_resumes_bit_for_bit(tmp_path, straight):
     """The stop comes with an update in the middle of an episode."""
+    size = load_config(straight / "config.yaml").env.size
 
     class Stopping(Agent):
         def update(self, chunk):
@@ -73,10 +75,10 @@ def test_a_run_resumes_bit_for_bit(tmp_path, straight):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agent.training.trainer.Agent", Stopping)
-        trainer = Trainer(make_config("debug", "reaching", SHORT), tmp_path, quiet=True)
+        trainer = Trainer(make_config("debug", "reaching", SHORT | {"env.size": size}), tmp_path, quiet=True)
         trainer.run()
     assert (trainer.agent.updates, trainer.replay.num_staged > 1) == (3, True)
-    train(tmp_path, resume=True)
+    train(tmp_path, resume=True, env__size=size)
     assert_same_run(straight, tmp_path)
 
 
@@ -126,7 +128,7 @@ def test_predict_takes_the_dict_that_the_environment_gives(agent):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"vector": np.zeros(3)}, "got 3 numbers beside each image, expected 2"),
+        ({"vector": np.zeros(3)}, "got 3 numbers in vector, expected 2 of each environment"),
         ({"vector": np.array([0, np.nan])}, "got numbers that are not finite in vector, expected 1 x 2 finite numbers"),
         ({"vector": "left"}, r"got <U4 \[\] in 'vector', expected 1 x 2 finite numbers"),
         ({"image": np.zeros(5)}, "got 0 images in a dict of image, vector, expected one"),
@@ -138,6 +140,24 @@ def test_predict_refuses_other_observations(agent, changes, line):
     observation = {"image": np.zeros((64, 64, 3), np.uint8), "vector": np.zeros(2, np.float32)}
     with pytest.raises(ValueError, match=f"^observation: {line}$"):
         agent.predict(observation["image"] if changes is None else observation | changes)
+
+
+def test_predict_takes_a_vector_alone():
+    agent = Agent(make_config("debug", "reaching", SHORT | {"env.size": 0}).with_vector(2), 1, "cpu")
+    observation, _ = make_env("reaching", size=0).reset(seed=1)
+    single, _ = agent.predict(observation, deterministic=True)
+    batch, _ = agent.predict(np.stack([observation, observation + 1.0]), deterministic=True)
+    assert (single.shape, batch.shape) == ((1,), (2, 1))
+    np.testing.assert_allclose(batch[0], single, atol=1e-5)
+    assert batch[0] != batch[1]
+    for other, line in (
+        ({"vector": observation}, r"got a dict, expected a vector \[2\], or a batch of them"),
+        (np.zeros((64, 64, 3), np.uint8), r"got uint8 \[64, 64, 3\], expected a vector \[2\], or a batch of them"),
+        (np.zeros(3), "got 3 numbers in vector, expected 2 of each environment"),
+        (np.array([0, np.nan]), "got numbers that are not finite in vector, expected 1 x 2 finite numbers"),
+    ):
+        with pytest.raises(ValueError, match=f"^observation: {line}$"):
+            agent.predict(other)
 
 
 def test_an_agent_and_an_environment_of_other_vectors(agent):
@@ -171,6 +191,13 @@ class Robot(World):
         return {"eye": np.full((16, 16, 3), shown, np.uint8), "arm": arm, "wheel": wheel}
 
 
+class VectorWorld(World):
+    """Its observation is a vector."""
+
+    def __init__(self):
+        super().__init__(VECTOR)
+
+
 @pytest.mark.parametrize("is_vector_env", [False, True])
 def test_as_an_algorithm_of_stable_baselines(tmp_path, is_vector_env):
     from stable_baselines3.common.vec_env import DummyVecEnv
@@ -190,6 +217,20 @@ def test_as_an_algorithm_of_stable_baselines(tmp_path, is_vector_env):
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    "env", [VectorWorld, lambda: make_env("reaching", size=0, vector=True)], ids=["theirs", "ours"]
+)
+def test_an_environment_of_vectors_alone_under_stable_baselines(tmp_path, env):
+    settings = {"replay": {"prefill_frames": 20, "capacity_steps": 500}}
+    model = AIME(env(), preset="debug", seed=1, device="cpu", **settings).learn(40)
+    assert (model.config.env.size, model.config.world_model.perceiver_config.enabled) == (0, False)
+    assert model.agent.updates > 0
+    model.save(tmp_path / "model")
+    observation = model.env.reset()
+    ours, theirs = (one.predict(observation, deterministic=True)[0] for one in (model, AIME.load(tmp_path / "model")))
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_baselines_see_frames_alone(capsys):
     assert make_config("debug", "counting", {"algo": "ppo"}).env.vector is False
     line = refused(capsys, "train", "--preset=debug", "--algo=sac", "--env.vector=true")
@@ -203,6 +244,66 @@ def test_a_task_without_a_vector(tmp_path, capsys):
         "env.vector: got true for 'gym:tests.envs.pixel_worlds:pixel_worlds/Seen-v0', expected false: "
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["--env.vector=false"], "env.size, env.vector: got 0 and false, expected frames, vectors or both"),
+        (["--algo=sac"], "env.size: got 0 with algo sac, expected frames: it sees nothing else"),
+        (["--replay.shift=4"], "replay.shift: got 4 with env.size 0, expected 0 to 0 pixels, half a frame"),
+        (
+            ["--world_model.perceiver_config.enabled=true"],
+            "world_model.perceiver_config.enabled: got true, expected false with env.size 0",
+        ),
+        (
+            ["--world_model.encoder_config.motion_dim=4"],
+            "world_model.encoder_config.motion_dim: got 4, expected null with env.size 0",
+        ),
+    ],
+)
+def test_what_needs_frames_is_refused_without_them(tmp_path, capsys, settings, line):
+    given = "train", "--task=reaching", "--preset=debug", "--env.size=0", f"--logdir={tmp_path / 'run'}"
+    assert refused(capsys, *given, *settings) == line
+    assert not (tmp_path / "run").exists()
+
+
+def test_vectors_alone_through_the_public_doors(tmp_path, capsys, monkeypatch):
+    """Train, evaluate, film, export, collect, learn from what was collected, and what there is no frame for."""
+    monkeypatch.chdir(tmp_path)
+    run, data = tmp_path / "run", tmp_path / "data"
+    quick = ["--train.video_frames=0", "--train.eval_every=1000", "--env_frames=60", "--replay.prefill_frames=32"]
+    train_on = ["train", "--task=reaching", "--preset=debug", "--env.num_envs=1", "--size=10m", *quick]
+    small = ["--world_model.hidden_dim=16", "--behavior.hidden_dim=16"]
+    assert main([*train_on, *small, "--env.size=0", f"--logdir={run}"]) == 0
+    assert "env.size 0: vectors alone; pillars 1 and 4, which read frames, are off" in capsys.readouterr().out
+    config = load_config(run / "config.yaml")
+    assert (config.env.vector, config.world_model.vector_dim, config.world_model.encoder_config.gram_fraction) == (
+        True,
+        2,
+        0,
+    )
+    assert not config.world_model.perceiver_config.enabled
+    assert not config.world_model.attention_config.enabled
+    assert main(["evaluate", f"--logdir={run}", "--episodes=1"]) == 0
+    assert main(["record", f"--logdir={run}", f"--out={tmp_path / 'a.gif'}", "--planner=mppi"]) == 0
+    assert main(["export", f"--logdir={run}", f"--out={tmp_path / 'a.aime'}"]) == 0
+    assert main(["collect", f"--agent={tmp_path / 'a.aime'}", "--episodes=2", f"--out={data}"]) == 0
+    found = open_dataset(str(data))
+    assert (found.size, found.vector_dim) == (0, 2)
+    offline = ["train", f"--offline={data}", "--preset=debug", "--train.offline_updates=2", "--quiet"]
+    assert main([*offline, f"--logdir={tmp_path / 'offline'}"]) == 0
+    line = refused(capsys, *offline, "--env.size=64", f"--logdir={tmp_path / 'other'}")
+    assert line.startswith("env.size: got 64, expected 0 as in the episodes of data sha256:")
+    for kind in ("dream", "imagine"):
+        line = refused(capsys, "record", f"--logdir={run}", f"--{kind}")
+        assert line == f"{kind}: got an agent of vectors alone (env.size 0), whose dreams have no frames to show"
+    line = refused(capsys, "report", f"--logdir={run}")
+    assert line == "report: got an agent of vectors alone (env.size 0), expected one that sees frames"
+    line = refused(capsys, "train", "--task=reaching", "--preset=debug", f"--from={run}", "--logdir=other")
+    assert line.startswith("from: got run/000000003.pt sha256:")
+    assert " with 1 continuous action dimensions and no frames with vectors of 2 numbers, expected 1 " in line
+    assert not (tmp_path / "other").exists()
 
 
 def test_walkers_proprioception_through_the_public_doors(tmp_path, capsys, monkeypatch):
