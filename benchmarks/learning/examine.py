@@ -70,16 +70,25 @@ def reconstruction_figures(agent: Agent, outputs: dict[str, Any], frames: Tensor
 def open_loop_figures(
     agent: Agent, outputs: dict[str, Any], data: HeldOut, generator: torch.Generator
 ) -> dict[str, float]:
-    """PSNR in dB k steps after the last frame seen, over starts all along every episode, under the logged actions."""
+    """PSNR in dB k steps after the last frame seen, over starts all along every episode, under the logged actions.
+
+    Beside it the mean absolute error of the dreamt rewards, over that of the mean reward; absent if rewards never vary.
+    """
     length = data.frames.shape[1]
     steps = [k for k in AHEAD if k < length - CONTEXT]
     starts = [int(s) for s in np.linspace(CONTEXT - 1, length - 1 - steps[-1], 16)]
     errors = dream_errors(agent, outputs["states"], data, starts, steps[-1], generator)
     best_frame = data.frames.mean((0, 1), keepdim=True).expand_as(data.frames)
+    missed, spread = np.abs(errors.predicted - errors.came), np.abs(errors.came - float(data.rewards.mean()))
     return {
         "open loop/reconstruction": psnr(outputs["reconstructions"], data.frames),
         **{f"open loop/+{k}": float(-10 * np.log10(errors.frame[:, :, k - 1].mean())) for k in steps},
         "open loop/mean frame": psnr(best_frame, data.frames),
+        **{
+            f"open loop reward/+{k}": float(missed[:, :, k - 1].mean() / spread[:, :, k - 1].mean())
+            for k in steps
+            if spread[:, :, k - 1].any()
+        },
     }
 
 

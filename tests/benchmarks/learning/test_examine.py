@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from benchmarks.learning import examine
 
 
@@ -16,6 +18,8 @@ def test_the_rewards_of_dreams_stand_beside_those_that_came(finished_run, tmp_pa
     assert report["figures"]["policy/reality/+5"] == 9.0
     # 1 + 2 + ... up to the last frame, of which the critic's value stands for the rest; γ is close to 1
     assert 30 < report["figures"]["policy/return"] < 60
+    # 15 of 16 dreams start at frame 4 and one at frame 5; their rewards are still about 0, the mean of all frames is 5
+    assert report["figures"]["open loop reward/+5"] == pytest.approx((15 * 9 + 10) / (15 * 4 + 5), rel=1e-3)
     assert {"policy/value", "policy/dream/+1", "policy/dream/+5", "policy/dream, actions that came/+5"} <= report[
         "figures"
     ].keys()
