@@ -71,7 +71,7 @@ class DMCPixels(PixelEnv):
         camera = DistractingCamera if is_distracting(task) else SceneCamera
         self._camera = camera(self._env.physics, camera_id if camera_id is not None else default_camera, render)
         if size > 0:
-            self._camera.open()
+            self._camera.prepare()
 
     @property
     def physics(self) -> Any:

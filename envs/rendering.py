@@ -148,7 +148,7 @@ class SceneCamera:
             physics.model.vis.quality.offsamples = 0
             self._flags = {"shadow": False, "reflection": False}
 
-    def open(self) -> None:
+    def prepare(self) -> None:
         """Make the GL context, which the first frame would do, so that a RenderingError shows before a run begins."""
         failure = _context_failure(self._physics)
         if failure is not None:

@@ -162,7 +162,8 @@ def test_the_prefill_is_env_frames_however_the_environment_comes(repeat, kind):
 
 def test_other_environments_are_named_by_id_or_class():
     env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
-    assert task_of(env) == ("gym:CartPole-v1", {"num_envs": 1, "action_repeat": 1})
+    vector_alone = {"size": 0, "vector": True}
+    assert task_of(env) == ("gym:CartPole-v1", {"num_envs": 1, "action_repeat": 1} | vector_alone)
     assert task_of(Lights()) == ("gym:Lights", {"num_envs": 1, "action_repeat": 1})
     pixels = envs.GymPixels(lambda: Lights(), action_repeat=3)
     drawn = {"size": 64, "render": "standard", "camera": None, "vector": None}
