@@ -24,10 +24,9 @@ PER_FRAME = """What these presets say in env_frames, so that it is the same at e
 
 - `train.train_ratio` = `train_ratio` x `env.action_repeat`: each env_frame is trained on as often.
 - `behavior.gamma` = 1 - `discount_rate` x `env.action_repeat`: returns look 1 / `discount_rate` env_frames ahead.
-- `world_model.overshoot` = `overshoot` // `env.action_repeat`, null below 2: so many env_frames have to be foretold.
 
-So `--env.action_repeat 4` brings its own train ratio, discount and overshooting: with `cpu` 64, 0.99 and 3, where 2 has
-32, 0.995 and 6. A row or an option that sets one of the three itself wins, as `gym:*` and `reaching` do."""
+So `--env.action_repeat 4` brings its own train ratio and discount: with `cpu` 64 and 0.99, where 2 has 32 and 0.995. A
+row or an option that sets one of the two itself wins, as `gym:*` and `reaching` do."""
 COMMAND = "python -m docs.make_configuration > docs/configuration.md"
 INTRODUCTION = f"""# Configuration: every key
 

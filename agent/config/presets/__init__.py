@@ -2,13 +2,11 @@
 
 tasks.yaml has rows of settings for the tasks that fit a pattern, under any preset: the wrappers of Atari, for example.
 Beside its settings a preset may have two blocks. `per_task` has such rows for this preset alone.
-`per_frame` {train_ratio, discount_rate, overshoot} says in env_frames how much is trained, how far returns look ahead
-and how far the model must foretell a chunk, and the action repeat of the run makes settings of it, for whichever of the
-three no row and no override sets:
+`per_frame` {train_ratio, discount_rate} says in env_frames how much is trained and how far returns look ahead, and the
+action repeat of the run makes settings of it, for whichever of the two no row and no override sets:
 
     train.train_ratio = train_ratio x env.action_repeat
     behavior.gamma = 1 - discount_rate x env.action_repeat      (returns look 1 / discount_rate env_frames ahead)
-    world_model.overshoot = overshoot // env.action_repeat      (null where that is below 2 rows)
 """
 
 import fnmatch
@@ -89,16 +87,12 @@ def load_preset(
     return values if per_frame is None else _with_repeat(values, **per_frame)
 
 
-def _with_repeat(
-    values: dict[str, Any], train_ratio: float, discount_rate: float, overshoot: int = 0
-) -> dict[str, Any]:
-    """Return nested settings with what `per_frame` makes of their action repeat, where they have none of their own."""
+def _with_repeat(values: dict[str, Any], train_ratio: float, discount_rate: float) -> dict[str, Any]:
+    """Return nested settings with the train ratio and the discount of their action repeat, where they have none."""
     env = values.get("env")
     repeat = from_mapping(EnvConfig, {} if env is None else env, "env.").action_repeat
     gamma = 1 - discount_rate * repeat
-    rows = overshoot // repeat if 0 < 2 * repeat <= overshoot else None
-    of_frames = {"train.train_ratio": train_ratio * repeat, "behavior.gamma": gamma, "world_model.overshoot": rows}
-    resolved = merge(merge({}, of_frames), values)
+    resolved = merge({"train": {"train_ratio": train_ratio * repeat}, "behavior": {"gamma": gamma}}, values)
     if gamma <= 0 and dict(flatten(resolved)).get("behavior.gamma") == gamma:
         bound = f"below {1 / discount_rate:g}, as far as returns look ahead"
         raise ValueError(f"env.action_repeat: got {repeat}, expected a number {bound}, or a behavior.gamma beside it")

@@ -1,4 +1,4 @@
-"""Train ratio, discount and overshooting follow from the action repeat, unless a row or an override sets them."""
+"""Train ratio and discount follow from the action repeat, unless a task's row or an override sets them."""
 
 import fnmatch
 import re
@@ -59,20 +59,10 @@ def test_figures_by_hand(preset, task, expected):
     assert figures(make_config(preset, task)) == expected
 
 
-@pytest.mark.parametrize("preset", ["cpu", "gpu"])
-@pytest.mark.parametrize(("repeat", "rows"), [(1, 12), (2, 6), (4, 3), (5, 2), (6, 2), (7, None), (8, None)])
-def test_a_chunk_is_foretold_for_12_env_frames(preset, repeat, rows):
-    """A dream of one row is none: the prior foretells the next row anyway."""
-    overrides = {"env.action_repeat": repeat}
-    assert make_config(preset, "walker_walk", overrides).world_model.overshoot == rows
-    assert make_config(preset, "walker_walk", overrides | {"world_model.overshoot": 4}).world_model.overshoot == 4
-    assert make_config(preset, "walker_walk", overrides | {"world_model.overshoot": None}).world_model.overshoot is None
-
-
 @pytest.mark.parametrize("preset", preset_names())
 def test_a_row_for_the_suite_sets_the_action_repeat_and_nothing_else(preset):
     """One configuration for every task; what counts in env_frames follows from the repeat."""
-    of_repeat = {"env.action_repeat", "train.train_ratio", "behavior.gamma", "world_model.overshoot"}
+    of_repeat = {"env.action_repeat", "train.train_ratio", "behavior.gamma"}
     plain = dict(flatten(asdict(make_config(preset, "walker_walk"))))
     for task in SUITE_TASKS:
         config = dict(flatten(asdict(make_config(preset, task))))
