@@ -45,6 +45,11 @@ def is_vector(space: Space[Any]) -> bool:
     return isinstance(space, Box) and np.dtype(space.dtype).kind in "fiu" and space.low.ndim <= 1 and space.low.size > 0
 
 
+def is_vector_alone(space: Space[Any]) -> bool:
+    """Return whether observations are single vectors [V], without frames."""
+    return is_vector(space) and len(space.shape or ()) == 1
+
+
 def vector_dim_of(space: Space[Any]) -> int | None:
     """Return V, the numbers in observations of one environment, beside an image or alone; None for frames alone."""
     if not isinstance(space, Dict):

@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Space
 
 from envs.packages import check_installed
 from envs.pixels import joined, split
-from envs.spaces import is_vector, one_hot
+from envs.spaces import is_vector_alone, one_hot
 from envs.wording import describe_error, one_line
 from replay.rows import Episode
 from replay.transitions import Transitions, from_rows, to_rows
@@ -70,7 +70,7 @@ class MinariDataset:
         except Exception as error:  # of h5py and of JSON: whatever a damaged file causes
             raise ValueError(f"minari:{name}: {describe_error(error, 160)}") from None
         seen, actions = self._data.observation_space, self._data.action_space
-        self._is_alone = is_vector(seen) and len(seen.shape) == 1
+        self._is_alone = is_vector_alone(seen)
         frames = seen["image"] if isinstance(seen, Dict) and set(seen) == {"image", "vector"} else seen
         is_frame = isinstance(frames, Box) and frames.dtype == np.uint8 and frames.shape[2:] == (3,)
         if not is_frame and not self._is_alone:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from envs.images import resize_area, to_rgb
+from envs.pixels import split
 
 _CHANNELS = (1, 3)
 
@@ -31,7 +32,7 @@ def to_observation(
             came = "a dict" if isinstance(observation, Mapping) else f"{given.dtype} {list(given.shape)}"
             raise ValueError(f"observation: got {came}, expected a vector [{vector_dim}], or a batch of them")
         vectors = to_vectors({"vector": given}, len(np.atleast_2d(given)), vector_dim)
-        return np.zeros((len(vectors), 0, 0, 3), np.uint8), vectors, given.ndim == 1
+        return *split(vectors), given.ndim == 1
     if not isinstance(observation, Mapping):
         raise ValueError(f"observation: got {type(observation).__name__}, expected a dict of an image and of vectors")
     entries = dict(observation)

@@ -31,7 +31,7 @@ from envs.adapter import choose_parts
 from envs.contract import Contract
 from envs.images import is_image
 from envs.pixels import PixelEnv
-from envs.spaces import OneHot, action_map, is_vector, random_actions
+from envs.spaces import OneHot, action_map, is_vector, is_vector_alone, random_actions
 from envs.tasks import GYM_PREFIX, base_task
 from envs.wording import describe_error, one_line
 from world_model.settings import declared, unknown_key
@@ -84,15 +84,8 @@ def task_of(env: GymEnv) -> tuple[str, dict[str, Any]]:
         name = made["task"] if is_task(made["task"]) else f"{GYM_PREFIX}{made['task']}"
         return name, {"num_envs": count} | {key: value for key, value in made.items() if key != "task"}
     kind = type(env if isinstance(env, VecEnv) else env.unwrapped).__name__
-    own = {"num_envs": count, "action_repeat": 1} | (
-        {"size": 0, "vector": True} if _is_vector_alone(env.observation_space) else {}
-    )
-    return f"{GYM_PREFIX}{spec.id if spec is not None else kind}", own
-
-
-def _is_vector_alone(observations: Space[Any]) -> bool:
-    """Return whether these are single vectors, without frames."""
-    return is_vector(observations) and len(observations.shape or ()) == 1
+    seen = {"size": 0, "vector": True} if is_vector_alone(env.observation_space) else {}
+    return f"{GYM_PREFIX}{spec.id if spec is not None else kind}", {"num_envs": count, "action_repeat": 1} | seen
 
 
 def _attribute(env: GymEnv, name: str) -> Any:
@@ -177,7 +170,7 @@ def check_spaces(observations: Space[Any], actions: Space[Any]) -> None:
     parts = observations.spaces if isinstance(observations, Dict) else {"image": observations}
     images = [part for part in parts.values() if not is_vector(part)]
     has_image = len(images) == 1 and is_image_space(images[0]) and is_image(images[0])
-    if not has_image and not _is_vector_alone(observations):
+    if not has_image and not is_vector_alone(observations):
         frames = "frames Box(0, 255, (H, W, 3), uint8), a vector Box(low, high, (V,)), or a Dict of both; the task "
         frames += f"'{GYM_PREFIX}<id>' renders environments without frames"
         raise ValueError(f"env: got observations {_brief(observations)}, expected {frames}")
